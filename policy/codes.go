@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+// Outcomes of any question.
+const (
+	CodeAllowed   Code = "allowed"
+	CodeUndecided Code = "undecided" // a zero Decision, or a manifest that was not parsed
+)
+
+// Documents that cannot be read as strict JSON.
+const (
+	CodeTooLarge     Code = "json-too-large"
+	CodeInvalidUTF8  Code = "json-invalid-utf8"
+	CodeSyntax       Code = "json-syntax"
+	CodeTrailing     Code = "json-trailing-data"
+	CodeTooDeep      Code = "json-too-deep"
+	CodeDuplicateKey Code = "json-duplicate-key"
+	CodeUnknownField Code = "json-unknown-field"
+	CodeMissingField Code = "json-missing-field"
+	CodeNull         Code = "json-null"
+	CodeWrongType    Code = "json-wrong-type"
+)
+
+// Documents that read well and say something impossible.
+const (
+	CodeSchema              Code = "schema-unknown"
+	CodeTrustDomainInvalid  Code = "trust-domain-invalid"
+	CodeVersionInvalid      Code = "version-invalid"
+	CodePreviousInvalid     Code = "previous-invalid"
+	CodeThresholdInvalid    Code = "threshold-invalid"
+	CodeOperatorKeyInvalid  Code = "operator-key-invalid"
+	CodeNameInvalid         Code = "name-invalid"
+	CodeNameDuplicate       Code = "name-duplicate"
+	CodeListEmpty           Code = "list-empty"
+	CodeListTooLong         Code = "list-too-long"
+	CodeValueDuplicate      Code = "value-duplicate"
+	CodeDigestInvalid       Code = "digest-invalid"
+	CodeHexInvalid          Code = "hex-invalid"
+	CodeAnyNotAlone         Code = "any-not-alone"
+	CodeRoleUnknown         Code = "role-unknown"
+	CodeTEEUnknown          Code = "tee-unknown"
+	CodeProductUnknown      Code = "product-unknown"
+	CodeVMPLInvalid         Code = "vmpl-invalid"
+	CodePortInvalid         Code = "port-invalid"
+	CodeProtocolUnknown     Code = "protocol-unknown"
+	CodePeerUnknown         Code = "peer-unknown"
+	CodeProductionSimulated Code = "production-simulated"
+	CodeProductionDebug     Code = "production-debug"
+	CodeProductionTCB       Code = "production-tcb-floor"
+)
+
+// Envelopes and signatures.
+const (
+	CodePayloadType     Code = "envelope-payload-type"
+	CodeBase64          Code = "envelope-base64"
+	CodeSignatures      Code = "envelope-signatures" // none, or too many
+	CodeThresholdUnmet  Code = "signature-threshold"
+	CodeKeyUnsupported  Code = "key-unsupported"
+	CodePayloadMismatch Code = "envelope-payload-mismatch"
+)
+
+// The order of manifests.
+const (
+	CodeManifestRolledBack   Code = "manifest-rolled-back"
+	CodeManifestForked       Code = "manifest-forked"
+	CodeManifestUnchanged    Code = "manifest-unchanged"
+	CodeManifestGap          Code = "manifest-gap"
+	CodeManifestUnauthorised Code = "manifest-unauthorised"
+	CodeManifestBehind       Code = "manifest-behind" // a peer already has a newer one
+	CodeManifestUnknown      Code = "manifest-unknown"
+)
+
+// Pods, peers and substrates.
+const (
+	CodeNoImages              Code = "no-images"
+	CodeImageUnlisted         Code = "image-unlisted"
+	CodeImagesSpan            Code = "images-span-workloads"
+	CodeNamespaceNotAllowed   Code = "namespace-not-allowed"
+	CodeWorkloadUnlisted      Code = "workload-unlisted"
+	CodeWorkloadAmbiguous     Code = "workload-ambiguous"
+	CodeWorkloadChanged       Code = "workload-changed"
+	CodePeerNotAllowedEgress  Code = "peer-not-allowed-egress"
+	CodePeerNotAllowedIngress Code = "peer-not-allowed-ingress"
+	CodePortNotAllowed        Code = "port-not-allowed"
+	CodeTrustDomain           Code = "trust-domain"
+	CodeRole                  Code = "role"
+	CodeTEE                   Code = "tee"
+	CodeProduct               Code = "product"
+	CodeSimulated             Code = "simulated"
+	CodeRoot                  Code = "root"
+	CodeMeasurement           Code = "measurement"
+	CodeHostData              Code = "host-data"
+	CodeTCBFloor              Code = "tcb-floor"
+	CodeMachineUnpinned       Code = "machine-unpinned"
+	CodeDebug                 Code = "guest-debug"
+	CodeMigration             Code = "guest-migration"
+	CodeSMT                   Code = "guest-smt"
+	CodeVMPL                  Code = "guest-vmpl"
+)

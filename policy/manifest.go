@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package policy is the operator's word: nothing is trusted that a manifest,
+// signed by enough operators, does not name, and no value in a manifest means
+// "do not check" unless it says so in a word.
+//
+// A Manifest comes only from Parse or Open, which refuse anything they do not
+// understand completely; one built by hand answers every question with a
+// refusal. All functions are pure: no I/O, no clock, no shared state, so a
+// *Manifest may be read by any number of goroutines.
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+)
+
+// Schema is the only manifest schema this package reads.
+const Schema = "c8s.dev/manifest/v1"
+
+// PayloadType is the DSSE payload type of a manifest.
+const PayloadType = "application/vnd.c8s.manifest.v1+json"
+
+// Any is the word that says a list accepts every value.
+const Any = "any"
+
+// The values a manifest may use.
+const (
+	TEESEVSNP    = "sev-snp"
+	ProductMilan = "Milan"
+	ProductGenoa = "Genoa"
+	ProtocolTCP  = "tcp"
+)
+
+// Role is what a certificate's holder does in the mesh.
+type Role string
+
+// The roles. Workloads run on substrates of the role node.
+const (
+	RoleNode     Role = "node"
+	RoleWorkload Role = "workload"
+	RoleCDS      Role = "cds"
+	RoleIngress  Role = "ingress"
+)
+
+// Digest is "sha256:" followed by 64 lower-case hexadecimal digits.
+type Digest string
+
+const digestPrefix = "sha256:"
+
+// DigestOf returns the SHA-256 digest of b.
+func DigestOf(b []byte) Digest {
+	sum := sha256.Sum256(b)
+	return Digest(digestPrefix + hex.EncodeToString(sum[:]))
+}
+
+// Valid reports whether d has the one accepted spelling.
+func (d Digest) Valid() bool {
+	s, ok := strings.CutPrefix(string(d), digestPrefix)
+	return ok && isLowerHex(s, sha256.Size)
+}
+
+// isLowerHex reports whether s is exactly n bytes in lower-case hexadecimal:
+// one spelling per value, so that comparing strings compares values.
+func isLowerHex(s string, n int) bool {
+	if len(s) != 2*n {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// Manifest is the policy of one trust domain.
+type Manifest struct {
+	Schema      string      `json:"schema"`      // Schema
+	TrustDomain string      `json:"trustDomain"` // SPIFFE trust domain name
+	Version     uint64      `json:"version"`     // from 1
+	Previous    Digest      `json:"previous"`    // of the previous manifest's payload; empty only in version 1
+	Production  bool        `json:"production"`  // refuses simulated substrates, debuggable guests and empty TCB floors
+	Operators   Operators   `json:"operators"`   // who may sign the next manifest
+	Substrates  []Substrate `json:"substrates"`
+	Workloads   []Workload  `json:"workloads"`
+
+	index *index // by Parse only: what has no index refuses
+}
+
+// Substrate describes machines that may carry one or more roles. Every list
+// is a list of accepted values; an empty one is refused at Parse.
+type Substrate struct {
+	Name         string      `json:"name"` // DNS label
+	Roles        []Role      `json:"roles"`
+	TEE          string      `json:"tee"`          // "sev-snp"
+	Product      string      `json:"product"`      // "Milan" or "Genoa"
+	Simulated    bool        `json:"simulated"`    // true accepts only simulated evidence, false only real
+	Roots        []Digest    `json:"roots"`        // SHA-256 of the DER of accepted root certificates (ARK)
+	Measurements []string    `json:"measurements"` // launch digests, 96 hex digits each
+	HostData     []string    `json:"hostData"`     // 64 hex digits each, or the single word "any"
+	MinTCB       *TCB        `json:"minTCB"`       // lowest accepted version of each part
+	Guest        GuestPolicy `json:"guest"`
+	Machines     []string    `json:"machines"` // chip ids, 128 hex digits each, or the single word "any"
+}
+
+// TCB holds the security version numbers of the AMD TCB_VERSION structure
+// (SEV-SNP ABI 56860, TCB_VERSION for Milan and Genoa).
+type TCB struct {
+	BootLoader uint8 `json:"bootLoader"`
+	TEE        uint8 `json:"tee"`
+	SNP        uint8 `json:"snp"`
+	Microcode  uint8 `json:"microcode"`
+}
+
+// AtLeast reports whether every part of t is at or above the floor. Parts are
+// compared one by one: a newer microcode does not excuse an old firmware.
+func (t TCB) AtLeast(floor TCB) bool {
+	return t.BootLoader >= floor.BootLoader && t.TEE >= floor.TEE &&
+		t.SNP >= floor.SNP && t.Microcode >= floor.Microcode
+}
+
+// GuestPolicy is what the guest may have been launched with. Its zero value
+// is the strictest.
+type GuestPolicy struct {
+	AllowDebug     bool   `json:"allowDebug"`     // host may read the guest's memory
+	AllowMigration bool   `json:"allowMigration"` // a migration agent may move the guest
+	AllowSMT       bool   `json:"allowSMT"`       // sibling threads may share a core
+	VMPL           uint32 `json:"vmpl"`           // the one privilege level evidence may come from, 0 to 3
+}
+
+// Workload is one entry: which images may bear its name and whom they may
+// talk to.
+type Workload struct {
+	Name       string   `json:"name"`       // DNS label; becomes spiffe://<trust domain>/workload/<name>
+	Images     []Image  `json:"images"`     // every container's image digest must be listed
+	Namespaces []string `json:"namespaces"` // empty: every namespace. The control plane names namespaces, so this narrows and never protects
+	Peers      Peers    `json:"peers"`
+	HostAccess bool     `json:"hostAccess"` // processes on the node (kubelet probes) may connect to the pod
+}
+
+// Image is a container image by digest; the name is for people only.
+type Image struct {
+	Name   string `json:"name"`
+	Digest Digest `json:"digest"`
+}
+
+// Peers are the connections of a workload. Both ends must agree: the opener's
+// To and the acceptor's From.
+type Peers struct {
+	To   []PeerRule `json:"to"`
+	From []PeerRule `json:"from"`
+}
+
+// PeerRule names another entry and the ports of the accepting side.
+type PeerRule struct {
+	Workload string   `json:"workload"`
+	Ports    []uint16 `json:"ports"`
+	Protocol string   `json:"protocol"` // "tcp"
+}
+
+// Workload returns the entry of that name. The entry is shared: do not write
+// to it.
+func (m *Manifest) Workload(name string) (*Workload, bool) {
+	if m == nil || m.index == nil {
+		return nil, false
+	}
+	w, ok := m.index.workloads[name]
+	if !ok {
+		return nil, false
+	}
+	return w.entry, true
+}
+
+// Digest returns the digest of the payload m was parsed from, or "" for a
+// manifest that was not parsed.
+func (m *Manifest) Digest() Digest {
+	if m == nil || m.index == nil {
+		return ""
+	}
+	return m.index.digest
+}

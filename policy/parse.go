@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+)
+
+// MaxPayload is the size of the largest accepted manifest, in bytes.
+const MaxPayload = 1 << 20
+
+// Parse reads a manifest and refuses what it does not fully understand. The
+// error is an *InvalidError with every problem found.
+func Parse(payload []byte) (*Manifest, error) {
+	const doing = "parsing the manifest"
+	r := &report{}
+	root := parseTree(payload, MaxPayload, r)
+	if root == nil {
+		return nil, r.err(doing)
+	}
+	m := readManifest(root, r)
+	if err := r.err(doing); err != nil {
+		return nil, err // values could not be read: judging them would mislead
+	}
+	m.validate(r)
+	if err := r.err("checking the manifest"); err != nil {
+		return nil, err
+	}
+	m.index = newIndex(m, DigestOf(payload))
+	return m, nil
+}
+
+func readManifest(n *node, r *report) *Manifest {
+	f := object(n, "$", r)
+	m := &Manifest{
+		Schema:      f.text("schema"),
+		TrustDomain: f.text("trustDomain"),
+		Version:     f.number("version", 64),
+		Previous:    Digest(f.text("previous")),
+		Production:  f.truth("production"),
+		Operators:   readOperators(f.object("operators")),
+		Substrates:  []Substrate{},
+		Workloads:   []Workload{},
+	}
+	f.list("substrates", func(n *node, path string) {
+		m.Substrates = append(m.Substrates, readSubstrate(object(n, path, r)))
+	})
+	f.list("workloads", func(n *node, path string) {
+		m.Workloads = append(m.Workloads, readWorkload(object(n, path, r)))
+	})
+	f.done()
+	return m
+}
+
+func readOperators(f *fields) Operators {
+	o := Operators{Threshold: int(f.number("threshold", 16)), Keys: []OperatorKey{}}
+	f.list("keys", func(n *node, path string) {
+		k := object(n, path, f.report)
+		o.Keys = append(o.Keys, OperatorKey{Name: k.text("name"), Algorithm: k.text("algorithm"), PublicKey: k.text("publicKey")})
+		k.done()
+	})
+	f.done()
+	return o
+}
+
+func readSubstrate(f *fields) Substrate {
+	s := Substrate{
+		Name: f.text("name"), Roles: texts[Role](f, "roles"), TEE: f.text("tee"), Product: f.text("product"),
+		Simulated: f.truth("simulated"), Roots: texts[Digest](f, "roots"),
+		Measurements: texts[string](f, "measurements"), HostData: texts[string](f, "hostData"),
+	}
+	tcb := f.object("minTCB")
+	s.MinTCB = &TCB{
+		BootLoader: uint8(tcb.number("bootLoader", 8)), TEE: uint8(tcb.number("tee", 8)),
+		SNP: uint8(tcb.number("snp", 8)), Microcode: uint8(tcb.number("microcode", 8)),
+	}
+	tcb.done()
+	guest := f.object("guest")
+	s.Guest = GuestPolicy{
+		AllowDebug: guest.truth("allowDebug"), AllowMigration: guest.truth("allowMigration"),
+		AllowSMT: guest.truth("allowSMT"), VMPL: uint32(guest.number("vmpl", 32)),
+	}
+	guest.done()
+	s.Machines = texts[string](f, "machines")
+	f.done()
+	return s
+}
+
+func readWorkload(f *fields) Workload {
+	w := Workload{Name: f.text("name"), Images: []Image{}}
+	f.list("images", func(n *node, path string) {
+		i := object(n, path, f.report)
+		w.Images = append(w.Images, Image{Name: i.text("name"), Digest: Digest(i.text("digest"))})
+		i.done()
+	})
+	w.Namespaces = texts[string](f, "namespaces")
+	peers := f.object("peers")
+	w.Peers = Peers{To: readRules(peers, "to"), From: readRules(peers, "from")}
+	peers.done()
+	w.HostAccess = f.truth("hostAccess")
+	f.done()
+	return w
+}
+
+func readRules(f *fields, key string) []PeerRule {
+	rules := []PeerRule{}
+	f.list(key, func(n *node, path string) {
+		p := object(n, path, f.report)
+		rule := PeerRule{Workload: p.text("workload"), Ports: []uint16{}}
+		p.list("ports", func(n *node, path string) {
+			rule.Ports = append(rule.Ports, uint16(number(n, path, 16, f.report)))
+		})
+		rule.Protocol = p.text("protocol")
+		p.done()
+		rules = append(rules, rule)
+	})
+	return rules
+}
+
+// Encode writes m as a payload that Parse accepts, ready to sign: the same
+// value always gives the same bytes.
+func Encode(m *Manifest) ([]byte, error) {
+	text, err := json.Marshal(*m)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the manifest: %w", err)
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, text, "", "  "); err != nil {
+		return nil, fmt.Errorf("encoding the manifest: %w", err)
+	}
+	out.WriteByte('\n')
+	if _, err := Parse(out.Bytes()); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// MarshalJSON writes empty lists as [], because Parse refuses null.
+func (m Manifest) MarshalJSON() ([]byte, error) {
+	type plain Manifest
+	p := plain(m)
+	p.Operators.Keys = filled(p.Operators.Keys)
+	p.Substrates = slices.Clone(filled(p.Substrates))
+	for i := range p.Substrates {
+		s := &p.Substrates[i]
+		s.Roles, s.Roots, s.Measurements = filled(s.Roles), filled(s.Roots), filled(s.Measurements)
+		s.HostData, s.Machines = filled(s.HostData), filled(s.Machines)
+	}
+	p.Workloads = slices.Clone(filled(p.Workloads))
+	for i := range p.Workloads {
+		p.Workloads[i] = p.Workloads[i].filled()
+	}
+	return json.Marshal(p)
+}
+
+func (w Workload) filled() Workload {
+	w.Images, w.Namespaces = filled(w.Images), filled(w.Namespaces)
+	w.Peers.To, w.Peers.From = filledRules(w.Peers.To), filledRules(w.Peers.From)
+	return w
+}
+
+func filledRules(rules []PeerRule) []PeerRule {
+	rules = slices.Clone(filled(rules))
+	for i := range rules {
+		rules[i].Ports = filled(rules[i].Ports)
+	}
+	return rules
+}
+
+func filled[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}

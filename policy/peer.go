@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Peer is what a peer's certificate says about it, as the CDS put it there.
+type Peer struct {
+	Role            Role
+	TrustDomain     string
+	Workload        string // of role workload only
+	WorkloadDigest  Digest
+	ManifestVersion uint64
+	ManifestDigest  Digest
+	TEE, Product    string
+	Simulated       bool
+	Root            Digest
+	Measurement     string
+	HostData        string
+	TCB             TCB
+	Machine         string // chip id
+}
+
+// AcceptPeer judges a peer again by this manifest, whatever manifest its
+// certificate was issued under. It does not see GuestFacts: those are judged
+// at enrolment, with AcceptSubstrate. Acceptance allocates nothing.
+func (m *Manifest) AcceptPeer(p Peer) Decision {
+	if m == nil || m.index == nil {
+		return undecided()
+	}
+	if p.TrustDomain != m.TrustDomain {
+		return Decision{Code: CodeTrustDomain, Rule: "trustDomain", Expected: m.TrustDomain, Actual: shorten(p.TrustDomain), Remedy: "the peer belongs to another mesh"}
+	}
+	if d := m.acceptVersion(&p); !d.Allowed {
+		return d
+	}
+	role := p.Role
+	switch p.Role {
+	case RoleWorkload:
+		if d := m.acceptEntry(&p); !d.Allowed {
+			return d
+		}
+		role = RoleNode // workloads run on nodes
+	case RoleNode, RoleCDS, RoleIngress:
+		if p.Workload != "" || p.WorkloadDigest != "" {
+			return Decision{Code: CodeRole, Rule: "role", Expected: fmt.Sprintf("no workload for role %q", p.Role), Actual: shorten(p.Workload), Remedy: "the certificate contradicts itself: do not trust its issuer"}
+		}
+	default:
+		return Decision{Code: CodeRole, Rule: "role", Expected: `"node", "workload", "cds" or "ingress"`, Actual: shorten(string(p.Role))}
+	}
+	return m.acceptMachine(role, &p)
+}
+
+// acceptVersion orders the manifests: a peer that knows a newer one may have
+// been issued under rules we have not seen.
+func (m *Manifest) acceptVersion(p *Peer) Decision {
+	const rule = "version"
+	switch {
+	case p.ManifestVersion == 0 || !p.ManifestDigest.Valid():
+		return Decision{Code: CodeManifestUnknown, Rule: rule, Expected: "the version and digest of a manifest", Actual: fmt.Sprintf("version %d, digest %s", p.ManifestVersion, shorten(string(p.ManifestDigest)))}
+	case p.ManifestVersion > m.Version:
+		return Decision{
+			Code: CodeManifestBehind, Rule: rule, Expected: fmt.Sprintf("at most version %d", m.Version), Actual: fmt.Sprint(p.ManifestVersion),
+			Remedy: "this side must fetch the newer manifest from the CDS first",
+		}
+	case p.ManifestVersion == m.Version && p.ManifestDigest != m.index.digest:
+		return forkedPeer(rule, m.index.digest, p)
+	case p.ManifestVersion == m.Version-1 && p.ManifestDigest != m.Previous:
+		return forkedPeer(rule, m.Previous, p)
+	}
+	return Decision{Allowed: true, Code: CodeAllowed, Rule: rule}
+}
+
+func forkedPeer(rule string, want Digest, p *Peer) Decision {
+	return Decision{
+		Code: CodeManifestForked, Rule: rule, Expected: fmt.Sprintf("version %d to be %s", p.ManifestVersion, want), Actual: string(p.ManifestDigest),
+		Remedy: "two manifests of one version are about: find out who signed them",
+	}
+}
+
+func (m *Manifest) acceptEntry(p *Peer) Decision {
+	w, ok := m.index.workloads[p.Workload]
+	if !ok {
+		return unlisted(p.Workload)
+	}
+	if w.digest != p.WorkloadDigest {
+		return Decision{
+			Code: CodeWorkloadChanged, Rule: w.path, Expected: string(w.digest), Actual: shorten(string(p.WorkloadDigest)),
+			Remedy: "the entry changed since the peer enrolled: it must enrol again",
+		}
+	}
+	return Decision{Allowed: true, Code: CodeAllowed, Rule: w.path}
+}
+
+func unlisted(workload string) Decision {
+	return Decision{
+		Code: CodeWorkloadUnlisted, Rule: "workloads", Expected: "the name of an entry", Actual: shorten(workload),
+		Remedy: "add the workload to the manifest, and sign it",
+	}
+}
+
+func (m *Manifest) acceptMachine(role Role, p *Peer) Decision {
+	facts := SubstrateFacts{
+		TEE: p.TEE, Product: p.Product, Simulated: p.Simulated, Root: p.Root,
+		Measurement: p.Measurement, HostData: p.HostData, TCB: p.TCB, Machine: p.Machine,
+	}
+	substrates := m.index.roles[role]
+	for _, s := range substrates {
+		if s.accepts(&facts) {
+			return Decision{Allowed: true, Code: CodeAllowed, Rule: s.path}
+		}
+	}
+	if len(substrates) == 0 {
+		return noSubstrate(role)
+	}
+	return nearestRefusal(substrates, facts)
+}
+
+// nearestRefusal explains by the substrate that fails the fewest rules: most
+// likely the one that was meant.
+func nearestRefusal(substrates []*substrateIndex, facts SubstrateFacts) Decision {
+	var nearest Decision
+	fewest := -1
+	for _, s := range substrates {
+		match := SubstrateMatch{Rules: s.explain(&facts)}
+		if failed := match.conclude(s.path); fewest < 0 || failed < fewest {
+			nearest, fewest = match.Decision, failed
+		}
+	}
+	return nearest
+}
+
+// PeerAllowed decides a TCP connection between two workloads: from's entry
+// must list it under "to", and to's entry under "from". port is the port on
+// the side of to. Allowing allocates nothing.
+func (m *Manifest) PeerAllowed(from, to string, port uint16) Decision {
+	if m == nil || m.index == nil {
+		return undecided()
+	}
+	if d, ok := m.index.edges[edge{from, to, port}]; ok {
+		return d
+	}
+	f, ok := m.index.workloads[from]
+	if !ok {
+		return unlisted(from)
+	}
+	t, ok := m.index.workloads[to]
+	if !ok {
+		return unlisted(to)
+	}
+	if d := sideAllows(f.entry.Peers.To, f.path+".peers.to", to, port, CodePeerNotAllowedEgress); !d.Allowed {
+		return d
+	}
+	if d := sideAllows(t.entry.Peers.From, t.path+".peers.from", from, port, CodePeerNotAllowedIngress); !d.Allowed {
+		return d
+	}
+	return Decision{Code: CodeUndecided, Rule: "workloads"} // unreachable: both sides allow, so the edge exists
+}
+
+func sideAllows(rules []PeerRule, path, peer string, port uint16, code Code) Decision {
+	rule := findRule(rules, peer)
+	if rule == nil {
+		names := make([]string, len(rules))
+		for i := range rules {
+			names[i] = rules[i].Workload
+		}
+		expected := "no workload at all"
+		if len(names) > 0 {
+			expected = oneOf(names)
+		}
+		return Decision{Code: code, Rule: path, Expected: expected, Actual: shorten(peer), Remedy: "add a rule for it on both sides if they should talk"}
+	}
+	if !slices.Contains(rule.Ports, port) {
+		return Decision{
+			Code: CodePortNotAllowed, Rule: fmt.Sprintf("%s[%s].ports", path, peer), Expected: joinPorts(rule.Ports), Actual: fmt.Sprint(port),
+			Remedy: "add the port on both sides if they should talk on it",
+		}
+	}
+	return allow(path)
+}
+
+func joinPorts(ports []uint16) string {
+	return strings.Trim(strings.Join(strings.Fields(fmt.Sprint(ports)), ", "), "[]")
+}

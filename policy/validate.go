@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+)
+
+const (
+	maxLabel       = 63  // RFC 1123
+	maxTrustDomain = 255 // SPIFFE-ID section 2.1
+	maxVMPL        = 3   // SEV-SNP has four levels
+	measurementLen = 48  // bytes, SEV-SNP launch digest
+	hostDataLen    = 32  // bytes
+	machineLen     = 64  // bytes, SEV-SNP CHIP_ID
+)
+
+func (m *Manifest) validate(r *report) {
+	if m.Schema != Schema {
+		r.add(CodeSchema, "$.schema", quote(Schema), quote(m.Schema), "")
+	}
+	td, err := spiffeid.TrustDomainFromString(m.TrustDomain)
+	if err != nil || td.Name() != m.TrustDomain || len(m.TrustDomain) > maxTrustDomain {
+		r.add(CodeTrustDomainInvalid, "$.trustDomain", "a SPIFFE trust domain name: lower-case letters, digits, '.', '-' and '_'", quote(m.TrustDomain), `write it like "example.org"`)
+	}
+	m.validateVersion(r)
+	m.Operators.validate("$.operators", r)
+	needed(len(m.Substrates), "$.substrates", "at least one substrate", "nothing could be trusted to run anything", r)
+	names := map[string]bool{}
+	for i := range m.Substrates {
+		m.Substrates[i].validate(elementPath("$.substrates", i), m.Production, names, r)
+	}
+	known := map[string]bool{}
+	for i := range m.Workloads {
+		checkLabel(m.Workloads[i].Name, elementPath("$.workloads", i)+".name", known, r)
+	}
+	for i := range m.Workloads {
+		m.Workloads[i].validate(elementPath("$.workloads", i), known, r)
+	}
+}
+
+func (m *Manifest) validateVersion(r *report) {
+	switch {
+	case m.Version == 0:
+		r.add(CodeVersionInvalid, "$.version", "1 or more", "0", "the first manifest has version 1")
+	case m.Version == 1 && m.Previous != "":
+		r.add(CodePreviousInvalid, "$.previous", `"" in version 1`, quote(string(m.Previous)), "")
+	case m.Version > 1:
+		checkDigest(m.Previous, "$.previous", r)
+	}
+}
+
+func (s *Substrate) validate(path string, production bool, names map[string]bool, r *report) {
+	at := func(key string) string { return memberPath(path, key) }
+	checkLabel(s.Name, at("name"), names, r)
+	needed(len(s.Roles), at("roles"), "at least one role", "name the roles this substrate may carry", r)
+	each(s.Roles, at("roles"), r, func(role Role, path string) {
+		// Workloads live on nodes: a substrate cannot be one.
+		if role != RoleNode && role != RoleCDS && role != RoleIngress {
+			r.add(CodeRoleUnknown, path, `"node", "cds" or "ingress"`, quote(string(role)), "")
+		}
+	})
+	if s.TEE != TEESEVSNP {
+		r.add(CodeTEEUnknown, at("tee"), quote(TEESEVSNP), quote(s.TEE), "")
+	}
+	if s.Product != ProductMilan && s.Product != ProductGenoa {
+		r.add(CodeProductUnknown, at("product"), `"Milan" or "Genoa"`, quote(s.Product), "")
+	}
+	needed(len(s.Roots), at("roots"), "at least one root certificate digest", "give the SHA-256 of the vendor root's DER", r)
+	each(s.Roots, at("roots"), r, func(d Digest, path string) { checkDigest(d, path, r) })
+	needed(len(s.Measurements), at("measurements"), "at least one launch digest", "there is no way to accept every measurement", r)
+	each(s.Measurements, at("measurements"), r, func(v, path string) { checkHex(v, measurementLen, path, r) })
+	checkHexOrAny(s.HostData, hostDataLen, at("hostData"), r)
+	checkHexOrAny(s.Machines, machineLen, at("machines"), r)
+	if s.Guest.VMPL > maxVMPL {
+		r.add(CodeVMPLInvalid, at("guest")+".vmpl", fmt.Sprintf("0 to %d", maxVMPL), fmt.Sprint(s.Guest.VMPL), "")
+	}
+	if production {
+		s.validateProduction(at, r)
+	}
+}
+
+func (s *Substrate) validateProduction(at func(string) string, r *report) {
+	if s.Simulated {
+		r.add(CodeProductionSimulated, at("simulated"), "false in a production manifest", "true", "anybody can make simulated evidence: use real machines, or set production to false")
+	}
+	if s.Guest.AllowDebug {
+		r.add(CodeProductionDebug, at("guest")+".allowDebug", "false in a production manifest", "true", "the host can read the memory of a debuggable guest")
+	}
+	if *s.MinTCB == (TCB{}) {
+		r.add(CodeProductionTCB, at("minTCB"), "a floor above zero in a production manifest", "all zero", "take the versions from the vendor's latest security bulletin")
+	}
+}
+
+func (w *Workload) validate(path string, known map[string]bool, r *report) {
+	at := func(key string) string { return memberPath(path, key) }
+	needed(len(w.Images), at("images"), "at least one image", "list the digest of every container's image", r)
+	seen := map[Digest]bool{}
+	for i, image := range w.Images {
+		here := elementPath(at("images"), i)
+		if !isPrintableUpTo(image.Name, 1024) {
+			r.add(CodeNameInvalid, here+".name", "the image's name in printable ASCII", quote(image.Name), "")
+		}
+		checkDigest(image.Digest, here+".digest", r)
+		if seen[image.Digest] {
+			r.add(CodeValueDuplicate, here+".digest", "each digest once", quote(string(image.Digest)), "remove one of the two")
+		}
+		seen[image.Digest] = true
+	}
+	each(w.Namespaces, at("namespaces"), r, func(ns, path string) {
+		if !isLabel(ns) {
+			r.add(CodeNameInvalid, path, "a Kubernetes namespace (DNS label)", quote(ns), "")
+		}
+	})
+	checkRules(w.Peers.To, at("peers")+".to", known, r)
+	checkRules(w.Peers.From, at("peers")+".from", known, r)
+}
+
+func checkRules(rules []PeerRule, path string, known map[string]bool, r *report) {
+	seen := map[string]bool{}
+	for i, rule := range rules {
+		at := elementPath(path, i)
+		if !known[rule.Workload] {
+			r.add(CodePeerUnknown, at+".workload", "the name of a workload of this manifest", quote(rule.Workload), "add the workload, or remove the rule")
+		}
+		if seen[rule.Workload] {
+			r.add(CodeValueDuplicate, at+".workload", "one rule for each workload", quote(rule.Workload), "put all ports into one rule")
+		}
+		seen[rule.Workload] = true
+		if rule.Protocol != ProtocolTCP {
+			r.add(CodeProtocolUnknown, at+".protocol", quote(ProtocolTCP), quote(rule.Protocol), "")
+		}
+		needed(len(rule.Ports), at+".ports", "at least one port", "list every port of the accepting side", r)
+		each(rule.Ports, at+".ports", r, func(port uint16, path string) {
+			if port == 0 {
+				r.add(CodePortInvalid, path, "1 to 65535", "0", "")
+			}
+		})
+	}
+}
+
+// each checks every element and reports repeated ones.
+func each[T comparable](list []T, path string, r *report, check func(v T, path string)) {
+	seen := make(map[T]struct{}, len(list))
+	for i, v := range list {
+		at := elementPath(path, i)
+		check(v, at)
+		if _, dup := seen[v]; dup {
+			r.add(CodeValueDuplicate, at, "each value once", quote(fmt.Sprint(v)), "remove one of the two")
+		}
+		seen[v] = struct{}{}
+	}
+}
+
+func needed(n int, path, expected, remedy string, r *report) {
+	if n == 0 {
+		r.add(CodeListEmpty, path, expected, "an empty list", remedy)
+	}
+}
+
+func checkDigest(d Digest, path string, r *report) {
+	if !d.Valid() {
+		r.add(CodeDigestInvalid, path, fmt.Sprintf("%q and %d lower-case hexadecimal digits", digestPrefix, 2*sha256.Size), quote(string(d)), "")
+	}
+}
+
+func checkHex(v string, n int, path string, r *report) {
+	if !isLowerHex(v, n) {
+		r.add(CodeHexInvalid, path, fmt.Sprintf("%d lower-case hexadecimal digits", 2*n), quote(v), "")
+	}
+}
+
+func checkHexOrAny(list []string, n int, path string, r *report) {
+	needed(len(list), path, fmt.Sprintf("values of %d hexadecimal digits, or the single word %q", 2*n, Any), fmt.Sprintf("write [%q] to accept every value", Any), r)
+	if slices.Contains(list, Any) {
+		if len(list) > 1 {
+			r.add(CodeAnyNotAlone, path, fmt.Sprintf("%q alone", Any), fmt.Sprintf("%q among %d values", Any, len(list)), "decide for one")
+		}
+		return
+	}
+	each(list, path, r, func(v, path string) { checkHex(v, n, path, r) })
+}
+
+func checkLabel(name, path string, seen map[string]bool, r *report) {
+	checkUnique(name, isLabel, "a DNS label: up to 63 lower-case letters, digits and inner '-'", path, seen, r)
+}
+
+func checkUnique(name string, good func(string) bool, want, path string, seen map[string]bool, r *report) {
+	switch {
+	case !good(name):
+		r.add(CodeNameInvalid, path, want, quote(name), "")
+	case seen[name]:
+		r.add(CodeNameDuplicate, path, "each name once", quote(name), "rename one of the two")
+	}
+	seen[name] = true
+}
+
+// isLabel follows RFC 1123.
+func isLabel(s string) bool {
+	if s == "" || len(s) > maxLabel || strings.HasPrefix(s, "-") || strings.HasSuffix(s, "-") {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+func isPrintable(s string) bool { return isPrintableUpTo(s, maxLabel) }
+
+func isPrintableUpTo(s string, limit int) bool {
+	if s == "" || len(s) > limit {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
