@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tunnel
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// The benchmark's applications run in processes of their own (this binary,
+// started again), so that the CPU reported is the proxies' alone.
+const appEnv = "C8S_TUNNEL_BENCH_APP"
+
+func TestMain(m *testing.M) {
+	if app := os.Getenv(appEnv); app != "" {
+		if err := runApp(strings.Fields(app)); err != nil {
+			fmt.Fprintln(os.Stderr, app, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func startApp(tb testing.TB, args ...any) (stdout *bufio.Reader, wait func()) {
+	tb.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), appEnv+"="+strings.TrimSpace(fmt.Sprintln(args...)))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe() // closing it ends the application
+	if err != nil {
+		tb.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	var once sync.Once
+	wait = func() {
+		once.Do(func() {
+			if err := cmd.Wait(); err != nil {
+				tb.Errorf("%v: %v", args, err)
+			}
+		})
+	}
+	tb.Cleanup(func() { in.Close(); wait() })
+	return bufio.NewReader(out), wait
+}
+
+// startSink starts a server application and returns its address.
+func startSink(tb testing.TB) string {
+	out, _ := startApp(tb, "sink")
+	addr, err := out.ReadString('\n')
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return strings.TrimSpace(addr)
+}
+
+func runApp(args []string) error {
+	switch args[0] {
+	case "sink":
+		return appSink()
+	case "source":
+		flows, _ := strconv.Atoi(args[2])
+		chunks, _ := strconv.Atoi(args[3])
+		return appSource(args[1], flows, chunks)
+	}
+	return fmt.Errorf("unknown application")
+}
+
+func appSink() error {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(ln.Addr())
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				buf := make([]byte, 256<<10)
+				for {
+					if _, err := c.Read(buf); err != nil {
+						c.Close()
+						return
+					}
+				}
+			}()
+		}
+	}()
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// appSource writes chunks of 256 KiB, shared by the flows, and waits until
+// the far side has read them all.
+func appSource(addr string, flows, chunks int) error {
+	var wg sync.WaitGroup
+	errs := make(chan error, flows)
+	for i := range flows {
+		wg.Go(func() {
+			c, err := tryDial(addr)
+			if err != nil {
+				errs <- err
+				return
+			}
+			buf := make([]byte, 256<<10)
+			for n := i; n < chunks; n += flows {
+				if _, err := c.Write(buf); err != nil {
+					errs <- err
+					return
+				}
+			}
+			if err := c.CloseWrite(); err != nil {
+				errs <- err
+				return
+			}
+			if n, err := c.Read(buf); n != 0 || err != io.EOF {
+				errs <- fmt.Errorf("end of connection: %d bytes, %v", n, err)
+			}
+		})
+	}
+	wg.Wait()
+	close(errs)
+	return <-errs
+}

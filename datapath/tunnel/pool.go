@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Defaults of PoolConfig.
+const (
+	defaultIdleTimeout = 90 * time.Second
+	defaultMaxIdle     = 64
+	defaultMaxDials    = 4
+	defaultDialTimeout = 10 * time.Second
+	sweepEvery         = 5 * time.Second
+	// A tunnel is not handed out in the last moments of its certificate.
+	expiryMargin = 5 * time.Second
+	spareIdle    = 1
+)
+
+// Key names the two pods a tunnel joins: tunnels are never shared between
+// identities.
+type Key struct{ Src, Dst netip.Addr }
+
+// Meta is what the dialler learned about a tunnel.
+type Meta struct {
+	NotAfter time.Time // the tunnel is not used after this
+	Peer     any       // the verified identity of the other side
+}
+
+// PoolConfig configures a Pool. Dial and Now are required.
+type PoolConfig struct {
+	// Dial makes a tunnel; ctx carries the dial time-out.
+	Dial        func(ctx context.Context, key Key) (*Tunnel, Meta, error)
+	Now         func() time.Time
+	DialTimeout time.Duration
+	IdleTimeout time.Duration // below the acceptor's, so that the opener closes first
+	MaxIdle     int           // per key
+	MaxDials    int           // at once, per key
+}
+
+// PoolStats is a snapshot.
+type PoolStats struct {
+	Idle, Busy                           int
+	Dials, DialErrors, Reused, Discarded uint64
+}
+
+// Lease is a tunnel lent to one connection.
+type Lease struct {
+	Tunnel *Tunnel
+	Meta   Meta
+	Reused bool // no handshake was needed
+
+	key     Key
+	idleAt  time.Time
+	expired atomic.Bool
+}
+
+// Pool lends tunnels. A connection waits for whichever comes first: a tunnel
+// that another connection returns, or a fresh one. Safe for concurrent use.
+type Pool struct {
+	cfg    PoolConfig
+	ctx    context.Context // of background dials
+	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	keys    map[Key]*keyed
+	busy    map[*Lease]struct{}
+	closed  bool
+	dialing sync.WaitGroup
+
+	dials, dialErrors, reused, discarded atomic.Uint64
+}
+
+type keyed struct {
+	idle    []*Lease // last in, first out: the tail of a burst ages out
+	waiters []chan got
+	dials   int
+	used    time.Time
+}
+
+type got struct {
+	lease *Lease
+	err   error
+}
+
+// ErrPoolClosed is returned by Get after Run has ended.
+var ErrPoolClosed = errors.New("getting a tunnel: the pool is closed")
+
+// NewPool makes a pool; Run keeps it tidy.
+func NewPool(cfg PoolConfig) *Pool {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&cfg.DialTimeout, defaultDialTimeout)
+	def(&cfg.IdleTimeout, defaultIdleTimeout)
+	if cfg.MaxIdle <= 0 {
+		cfg.MaxIdle = defaultMaxIdle
+	}
+	if cfg.MaxDials <= 0 {
+		cfg.MaxDials = defaultMaxDials
+	}
+	p := &Pool{cfg: cfg, keys: map[Key]*keyed{}, busy: map[*Lease]struct{}{}}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// Get lends a tunnel for key: an idle one, the next one returned, or a new
+// one. ctx bounds the wait.
+func (p *Pool) Get(ctx context.Context, key Key) (*Lease, error) {
+	p.mu.Lock()
+	for {
+		if p.closed {
+			p.mu.Unlock()
+			return nil, ErrPoolClosed
+		}
+		k := p.key(key)
+		l := k.pop()
+		if l == nil {
+			break
+		}
+		p.busy[l] = struct{}{}
+		if len(k.idle) < spareIdle {
+			p.dial(key, k)
+		}
+		p.mu.Unlock()
+		if p.fresh(l) && l.Tunnel.Idle() {
+			p.reused.Add(1)
+			l.Reused = true
+			return l, nil
+		}
+		p.mu.Lock()
+		p.discard(l)
+	}
+	k := p.key(key)
+	ch := make(chan got, 1)
+	k.waiters = append(k.waiters, ch)
+	if k.dials < len(k.waiters) {
+		p.dial(key, k)
+	}
+	p.mu.Unlock()
+	select {
+	case g := <-ch:
+		return g.lease, g.err
+	case <-ctx.Done():
+		p.leave(key, ch)
+		return nil, context.Cause(ctx)
+	}
+}
+
+// leave withdraws a waiter; a tunnel that was already given to it goes back.
+func (p *Pool) leave(key Key, ch chan got) {
+	p.mu.Lock()
+	k := p.key(key)
+	for i, w := range k.waiters {
+		if w == ch {
+			k.waiters = append(k.waiters[:i], k.waiters[i+1:]...)
+			break
+		}
+	}
+	p.mu.Unlock()
+	select {
+	case g := <-ch:
+		if g.lease != nil {
+			p.Put(g.lease)
+		}
+	default:
+	}
+}
+
+// Put takes a tunnel back. One that cannot be used again is closed.
+func (p *Pool) Put(l *Lease) {
+	usable := p.fresh(l) && l.Tunnel.Idle()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := p.key(l.key)
+	if !usable || p.closed || l.expired.Load() || len(k.waiters) == 0 && len(k.idle) >= p.cfg.MaxIdle {
+		p.discard(l)
+		return
+	}
+	if len(k.waiters) > 0 {
+		l.Reused = true
+		p.reused.Add(1)
+	}
+	p.offer(k, l)
+}
+
+// offer gives l to the first waiter, or keeps it. Callers hold mu.
+func (p *Pool) offer(k *keyed, l *Lease) {
+	if len(k.waiters) > 0 {
+		ch := k.waiters[0]
+		k.waiters = k.waiters[1:]
+		p.busy[l] = struct{}{}
+		ch <- got{lease: l}
+		return
+	}
+	delete(p.busy, l)
+	l.idleAt = p.cfg.Now()
+	k.idle = append(k.idle, l)
+}
+
+// discard closes l in the background: saying goodbye may take a while.
+// Callers hold mu.
+func (p *Pool) discard(l *Lease) {
+	delete(p.busy, l)
+	p.discarded.Add(1)
+	go l.Tunnel.Close()
+}
+
+func (p *Pool) fresh(l *Lease) bool {
+	return p.cfg.Now().Add(expiryMargin).Before(l.Meta.NotAfter)
+}
+
+func (p *Pool) key(key Key) *keyed {
+	k := p.keys[key]
+	if k == nil {
+		k = &keyed{}
+		p.keys[key] = k
+	}
+	k.used = p.cfg.Now()
+	return k
+}
+
+func (k *keyed) pop() *Lease {
+	n := len(k.idle)
+	if n == 0 {
+		return nil
+	}
+	l := k.idle[n-1]
+	k.idle[n-1] = nil
+	k.idle = k.idle[:n-1]
+	return l
+}
+
+// dial starts one dial in the background, within the limit. Callers hold mu.
+func (p *Pool) dial(key Key, k *keyed) {
+	if k.dials >= p.cfg.MaxDials || p.closed {
+		return
+	}
+	k.dials++
+	p.dialing.Go(func() {
+		ctx, cancel := context.WithTimeout(p.ctx, p.cfg.DialTimeout)
+		defer cancel()
+		p.dials.Add(1)
+		t, meta, err := p.cfg.Dial(ctx, key)
+		p.dialed(key, t, meta, err)
+	})
+}
+
+func (p *Pool) dialed(key Key, t *Tunnel, meta Meta, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := p.key(key)
+	k.dials--
+	if err != nil {
+		p.dialErrors.Add(1)
+		p.failWaiters(k, err)
+		return
+	}
+	l := &Lease{Tunnel: t, Meta: meta, key: key}
+	if p.closed {
+		p.discard(l)
+		return
+	}
+	p.offer(k, l)
+	if k.dials < len(k.waiters) {
+		p.dial(key, k)
+	}
+}
+
+// failWaiters hands a dial's error to one waiter, and to all when no other
+// dial could still serve them. Callers hold mu.
+func (p *Pool) failWaiters(k *keyed, err error) {
+	n := min(1, len(k.waiters))
+	if k.dials == 0 {
+		n = len(k.waiters)
+	}
+	for _, ch := range k.waiters[:n] {
+		ch <- got{err: err}
+	}
+	k.waiters = k.waiters[n:]
+}
+
+// CloseWhere closes every tunnel, idle or lent, for which gone returns true,
+// and returns how many. Connections on them are reset with r.
+func (p *Pool) CloseWhere(gone func(Key, Meta, *Tunnel) bool, r Reason) int {
+	p.mu.Lock()
+	var kill []*Lease
+	for key, k := range p.keys {
+		keep := k.idle[:0]
+		for _, l := range k.idle {
+			if gone(key, l.Meta, l.Tunnel) {
+				kill = append(kill, l)
+			} else {
+				keep = append(keep, l)
+			}
+		}
+		clear(k.idle[len(keep):])
+		k.idle = keep
+	}
+	for l := range p.busy {
+		if gone(l.key, l.Meta, l.Tunnel) {
+			l.expired.Store(true)
+			kill = append(kill, l)
+		}
+	}
+	p.mu.Unlock()
+	for _, l := range kill {
+		l.Tunnel.Kill(r)
+	}
+	p.discarded.Add(uint64(len(kill)))
+	return len(kill)
+}
+
+// Run closes tunnels that are idle for too long or whose time is over, until
+// ctx ends; then it closes them all.
+func (p *Pool) Run(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			p.sweep()
+		case <-ctx.Done():
+			p.shutdown()
+			return
+		}
+	}
+}
+
+func (p *Pool) sweep() {
+	now := p.cfg.Now()
+	p.CloseWhere(func(_ Key, m Meta, _ *Tunnel) bool { return !now.Before(m.NotAfter) }, ReasonPolicyChanged)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, k := range p.keys {
+		n := 0
+		for n < len(k.idle) && now.Sub(k.idle[n].idleAt) > p.cfg.IdleTimeout {
+			p.discard(k.idle[n])
+			n++
+		}
+		k.idle = k.idle[n:]
+		if len(k.idle) == 0 && k.dials == 0 && len(k.waiters) == 0 && now.Sub(k.used) > p.cfg.IdleTimeout {
+			delete(p.keys, key)
+		}
+	}
+}
+
+func (p *Pool) shutdown() {
+	p.cancel()
+	p.mu.Lock()
+	p.closed = true
+	for _, k := range p.keys {
+		for _, ch := range k.waiters {
+			ch <- got{err: ErrPoolClosed}
+		}
+		k.waiters = nil
+	}
+	p.mu.Unlock()
+	p.CloseWhere(func(Key, Meta, *Tunnel) bool { return true }, ReasonShutdown)
+	p.dialing.Wait()
+}
+
+// Stats returns a snapshot.
+func (p *Pool) Stats() PoolStats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := PoolStats{
+		Busy: len(p.busy), Dials: p.dials.Load(), DialErrors: p.dialErrors.Load(),
+		Reused: p.reused.Load(), Discarded: p.discarded.Load(),
+	}
+	for _, k := range p.keys {
+		s.Idle += len(k.idle)
+	}
+	return s
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tunnel
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Defaults of ServerConfig.
+const (
+	defaultHandshakeTimeout = 5 * time.Second
+	defaultMaxHandshakes    = 256
+	defaultMaxTunnels       = 65536
+	defaultServerIdle       = 5 * time.Minute
+)
+
+// ServerConfig configures a Server. Accept and Buffers are required.
+type ServerConfig struct {
+	TLS     *tls.Config // nil: no TLS
+	Buffers *Buffers
+	// Accept answers an OPEN; see Accept for what it returns.
+	Accept func(ctx context.Context, t *Tunnel, h Header) (app *net.TCPConn, end func(Result), refuse Reason)
+	// Refused is told of handshakes that failed; may be nil.
+	Refused func(remote net.Addr, err error)
+
+	HandshakeTimeout time.Duration
+	IdleTimeout      time.Duration // of a tunnel without a stream; above the pool's
+	MaxHandshakes    int           // at once; more wait in the listen queue
+	MaxTunnels       int           // open at once; more are closed
+	Log              *slog.Logger
+}
+
+// ServerStats is a snapshot.
+type ServerStats struct {
+	Tunnels                           int
+	Handshakes, HandshakeErrors, Shed uint64
+}
+
+// Server accepts tunnels. Safe for concurrent use.
+type Server struct {
+	cfg  ServerConfig
+	mu   sync.Mutex
+	open map[*Tunnel]struct{}
+
+	handshakes, handshakeErrors, shed atomic.Uint64
+}
+
+// NewServer makes a server.
+func NewServer(cfg ServerConfig) *Server {
+	if cfg.HandshakeTimeout <= 0 {
+		cfg.HandshakeTimeout = defaultHandshakeTimeout
+	}
+	if cfg.IdleTimeout <= 0 {
+		cfg.IdleTimeout = defaultServerIdle
+	}
+	if cfg.MaxHandshakes <= 0 {
+		cfg.MaxHandshakes = defaultMaxHandshakes
+	}
+	if cfg.MaxTunnels <= 0 {
+		cfg.MaxTunnels = defaultMaxTunnels
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Server{cfg: cfg, open: map[*Tunnel]struct{}{}}
+}
+
+// Serve accepts tunnels from ln until ctx ends, and returns when all are
+// closed.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
+	defer stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	slots := make(chan struct{}, s.cfg.MaxHandshakes)
+	for {
+		slots <- struct{}{}
+		conn, err := ln.Accept()
+		if err != nil {
+			<-slots
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("accepting tunnels: %w", err)
+			}
+			// Out of descriptors or a connection that died in the queue.
+			s.cfg.Log.Warn("accepting a tunnel failed", "err", err)
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		wg.Go(func() { s.serve(ctx, conn, slots) })
+	}
+}
+
+func (s *Server) serve(ctx context.Context, conn net.Conn, slots <-chan struct{}) {
+	t := s.handshake(ctx, conn)
+	<-slots
+	if t == nil {
+		return
+	}
+	defer s.remove(t)
+	if !s.add(t) {
+		s.shed.Add(1)
+		t.Kill(ReasonTooMany)
+		return
+	}
+	err := t.Serve(ctx, func(ctx context.Context, h Header) (*net.TCPConn, func(Result), Reason) {
+		return s.cfg.Accept(ctx, t, h)
+	})
+	if err != nil && ctx.Err() == nil {
+		s.cfg.Log.Debug("tunnel ended", "remote", conn.RemoteAddr(), "err", err)
+	}
+}
+
+func (s *Server) handshake(ctx context.Context, conn net.Conn) *Tunnel {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
+	defer cancel()
+	t, err := Accepted(ctx, conn, s.cfg.TLS, s.cfg.Buffers)
+	if err != nil {
+		s.handshakeErrors.Add(1)
+		if s.cfg.Refused != nil {
+			s.cfg.Refused(conn.RemoteAddr(), err)
+		}
+		return nil
+	}
+	t.idleLimit = s.cfg.IdleTimeout
+	s.handshakes.Add(1)
+	return t
+}
+
+func (s *Server) add(t *Tunnel) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.open) >= s.cfg.MaxTunnels {
+		return false
+	}
+	s.open[t] = struct{}{}
+	return true
+}
+
+func (s *Server) remove(t *Tunnel) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, t)
+}
+
+// CloseWhere closes every tunnel, idle or busy, for which gone returns true,
+// and returns how many. Connections on them are reset with r.
+func (s *Server) CloseWhere(gone func(*Tunnel) bool, r Reason) int {
+	s.mu.Lock()
+	var kill []*Tunnel
+	for t := range s.open {
+		if gone(t) {
+			kill = append(kill, t)
+		}
+	}
+	s.mu.Unlock()
+	for _, t := range kill {
+		t.Kill(r)
+	}
+	return len(kill)
+}
+
+// Stats returns a snapshot.
+func (s *Server) Stats() ServerStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return ServerStats{
+		Tunnels: len(s.open), Handshakes: s.handshakes.Load(),
+		HandshakeErrors: s.handshakeErrors.Load(), Shed: s.shed.Load(),
+	}
+}

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package tunnel carries one connection at a time over a connection between
+// two node daemons, and keeps this invariant: a tunnel is used again only when
+// both sides have finished its last stream, and it is closed on the first byte
+// that the protocol does not allow.
+//
+// # Wire format
+//
+// A frame is 1 byte type, 3 bytes length (big endian), payload:
+//
+//	0x01 OPEN    protocol (1 byte, 6), family (1 byte, 4 or 6), source address, port, destination address, port
+//	0x02 DATA    1 to 262140 bytes of the connection
+//	0x03 FIN     nothing: end of my direction (half-close)
+//	0x04 RST     stream number (4 bytes), reason (1 byte): I give the stream up
+//	0x05 REFUSE  reason (1 byte): the acceptor never had the stream
+//	0x06 DGRAM   reserved; ends the tunnel, as every unknown type does
+//
+// Both sides count OPENs, from 1. The opener may send DATA right after OPEN.
+// The rules of the stream are at type state.
+package tunnel
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Tunnel is one side of a tunnel.
+type Tunnel struct {
+	conn net.Conn  // the TCP connection
+	tls  *tls.Conn // nil without TLS
+	wire *wire     // under tls
+	in   *inlet    // plain tunnels read here
+	out  *outlet   // plain tunnels write here
+	bufs *Buffers
+
+	dec     decoder
+	plain   *buffer // decrypted data; held only while it is worked on
+	pending []byte  // received and not yet decoded
+
+	wmu sync.Mutex // one frame, or one batch of frames, at a time
+
+	mu     sync.Mutex // guards the fields below
+	state  state
+	stream *stream
+
+	resetting atomic.Bool // a reset waits for the write side
+	closed    atomic.Bool
+	why       atomic.Int32 // Reason given to Kill
+
+	idleLimit time.Duration // acceptor: how long to wait for the next OPEN; 0 for ever
+}
+
+// Dialed makes the opener's side of a tunnel. cfg nil means no TLS. On error
+// conn is closed. ctx bounds the handshake.
+func Dialed(ctx context.Context, conn net.Conn, cfg *tls.Config, bufs *Buffers) (*Tunnel, error) {
+	return start(ctx, conn, bufs, true, cfg, tls.Client)
+}
+
+// Accepted makes the acceptor's side of a tunnel.
+func Accepted(ctx context.Context, conn net.Conn, cfg *tls.Config, bufs *Buffers) (*Tunnel, error) {
+	return start(ctx, conn, bufs, false, cfg, tls.Server)
+}
+
+func start(ctx context.Context, conn net.Conn, bufs *Buffers, opener bool, cfg *tls.Config, side func(net.Conn, *tls.Config) *tls.Conn) (*Tunnel, error) {
+	t := &Tunnel{conn: conn, bufs: bufs, state: state{opener: opener}}
+	if cfg == nil {
+		t.in, t.out = newInlet(conn, bufs, 0, 0), newOutlet(conn, t.abandoned)
+		return t, nil
+	}
+	t.wire = newWire(conn, bufs, t.abandoned)
+	t.in = t.wire.in
+	t.tls = side(t.wire, cfg)
+	if err := t.tls.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("tunnel handshake with %s: %w", conn.RemoteAddr(), err)
+	}
+	return t, nil
+}
+
+// State is the TLS state; zero without TLS.
+func (t *Tunnel) State() tls.ConnectionState {
+	if t.tls == nil {
+		return tls.ConnectionState{}
+	}
+	return t.tls.ConnectionState()
+}
+
+// RemoteAddr is the other daemon's address.
+func (t *Tunnel) RemoteAddr() net.Addr { return t.conn.RemoteAddr() }
+
+// Close ends an idle tunnel in order.
+func (t *Tunnel) Close() {
+	if t.closed.Swap(true) {
+		return
+	}
+	if t.tls != nil {
+		_ = t.tls.Close()
+	}
+	_ = t.conn.Close()
+}
+
+// Kill ends the tunnel at once, whatever it carries; the stream's application
+// is reset and its Result carries r.
+func (t *Tunnel) Kill(r Reason) {
+	t.why.CompareAndSwap(0, int32(r))
+	if t.closed.Swap(true) {
+		return
+	}
+	if tcp, ok := t.conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = t.conn.Close()
+}
+
+// abandoned is asked while a write to the tunnel is blocked: has the stream
+// been reset, so that the data is no longer wanted?
+func (t *Tunnel) abandoned() bool {
+	if t.resetting.Load() || t.closed.Load() {
+		return true
+	}
+	t.mu.Lock()
+	s := t.stream
+	t.mu.Unlock()
+	return s != nil && s.appBroken()
+}
+
+// recv waits for data and returns the next events' bytes in t.pending.
+func (t *Tunnel) recv() error {
+	if t.tls == nil {
+		if err := t.in.fill(0); err != nil {
+			return err
+		}
+		t.pending = t.in.bytes()
+		return nil
+	}
+	if err := t.wire.wait(); err != nil {
+		return err
+	}
+	return t.decrypt()
+}
+
+// decrypt turns all complete records into one run of plaintext. It never
+// waits for bytes that have not arrived.
+func (t *Tunnel) decrypt() error {
+	t.plain = t.bufs.get(classFor(t.wire.plainReady()))
+	n := 0
+	var err error
+	for t.wire.ready() && t.wire.record()-recordOverhead <= len(t.plain.b)-n && err == nil {
+		var m int
+		m, err = t.tls.Read(t.plain.b[n:])
+		n += m
+	}
+	t.pending = t.plain.b[:n]
+	if n > 0 {
+		return nil // a sticky error comes back with the next read
+	}
+	if err == nil {
+		err = violation("TLS record of %d bytes", t.wire.record())
+	}
+	return err
+}
+
+// release gives the memory behind t.pending back.
+func (t *Tunnel) release() {
+	if t.tls == nil {
+		t.in.consume(len(t.in.bytes()))
+	} else if t.plain != nil {
+		t.bufs.put(t.plain)
+		t.plain = nil
+	}
+	t.pending = nil
+}
+
+// event returns the next event; its data is valid until the next call.
+func (t *Tunnel) event() (event, error) {
+	for {
+		if len(t.pending) > 0 {
+			ev, rest, ok, err := t.dec.next(t.pending)
+			t.pending = rest
+			if err != nil || ok {
+				return ev, err
+			}
+		}
+		t.release()
+		if err := t.recv(); err != nil {
+			if errors.Is(err, io.EOF) && t.dec.midFrame() {
+				err = io.ErrUnexpectedEOF
+			}
+			return event{}, err
+		}
+	}
+}
+
+// write sends whole frames. Callers hold wmu.
+func (t *Tunnel) write(p []byte) error {
+	if t.tls == nil {
+		_, err := t.out.write(p)
+		return err
+	}
+	t.wire.cork(len(p))
+	_, err := t.tls.Write(p)
+	if len(p) > recordPlain {
+		if ferr := t.wire.uncork(); err == nil {
+			err = ferr
+		}
+	}
+	return err
+}
+
+// Idle reports whether the tunnel may carry another stream: no stream is
+// open, and the other side has not closed. It takes in what has arrived
+// since, without waiting; only late resets are allowed to have arrived.
+func (t *Tunnel) Idle() bool {
+	t.mu.Lock()
+	over := t.state.over()
+	t.mu.Unlock()
+	if t.closed.Load() || !over {
+		return false
+	}
+	defer t.release()
+	for {
+		some, err := t.in.poll()
+		if err != nil {
+			return false
+		}
+		if !some {
+			return !t.dec.midFrame()
+		}
+		if !t.takeLate() {
+			return false
+		}
+	}
+}
+
+// takeLate decodes what is buffered, outside any stream.
+func (t *Tunnel) takeLate() bool {
+	if t.tls == nil {
+		t.pending = t.in.bytes()
+	} else {
+		if !t.wire.ready() {
+			return true
+		}
+		if err := t.decrypt(); err != nil {
+			return false
+		}
+	}
+	for len(t.pending) > 0 {
+		ev, rest, ok, err := t.dec.next(t.pending)
+		t.pending = rest
+		if err != nil {
+			return false
+		}
+		if !ok {
+			break
+		}
+		t.mu.Lock()
+		_, err = t.state.receive(ev)
+		t.mu.Unlock()
+		if err != nil || ev.typ == typeOpen {
+			return false
+		}
+	}
+	t.release()
+	return true
+}
