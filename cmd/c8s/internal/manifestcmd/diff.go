@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifestcmd
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/c8s-dev/c8s/policy"
+)
+
+func newDiff() *cobra.Command {
+	var output outputFlag
+	c := &cobra.Command{
+		Use:   "diff BEFORE AFTER",
+		Short: "Say what a new manifest allows more, and what less",
+		Long: `Lists the differences of two manifests, signed or not, and for each whether it
+widens or narrows what is allowed. Order inside lists means nothing. Signatures
+are not checked. The exit code is 0 whether there are differences or not.`,
+		Example: `  c8s manifest diff manifest.signed.json next.json
+  c8s manifest diff manifest.signed.json next.json -o json`,
+		Args: usageArgs(cobra.ExactArgs(2)),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := output.check(); err != nil {
+				return err
+			}
+			before, err := load(c, args[0])
+			if err != nil {
+				return err
+			}
+			after, err := load(c, args[1])
+			if err != nil {
+				return err
+			}
+			changes := policy.Diff(before.manifest, after.manifest)
+			if output.format == "json" {
+				return writeJSON(c.OutOrStdout(), append([]policy.Change{}, changes...))
+			}
+			return printChanges(c.OutOrStdout(), changes)
+		},
+	}
+	output.register(c)
+	return c
+}
+
+func printChanges(out io.Writer, changes []policy.Change) error {
+	if len(changes) == 0 {
+		_, err := fmt.Fprintln(out, "no difference")
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, c := range changes {
+		text := c.Before + " -> " + c.After
+		switch {
+		case c.Before == "" && c.After == "":
+		case c.Before == "":
+			text = "+ " + c.After
+		case c.After == "":
+			text = "- " + c.Before
+		}
+		if _, err := fmt.Fprintf(w, "%s\t%s\t%s\n", c.Effect, c.Path, text); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifestcmd
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/policy"
+)
+
+// The placeholders break the rules for their fields on purpose: a manifest
+// that still has one cannot be signed.
+const (
+	fillRoot        = "FILL IN: sha256: and the SHA-256 of the vendor root certificate's DER"
+	fillMeasurement = "FILL IN: the launch digest of the node image, 96 hex digits"
+	fillImage       = "FILL IN: sha256: and the image digest"
+)
+
+type initCommand struct {
+	trustDomain  string
+	newKey       string
+	algorithm    string
+	operatorKeys []string
+	threshold    int
+	product      string
+	simulated    bool
+	roots        []string
+	measurements []string
+	machines     []string
+	minTCB       string
+	workloads    []string
+	out          string
+	operatorsOut string
+	force        bool
+}
+
+func newInit() *cobra.Command {
+	var i initCommand
+	c := &cobra.Command{
+		Use:   "init",
+		Short: "Write a starting manifest, and an operator key if wanted",
+		Long: `Writes a manifest with every field, and the operators' file that daemons start
+from. What init cannot know is marked FILL IN: until those values are replaced,
+'c8s manifest sign' refuses the file and says where they are.
+
+HOST_DATA is set to the digest of the operators, which is what machines must be
+launched with. Files that exist are not replaced unless --force is given.`,
+		Example: `  # one operator, with a new key in operator.pem
+  c8s manifest init --trust-domain example.org --new-key operator.pem
+
+  # two of three operators, who keep their own keys
+  c8s manifest init --trust-domain example.org --threshold 2 \
+    --operator-key alice=alice.pub --operator-key bob=bob.pub --operator-key eve=eve.pub
+
+  # for development: accepts simulated evidence under this root
+  c8s manifest init --trust-domain dev.example.org --new-key operator.pem --simulated \
+    --root sha256:<64 digits> --measurement <96 digits> --workload web=sha256:<64 digits>`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error { return i.run(c) },
+	}
+	f := c.Flags()
+	f.StringVar(&i.trustDomain, "trust-domain", "", "name of the mesh, like example.org (required)")
+	f.StringVar(&i.newKey, "new-key", "", "make an operator key: private part to this file, public part to the file with .pub added")
+	f.StringVar(&i.algorithm, "algorithm", policy.AlgorithmEd25519, "algorithm of the new key: ed25519 or ecdsa-p256")
+	f.StringArrayVar(&i.operatorKeys, "operator-key", nil, "public key of an operator, as [NAME=]FILE (may be repeated)")
+	f.IntVar(&i.threshold, "threshold", 1, "how many operators must sign a manifest")
+	f.StringVar(&i.product, "product", policy.ProductMilan, "processor generation: Milan or Genoa")
+	f.BoolVar(&i.simulated, "simulated", false, "accept simulated machines instead of real ones; the manifest is then not a production one")
+	f.StringArrayVar(&i.roots, "root", nil, "digest of an accepted vendor root certificate (may be repeated)")
+	f.StringArrayVar(&i.measurements, "measurement", nil, "accepted launch digest (may be repeated)")
+	f.StringArrayVar(&i.machines, "machine", []string{policy.Any}, "accepted chip id (may be repeated)")
+	f.StringVar(&i.minTCB, "min-tcb", "0,0,0,0", "lowest accepted versions: boot loader, TEE, SNP, microcode")
+	f.StringArrayVar(&i.workloads, "workload", nil, "workload with one image, as NAME=DIGEST (may be repeated)")
+	f.StringVarP(&i.out, "out", "o", "manifest.json", "file for the manifest")
+	f.StringVar(&i.operatorsOut, "operators-out", "operators.json", "file for the operators: the trust anchor of daemons and of 'verify'")
+	f.BoolVar(&i.force, "force", false, "replace files that exist, keys too")
+	return c
+}
+
+func (i *initCommand) run(c *cobra.Command) error {
+	if i.trustDomain == "" {
+		return exit.Usage(errors.New("--trust-domain is required"))
+	}
+	if i.newKey == "" && len(i.operatorKeys) == 0 {
+		return exit.Usage(errors.New("an operator is required: make a key with --new-key FILE, or give public ones with --operator-key FILE"))
+	}
+	if err := checkFree(i.force, i.outputs()...); err != nil {
+		return err
+	}
+	operators, writeKeys, err := i.operators()
+	if err != nil {
+		return err
+	}
+	m, err := i.manifest(operators)
+	if err != nil {
+		return err
+	}
+	text, err := encodeLoose(m)
+	if err != nil {
+		return err
+	}
+	operatorsText, err := encodeLoose(operators)
+	if err != nil {
+		return err
+	}
+	if err := writeKeys(); err != nil {
+		return err
+	}
+	if err := writeFile(i.operatorsOut, operatorsText, modePublic, i.force); err != nil {
+		return err
+	}
+	if err := writeFile(i.out, text, modePublic, i.force); err != nil {
+		return err
+	}
+	return i.report(c, text)
+}
+
+func (i *initCommand) outputs() []string {
+	paths := []string{i.out, i.operatorsOut}
+	if i.newKey != "" {
+		paths = append(paths, i.newKey, i.newKey+publicSuffix)
+	}
+	return paths
+}
+
+// operators returns who may sign, and how to write a new key: last, when
+// nothing else can be wrong any more.
+func (i *initCommand) operators() (policy.Operators, func() error, error) {
+	o := policy.Operators{Threshold: i.threshold}
+	write := func() error { return nil }
+	for _, arg := range i.operatorKeys {
+		key, err := readPublicKey(arg)
+		if err != nil {
+			return o, nil, err
+		}
+		o.Keys = append(o.Keys, key)
+	}
+	if i.newKey != "" {
+		key, err := generateKey(i.algorithm)
+		if err != nil {
+			return o, nil, err
+		}
+		described, err := policy.NewOperatorKey(fmt.Sprintf("operator-%d", len(o.Keys)+1), key.Public())
+		if err != nil {
+			return o, nil, err
+		}
+		o.Keys = append(o.Keys, described)
+		write = func() error { return writeKey(i.newKey, key, i.force) }
+	}
+	return o, write, o.Validate()
+}
+
+func (i *initCommand) manifest(operators policy.Operators) (*policy.Manifest, error) {
+	tcb, err := parseTCB(i.minTCB)
+	if err != nil {
+		return nil, err
+	}
+	hostData := operators.Digest()
+	m := &policy.Manifest{
+		Schema: policy.Schema, TrustDomain: i.trustDomain, Version: 1, Production: !i.simulated, Operators: operators,
+		Substrates: []policy.Substrate{{
+			Name: strings.ToLower(i.product), Roles: []policy.Role{policy.RoleNode, policy.RoleCDS}, TEE: policy.TEESEVSNP,
+			Product: i.product, Simulated: i.simulated, Measurements: orFill(i.measurements, fillMeasurement),
+			HostData: []string{hex.EncodeToString(hostData[:])}, MinTCB: tcb, Machines: i.machines,
+		}},
+	}
+	for _, root := range orFill(i.roots, fillRoot) {
+		m.Substrates[0].Roots = append(m.Substrates[0].Roots, policy.Digest(root))
+	}
+	for _, arg := range orFill(i.workloads, "example="+fillImage) {
+		name, digest, ok := strings.Cut(arg, "=")
+		if !ok {
+			return nil, exit.Usage(fmt.Errorf("--workload must be NAME=DIGEST, not %q", arg))
+		}
+		m.Workloads = append(m.Workloads, policy.Workload{Name: name, Images: []policy.Image{{Name: name, Digest: policy.Digest(digest)}}})
+	}
+	return m, nil
+}
+
+func parseTCB(text string) (*policy.TCB, error) {
+	var t policy.TCB
+	parts := strings.Split(text, ",")
+	into := []*uint8{&t.BootLoader, &t.TEE, &t.SNP, &t.Microcode}
+	bad := len(parts) != len(into)
+	for i := 0; i < len(parts) && !bad; i++ {
+		v, err := strconv.ParseUint(parts[i], 10, 8)
+		*into[i], bad = uint8(v), err != nil
+	}
+	if bad {
+		return nil, exit.Usage(fmt.Errorf("--min-tcb must be four numbers from 0 to 255 like 3,0,8,115, not %q", text))
+	}
+	return &t, nil
+}
+
+func orFill(given []string, placeholder string) []string {
+	if len(given) == 0 {
+		return []string{placeholder}
+	}
+	return slices.Clone(given)
+}
+
+// encodeLoose writes what policy.Encode would refuse to.
+func encodeLoose(v any) ([]byte, error) {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("encoding: %w", err)
+	}
+	return append(text, '\n'), nil
+}
+
+func (i *initCommand) report(c *cobra.Command, text []byte) error {
+	w := c.OutOrStdout()
+	var b strings.Builder
+	for _, path := range i.outputs() {
+		if _, err := os.Stat(path); err == nil {
+			fmt.Fprintf(&b, "wrote %s\n", path)
+		}
+	}
+	var invalid *policy.InvalidError
+	if _, err := policy.Parse(text); errors.As(err, &invalid) {
+		fmt.Fprintf(&b, "\nfill in before signing:\n")
+		for _, p := range invalid.Problems {
+			fmt.Fprintf(&b, "  %s: %s\n", p.Path, p.Expected)
+		}
+	} else {
+		fmt.Fprintf(&b, "\nnext: c8s manifest sign %s --key %s -o manifest.signed.json\n", i.out, orFill([]string{i.newKey}, "")[0])
+	}
+	_, err := fmt.Fprint(w, b.String())
+	return err
+}

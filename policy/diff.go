@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+)
+
+// Effect says what a change does to what is allowed.
+type Effect string
+
+// The effects. Changes is for what has no clear direction.
+const (
+	Widens  Effect = "widens"
+	Narrows Effect = "narrows"
+	Changes Effect = "changes"
+)
+
+// Change is one difference between two manifests. Members of lists are named
+// by what identifies them, not by position: order has no meaning.
+type Change struct {
+	Path   string `json:"path"`
+	Before string `json:"before,omitempty"` // empty: was not there
+	After  string `json:"after,omitempty"`  // empty: is gone
+	Effect Effect `json:"effect"`
+}
+
+// Diff lists what changes when b replaces a, in the order of the manifest.
+func Diff(a, b *Manifest) []Change {
+	d := &differ{}
+	d.value("schema", a.Schema, b.Schema, Changes)
+	d.value("trustDomain", a.TrustDomain, b.TrustDomain, Changes)
+	d.value("version", a.Version, b.Version, Changes)
+	d.value("previous", a.Previous, b.Previous, Changes)
+	d.flag("production", !a.Production, !b.Production, a.Production, b.Production)
+	d.operators(a.Operators, b.Operators)
+	keyed(d, "substrates", a.Substrates, b.Substrates, func(s Substrate) string { return s.Name }, summary, d.substrate)
+	keyed(d, "workloads", a.Workloads, b.Workloads, func(w Workload) string { return w.Name }, workloadSummary, d.workload)
+	return d.changes
+}
+
+type differ struct{ changes []Change }
+
+func (d *differ) add(path, before, after string, effect Effect) {
+	d.changes = append(d.changes, Change{Path: path, Before: before, After: after, Effect: effect})
+}
+
+func (d *differ) value(path string, before, after any, effect Effect) {
+	if before != after {
+		d.add(path, fmt.Sprint(before), fmt.Sprint(after), effect)
+	}
+}
+
+// flag compares by how much is allowed, and prints the written values.
+func (d *differ) flag(path string, wideBefore, wideAfter bool, before, after any) {
+	switch {
+	case wideBefore == wideAfter:
+	case wideAfter:
+		d.value(path, before, after, Widens)
+	default:
+		d.value(path, before, after, Narrows)
+	}
+}
+
+func (d *differ) allowed(path string, before, after bool) { d.flag(path, before, after, before, after) }
+
+// floor says Widens when the value falls: it is a floor.
+func (d *differ) floor(path string, before, after int) {
+	switch c := cmp.Compare(after, before); {
+	case c < 0:
+		d.value(path, before, after, Widens)
+	case c > 0:
+		d.value(path, before, after, Narrows)
+	}
+}
+
+func (d *differ) operators(a, b Operators) {
+	d.floor("operators.threshold", a.Threshold, b.Threshold)
+	id := func(k OperatorKey) string {
+		if id, err := k.ID(); err == nil {
+			return string(id)
+		}
+		return k.PublicKey
+	}
+	keyed(d, "operators.keys", a.Keys, b.Keys, id, func(k OperatorKey) string { return k.Name + " (" + k.Algorithm + ")" },
+		func(path string, a, b OperatorKey) { d.value(path+".name", a.Name, b.Name, Changes) })
+}
+
+func (d *differ) substrate(path string, a, b Substrate) {
+	values(d, path+".roles", a.Roles, b.Roles)
+	d.value(path+".tee", a.TEE, b.TEE, Changes)
+	d.value(path+".product", a.Product, b.Product, Changes)
+	d.value(path+".simulated", a.Simulated, b.Simulated, simulatedEffect(b.Simulated))
+	values(d, path+".roots", a.Roots, b.Roots)
+	values(d, path+".measurements", a.Measurements, b.Measurements)
+	d.valuesOrAny(path+".hostData", a.HostData, b.HostData)
+	before, after := a.floorTCB(), b.floorTCB()
+	d.floor(path+".minTCB.bootLoader", int(before.BootLoader), int(after.BootLoader))
+	d.floor(path+".minTCB.tee", int(before.TEE), int(after.TEE))
+	d.floor(path+".minTCB.snp", int(before.SNP), int(after.SNP))
+	d.floor(path+".minTCB.microcode", int(before.Microcode), int(after.Microcode))
+	d.allowed(path+".guest.allowDebug", a.Guest.AllowDebug, b.Guest.AllowDebug)
+	d.allowed(path+".guest.allowMigration", a.Guest.AllowMigration, b.Guest.AllowMigration)
+	d.allowed(path+".guest.allowSMT", a.Guest.AllowSMT, b.Guest.AllowSMT)
+	d.value(path+".guest.vmpl", a.Guest.VMPL, b.Guest.VMPL, Changes)
+	d.valuesOrAny(path+".machines", a.Machines, b.Machines)
+}
+
+// simulatedEffect: anybody can make simulated evidence, so accepting it is
+// the wider rule although the two sets of machines are disjoint.
+func simulatedEffect(after bool) Effect {
+	if after {
+		return Widens
+	}
+	return Narrows
+}
+
+// floorTCB stands in for a manifest that was not parsed.
+func (s Substrate) floorTCB() TCB {
+	if s.MinTCB == nil {
+		return TCB{}
+	}
+	return *s.MinTCB
+}
+
+func (d *differ) workload(path string, a, b Workload) {
+	keyed(d, path+".images", a.Images, b.Images, func(i Image) string { return string(i.Digest) }, func(i Image) string { return i.Name },
+		func(path string, a, b Image) { d.value(path+".name", a.Name, b.Name, Changes) })
+	d.namespaces(path+".namespaces", a.Namespaces, b.Namespaces)
+	d.rules(path+".peers.to", a.Peers.To, b.Peers.To)
+	d.rules(path+".peers.from", a.Peers.From, b.Peers.From)
+	d.allowed(path+".hostAccess", a.HostAccess, b.HostAccess)
+}
+
+func (d *differ) rules(path string, a, b []PeerRule) {
+	keyed(d, path, a, b, func(r PeerRule) string { return r.Workload }, ruleSummary, func(path string, a, b PeerRule) {
+		values(d, path+".ports", a.Ports, b.Ports)
+		d.value(path+".protocol", a.Protocol, b.Protocol, Changes)
+	})
+}
+
+// namespaces: an empty list is every namespace.
+func (d *differ) namespaces(path string, a, b []string) {
+	switch {
+	case len(a) == 0 && len(b) > 0:
+		d.add(path, "every namespace", strings.Join(b, ", "), Narrows)
+	case len(a) > 0 && len(b) == 0:
+		d.add(path, strings.Join(a, ", "), "every namespace", Widens)
+	default:
+		values(d, path, a, b)
+	}
+}
+
+func (d *differ) valuesOrAny(path string, a, b []string) {
+	wasAny, isAny := newValuesOrAny(a).any, newValuesOrAny(b).any
+	switch {
+	case wasAny && isAny:
+	case isAny:
+		d.add(path, oneOf(a), Any, Widens)
+	case wasAny:
+		d.add(path, Any, oneOf(b), Narrows)
+	default:
+		values(d, path, a, b)
+	}
+}
+
+// values compares two lists of accepted values: a value more widens.
+func values[T cmp.Ordered](d *differ, path string, a, b []T) {
+	text := func(v T) string { return fmt.Sprint(v) }
+	keyed(d, path, a, b, text, text, func(string, T, T) {})
+}
+
+// keyed compares two lists whose members have a name. Members of a come
+// first, in a's order, then the new ones.
+func keyed[T any](d *differ, path string, a, b []T, key, show func(T) string, both func(path string, a, b T)) {
+	was, is := byKey(a, key), byKey(b, key)
+	for _, v := range a {
+		at := fmt.Sprintf("%s[%s]", path, key(v))
+		if after, ok := is[key(v)]; ok {
+			both(at, v, after)
+		} else {
+			d.add(at, show(v), "", Narrows)
+		}
+	}
+	for _, v := range b {
+		if _, ok := was[key(v)]; !ok {
+			d.add(fmt.Sprintf("%s[%s]", path, key(v)), "", show(v), Widens)
+		}
+	}
+}
+
+func byKey[T any](list []T, key func(T) string) map[string]T {
+	m := make(map[string]T, len(list))
+	for _, v := range list {
+		m[key(v)] = v
+	}
+	return m
+}
+
+func summary(s Substrate) string {
+	text := fmt.Sprintf("%s %s, %d measurements, machines %s", s.TEE, s.Product, len(s.Measurements), oneOf(s.Machines))
+	if s.Simulated {
+		text = "SIMULATED " + text
+	}
+	return text
+}
+
+func workloadSummary(w Workload) string {
+	return fmt.Sprintf("%d images, talks to %d and accepts %d workloads", len(w.Images), len(w.Peers.To), len(w.Peers.From))
+}
+
+func ruleSummary(r PeerRule) string {
+	return fmt.Sprintf("ports %s/%s", joinPorts(r.Ports), r.Protocol)
+}
