@@ -136,6 +136,7 @@ func All() []Attack {
 	for _, f := range []family{v4, v6} {
 		for _, a := range ofFamily(f) {
 			a.Name = fmt.Sprintf("%s%d", a.Name, f)
+			a.Description = fmt.Sprintf("%s (IPv%d)", a.Description, f)
 			all = append(all, a)
 		}
 	}

@@ -5,6 +5,7 @@ package attacks_test
 import (
 	"bytes"
 	"net/netip"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -207,3 +208,27 @@ func TestIncompleteEnvironmentIsRefused(t *testing.T) {
 }
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func TestEveryAttackIsDocumentedWithItsReason(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/lab.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]string{}
+	for line := range strings.Lines(string(doc)) {
+		if cells := strings.Split(line, "|"); len(cells) == 7 {
+			rows[strings.TrimSpace(cells[1])] = line
+		}
+	}
+	for _, a := range attacks.All() {
+		base := strings.TrimSuffix(strings.TrimSuffix(a.Name, "-4"), "-6")
+		row := rows["`"+base+"`"]
+		reason := "`" + a.ExpectReason + "`"
+		if a.ExpectReason == "" {
+			reason = "none (1)"
+		}
+		if !strings.Contains(row, "| "+a.Target.String()+" | "+reason+" |") {
+			t.Errorf("docs/lab.md has no row for %s with victim %s and reason %q, but %q", a.Name, a.Target, reason, row)
+		}
+	}
+}

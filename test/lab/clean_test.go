@@ -109,6 +109,13 @@ func wantNothingLeft(t *testing.T, name string, inodes []uint64, pids [2]int) {
 	}
 }
 
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+}
+
 func inodesOf(l *lab.Lab) []uint64 {
 	inodes := []uint64{l.Wire.Inode(), l.Outside("o").Inode(), l.Node("a").Inode()}
 	for _, p := range l.Node("a").Pods() {
@@ -118,6 +125,7 @@ func inodesOf(l *lab.Lab) []uint64 {
 }
 
 func TestCloseLeavesNothingAndIsIdempotent(t *testing.T) {
+	needRoot(t)
 	l, pids, err := crowdedLab(t.Context(), "close")
 	if err != nil {
 		t.Fatal(err)
@@ -148,6 +156,7 @@ func TestCloseLeavesNothingAndIsIdempotent(t *testing.T) {
 }
 
 func TestEndOfContextClosesTheLab(t *testing.T) {
+	needRoot(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	l, pids, err := crowdedLab(ctx, "cancel")
 	if err != nil {
@@ -171,6 +180,7 @@ func TestEndOfContextClosesTheLab(t *testing.T) {
 }
 
 func TestPanickingTestLeavesNothing(t *testing.T) {
+	needRoot(t)
 	var l *lab.Lab
 	var inodes []uint64
 	var pids [2]int
@@ -188,6 +198,7 @@ func TestPanickingTestLeavesNothing(t *testing.T) {
 }
 
 func TestOpenConnectionsDoNotKeepLinksAlive(t *testing.T) {
+	needRoot(t)
 	l, _, err := crowdedLab(t.Context(), "conn")
 	if err != nil {
 		t.Fatal(err)
@@ -282,6 +293,7 @@ func TestSweepRemovesOnlyWhatDeadProcessesLeft(t *testing.T) {
 func inodeOf(fi os.FileInfo) uint64 { return fi.Sys().(*syscall.Stat_t).Ino }
 
 func TestUnusableOptionsAreRefused(t *testing.T) {
+	needRoot(t)
 	node := []lab.NodeSpec{{Name: "a"}}
 	for name, o := range map[string]lab.Options{
 		"no nodes":         {},

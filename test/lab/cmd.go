@@ -163,8 +163,8 @@ func (s *starter) done(c *Cmd) {
 }
 
 // close refuses new processes, kills the groups of the running ones and reaps
-// them. A process that was not waited for still owns its id, so the signal
-// cannot hit a stranger.
+// them. A process that was not reaped still owns its id, so the signal cannot
+// hit a stranger.
 func (s *starter) close() {
 	s.mu.Lock()
 	s.stopOnce.Do(func() { close(s.stopped) })

@@ -165,7 +165,7 @@ func (ns *NS) Sysctl(key, value string) error {
 	})
 }
 
-// ListenConfig is used for the lab's listeners: no multipath TCP, which Go
+// listenConfig is that of the lab's listeners: no multipath TCP, which Go
 // offers by default and which neither SOCKMAPs nor plain captures understand.
 func listenConfig() *net.ListenConfig {
 	lc := &net.ListenConfig{}
