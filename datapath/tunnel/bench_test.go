@@ -27,10 +27,11 @@ func newMesh(tb testing.TB, useTLS bool, back string) *mesh {
 	ctx, cancel := context.WithCancel(context.Background())
 	bufs := new(Buffers)
 	var cfg ServerConfig
-	var clientTLS *tls.Config
+	var clientTLS, serverTLS *tls.Config
 	if useTLS {
-		clientTLS, cfg.TLS = testTLS(tb)
+		clientTLS, serverTLS = testTLS(tb)
 	}
+	cfg.Session = func() (*tls.Config, any) { return serverTLS, nil }
 	cfg.Buffers = bufs
 	cfg.Accept = func(ctx context.Context, _ *Tunnel, h Header) (*net.TCPConn, func(Result), Reason) {
 		c, err := tryDial(back)

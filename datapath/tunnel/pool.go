@@ -24,8 +24,12 @@ const (
 )
 
 // Key names the two pods a tunnel joins: tunnels are never shared between
-// identities.
-type Key struct{ Src, Dst netip.Addr }
+// identities. Owner is the unique id of the source pod, because addresses are
+// used again.
+type Key struct {
+	Src, Dst netip.Addr
+	Owner    string
+}
 
 // Meta is what the dialler learned about a tunnel.
 type Meta struct {
@@ -35,7 +39,8 @@ type Meta struct {
 
 // PoolConfig configures a Pool. Dial and Now are required.
 type PoolConfig struct {
-	// Dial makes a tunnel; ctx carries the dial time-out.
+	// Dial makes a tunnel; ctx carries the dial time-out. Its errors are
+	// returned by Get as they are.
 	Dial        func(ctx context.Context, key Key) (*Tunnel, Meta, error)
 	Now         func() time.Time
 	DialTimeout time.Duration
@@ -198,10 +203,12 @@ func (p *Pool) offer(k *keyed, l *Lease) {
 		ch := k.waiters[0]
 		k.waiters = k.waiters[1:]
 		p.busy[l] = struct{}{}
+		l.Tunnel.unreserve()
 		ch <- got{lease: l}
 		return
 	}
 	delete(p.busy, l)
+	l.Tunnel.unreserve()
 	l.idleAt = p.cfg.Now()
 	k.idle = append(k.idle, l)
 }

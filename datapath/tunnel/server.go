@@ -24,15 +24,18 @@ const (
 
 // ServerConfig configures a Server. Accept and Buffers are required.
 type ServerConfig struct {
-	TLS     *tls.Config // nil: no TLS
 	Buffers *Buffers
+	// Session is called for each connection: its TLS configuration, and a
+	// value that Tunnel.Session returns later. nil, or a nil configuration:
+	// no TLS.
+	Session func() (cfg *tls.Config, value any)
 	// Accept answers an OPEN; see Accept for what it returns.
 	Accept func(ctx context.Context, t *Tunnel, h Header) (app *net.TCPConn, end func(Result), refuse Reason)
 	// Refused is told of handshakes that failed; may be nil.
 	Refused func(remote net.Addr, err error)
 
 	HandshakeTimeout time.Duration
-	IdleTimeout      time.Duration // of a tunnel without a stream; above the pool's
+	IdleTimeout      time.Duration // of a tunnel without a stream, one to two of them; above the pool's
 	MaxHandshakes    int           // at once; more wait in the listen queue
 	MaxTunnels       int           // open at once; more are closed
 	Log              *slog.Logger
@@ -80,6 +83,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wg.Go(func() { s.sweep(ctx) })
 	slots := make(chan struct{}, s.cfg.MaxHandshakes)
 	for {
 		slots <- struct{}{}
@@ -124,7 +130,12 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, slots <-chan struct{}
 func (s *Server) handshake(ctx context.Context, conn net.Conn) *Tunnel {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
 	defer cancel()
-	t, err := Accepted(ctx, conn, s.cfg.TLS, s.cfg.Buffers)
+	var cfg *tls.Config
+	var value any
+	if s.cfg.Session != nil {
+		cfg, value = s.cfg.Session()
+	}
+	t, err := Accepted(ctx, conn, cfg, s.cfg.Buffers)
 	if err != nil {
 		s.handshakeErrors.Add(1)
 		if s.cfg.Refused != nil {
@@ -132,7 +143,7 @@ func (s *Server) handshake(ctx context.Context, conn net.Conn) *Tunnel {
 		}
 		return nil
 	}
-	t.idleLimit = s.cfg.IdleTimeout
+	t.session = value
 	s.handshakes.Add(1)
 	return t
 }
@@ -151,6 +162,26 @@ func (s *Server) remove(t *Tunnel) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, t)
+}
+
+// sweep closes tunnels that carried nothing for one to two idle limits.
+func (s *Server) sweep(ctx context.Context) {
+	tick := time.NewTicker(s.cfg.IdleTimeout)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		s.CloseWhere(func(t *Tunnel) bool {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			idle := t.state.over() && t.swept == t.state.seq+1
+			t.swept = t.state.seq + 1 // 0: never swept
+			return idle
+		}, ReasonIdle)
+	}
 }
 
 // CloseWhere closes every tunnel, idle or busy, for which gone returns true,

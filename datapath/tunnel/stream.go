@@ -69,6 +69,7 @@ func (t *Tunnel) Relay(app *net.TCPConn, h Header) Result {
 		return Result{Reason: ReasonTunnelLost, Err: errors.New("opening a stream: the tunnel is busy or closed")}
 	}
 	t.state.begin()
+	t.header, t.reserved = h, false
 	s.seq = t.state.seq
 	t.stream = s
 	t.mu.Unlock()
@@ -101,6 +102,9 @@ func (t *Tunnel) step() (opened *Header, err error) {
 	t.mu.Lock()
 	act, err := t.state.receive(ev)
 	s, over := t.stream, t.state.over()
+	if act == actOpen {
+		t.header = ev.header
+	}
 	t.mu.Unlock()
 	if err != nil {
 		return nil, err

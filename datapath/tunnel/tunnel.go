@@ -29,7 +29,6 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // Tunnel is one side of a tunnel.
@@ -47,15 +46,18 @@ type Tunnel struct {
 
 	wmu sync.Mutex // one frame, or one batch of frames, at a time
 
-	mu     sync.Mutex // guards the fields below
-	state  state
-	stream *stream
+	mu       sync.Mutex // guards the fields below
+	state    state
+	header   Header // of the current or last stream
+	stream   *stream
+	reserved bool
 
 	resetting atomic.Bool // a reset waits for the write side
 	closed    atomic.Bool
 	why       atomic.Int32 // Reason given to Kill
 
-	idleLimit time.Duration // acceptor: how long to wait for the next OPEN; 0 for ever
+	session any    // what the acceptor's Session made for this tunnel
+	swept   uint32 // stream number at the server's last sweep
 }
 
 // Dialed makes the opener's side of a tunnel. cfg nil means no TLS. On error
@@ -95,6 +97,31 @@ func (t *Tunnel) State() tls.ConnectionState {
 
 // RemoteAddr is the other daemon's address.
 func (t *Tunnel) RemoteAddr() net.Addr { return t.conn.RemoteAddr() }
+
+// Session is the value that ServerConfig.Session made for this tunnel.
+func (t *Tunnel) Session() any { return t.session }
+
+// Current returns what the tunnel carries, or is reserved for, if anything.
+func (t *Tunnel) Current() (Header, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.header, t.reserved || !t.state.over()
+}
+
+// Reserve makes Current return h from now on, until Relay has carried it or
+// the tunnel is back in its pool. Reserve first and ask whether h is allowed
+// afterwards: then no change of the rules can slip in between.
+func (t *Tunnel) Reserve(h Header) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.header, t.reserved = h, true
+}
+
+func (t *Tunnel) unreserve() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.reserved = false
+}
 
 // Close ends an idle tunnel in order.
 func (t *Tunnel) Close() {

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package datapath is the user-space half of the mesh, and keeps this
+// invariant: no byte passes between two pods unless both ends' certificates
+// were verified under the manifest in force, and its peer rules allow exactly
+// this pair and port. Every connection is judged, on both nodes; a tunnel that
+// was once allowed is closed when it no longer is.
+//
+// Where a pod's packets come from, how identities are obtained and what the
+// cluster believes about addresses are not its business: Mesh answers those
+// questions, and a wrong route can only make a connection fail.
+package datapath
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/datapath/tunnel"
+	"github.com/c8s-dev/c8s/policy"
+)
+
+// TunnelPort is where node daemons listen for tunnels.
+const TunnelPort = 15008
+
+// LocalPod is an enrolled pod of this node.
+type LocalPod struct {
+	Addrs    []netip.Addr
+	Workload string // entry of the manifest
+	Name     string // namespace/name, for people
+	UID      string // never used again, unlike addresses
+	// Cert returns the pod's current certificate, nil while it has none.
+	Cert func() *tls.Certificate
+}
+
+// Mesh is what the datapath is told. Its methods are called for every
+// connection, by many goroutines: they must not block.
+type Mesh interface {
+	Pod(addr netip.Addr) (*LocalPod, bool)
+	// Route names the node that hosts a pod address. Trust never rests on it.
+	Route(dst netip.Addr) (node netip.Addr, ok bool)
+	Manifest() *policy.Signed
+	Roots() *x509.CertPool
+}
+
+// Limits bound what pods and peers can make the daemon hold. Zero fields get
+// the default.
+type Limits struct {
+	Connections       int           // at once, of all pods, each direction; 65536
+	ConnectionsPerPod int           // at once, each direction; 8192
+	DialTimeout       time.Duration // to a node with its handshake, or to a local pod; 5 s
+	HandshakeTimeout  time.Duration // of an incoming tunnel; 5 s
+	Handshakes        int           // incoming, at once; 256
+	Tunnels           int           // incoming, at once; 65536
+	Idle              time.Duration // a connection that moves nothing for so long is reset; 2 h
+}
+
+// Config is what a Proxy is given. Fields without a default are required.
+type Config struct {
+	Mesh       Mesh
+	Listeners  []*net.TCPListener // transparent, from ListenTransparent; the Proxy closes them
+	NodeAddr   netip.Addr         // tunnels are accepted here
+	NodeName   string             // for flow records; may be empty
+	TunnelPort uint16             // of all nodes; default TunnelPort
+	DaemonMark uint32             // SO_MARK of connections to local pods; 0 sets none
+	Limits     Limits
+	Flows      *flow.Ring
+	Now        func() time.Time
+	Log        *slog.Logger
+}
+
+// Stats is a snapshot of counters and gauges.
+type Stats struct {
+	Idle, Busy     int // tunnels this node dialled
+	Inbound        int // tunnels this node accepted
+	Outgoing       int // connections of local pods
+	Incoming       int // connections to local pods
+	Handshakes     uint64
+	HandshakeFails uint64
+	Streams        uint64
+	Reused         uint64 // connections that needed no handshake
+	BytesSent      int64  // by local pods through tunnels
+	BytesReceived  int64
+}
+
+// Proxy carries the connections of one node's pods.
+type Proxy struct {
+	cfg    Config
+	bufs   tunnel.Buffers
+	pool   *tunnel.Pool
+	server *tunnel.Server
+	verify verifier
+
+	out, in limiter
+	origDst func(*net.TCPConn) netip.AddrPort
+
+	streams          atomic.Uint64
+	sent, received   atomic.Int64
+	activeMu         sync.Mutex
+	active           map[*carried]struct{}
+	conns            sync.WaitGroup
+	abandonListeners sync.Once
+}
+
+// New checks cfg and prepares a proxy. Nothing runs until Run.
+func New(cfg Config) (*Proxy, error) {
+	if cfg.Mesh == nil || cfg.Flows == nil || cfg.Now == nil || cfg.Log == nil || !cfg.NodeAddr.IsValid() {
+		return nil, errors.New("preparing the datapath: the configuration lacks a part")
+	}
+	cfg.Limits.fill()
+	if cfg.TunnelPort == 0 {
+		cfg.TunnelPort = TunnelPort
+	}
+	p := &Proxy{cfg: cfg, verify: verifyPeer, origDst: localAddr, active: map[*carried]struct{}{}}
+	l := cfg.Limits
+	p.out = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
+	p.in = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
+	p.pool = tunnel.NewPool(tunnel.PoolConfig{Dial: p.dialTunnel, Now: cfg.Now, DialTimeout: l.DialTimeout})
+	p.server = tunnel.NewServer(tunnel.ServerConfig{
+		Buffers: &p.bufs, Session: p.session, Accept: p.accept, Refused: p.handshakeRefused,
+		HandshakeTimeout: l.HandshakeTimeout, MaxHandshakes: l.Handshakes, MaxTunnels: l.Tunnels, Log: cfg.Log,
+	})
+	return p, nil
+}
+
+func (l *Limits) fill() {
+	ints := func(p *int, v int) {
+		if *p <= 0 {
+			*p = v
+		}
+	}
+	times := func(p *time.Duration, v time.Duration) {
+		if *p <= 0 {
+			*p = v
+		}
+	}
+	ints(&l.Connections, 65536)
+	ints(&l.ConnectionsPerPod, 8192)
+	ints(&l.Handshakes, 256)
+	ints(&l.Tunnels, 65536)
+	times(&l.DialTimeout, 5*time.Second)
+	times(&l.HandshakeTimeout, 5*time.Second)
+	times(&l.Idle, 2*time.Hour)
+}
+
+// Run carries connections until ctx ends, then resets what is left.
+func (p *Proxy) Run(ctx context.Context) error {
+	ln, err := listenTunnel(ctx, netip.AddrPortFrom(p.cfg.NodeAddr, p.cfg.TunnelPort))
+	if err != nil {
+		p.closeListeners()
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.server.Serve(ctx, ln) })
+	g.Go(func() error { p.pool.Run(ctx); return nil })
+	g.Go(func() error { p.watchIdle(ctx); return nil })
+	for _, l := range p.cfg.Listeners {
+		g.Go(func() error { return p.acceptPods(ctx, l) })
+	}
+	g.Go(func() error { <-ctx.Done(); p.closeListeners(); return nil })
+	err = g.Wait()
+	p.conns.Wait()
+	return err
+}
+
+func (p *Proxy) closeListeners() {
+	p.abandonListeners.Do(func() {
+		for _, l := range p.cfg.Listeners {
+			_ = l.Close()
+		}
+	})
+}
+
+// acceptPods takes the connections that the kernel steered here.
+func (p *Proxy) acceptPods(ctx context.Context, l *net.TCPListener) error {
+	self := l.Addr().(*net.TCPAddr).AddrPort()
+	for {
+		conn, err := l.AcceptTCP()
+		switch {
+		case err == nil:
+			p.conns.Go(func() { p.outbound(ctx, conn, self) })
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accepting connections of pods: %w", err)
+		default: // out of descriptors, or the pod gave up in the queue
+			p.cfg.Log.Warn("accepting a pod's connection failed", "err", err)
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+}
+
+// Recheck closes every tunnel, idle or busy, that the manifest, the roots and
+// the pods of this moment no longer allow. Call it after any of them changed.
+func (p *Proxy) Recheck() {
+	out := p.pool.CloseWhere(p.outboundGone, tunnel.ReasonPolicyChanged)
+	in := p.server.CloseWhere(p.inboundGone, tunnel.ReasonPolicyChanged)
+	if out+in > 0 {
+		p.cfg.Log.Info("tunnels closed: no longer allowed", "dialled", out, "accepted", in)
+	}
+}
+
+// Stats returns a snapshot.
+func (p *Proxy) Stats() Stats {
+	pool, srv := p.pool.Stats(), p.server.Stats()
+	return Stats{
+		Idle: pool.Idle, Busy: pool.Busy, Inbound: srv.Tunnels, Outgoing: p.out.inUse(), Incoming: p.in.inUse(),
+		Handshakes:     pool.Dials - pool.DialErrors + srv.Handshakes,
+		HandshakeFails: pool.DialErrors + srv.HandshakeErrors + srv.Shed,
+		Streams:        p.streams.Load(), Reused: pool.Reused,
+		BytesSent: p.sent.Load(), BytesReceived: p.received.Load(),
+	}
+}

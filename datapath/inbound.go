@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+
+	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/datapath/tunnel"
+)
+
+// inboundSession is one accepted tunnel: which pod it was opened to, and by
+// whom. It is written by the handshake and only read afterwards.
+type inboundSession struct {
+	dst  netip.Addr // from the server name
+	pod  *LocalPod
+	self string // identity of the pod's certificate
+	peer *identity
+}
+
+// session prepares the TLS side of one incoming connection. The certificate
+// is that of the pod the server name asks for; without one there is no
+// handshake.
+func (p *Proxy) session() (*tls.Config, any) {
+	s := &inboundSession{}
+	cfg := tlsBase(p.cfg.Now)
+	cfg.ClientAuth = tls.RequireAnyClientCert // VerifyConnection does the rest, and is never skipped
+	cfg.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		addr, err := parseServerName(hello.ServerName)
+		if err != nil {
+			return nil, refuseErr(reasonDestMismatch, err)
+		}
+		pod, ok := p.cfg.Mesh.Pod(addr)
+		if !ok {
+			return nil, refuse(reasonDestNotEnrolled, "local pods", "the address of an enrolled pod of this node", addr.String())
+		}
+		cert, _, why := p.usable(pod)
+		if why != nil {
+			return nil, why
+		}
+		s.dst, s.pod = addr, pod
+		if cert.Leaf != nil && len(cert.Leaf.URIs) == 1 {
+			s.self = cert.Leaf.URIs[0].String()
+		}
+		return cert, nil
+	}
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+		if why := checkProtocol(&cs); why != nil {
+			return why
+		}
+		peer, why := p.identify(cs.PeerCertificates)
+		if why != nil {
+			return why
+		}
+		s.peer = peer
+		return nil
+	}
+	return cfg, s
+}
+
+// handshakeRefused records a tunnel that never was. The other end's pods are
+// not known, only the daemon's address; probes that send no TLS are not worth
+// a record.
+func (p *Proxy) handshakeRefused(remote net.Addr, err error) {
+	var why *refusal
+	if !errors.As(err, &why) {
+		p.cfg.Log.Debug("incoming handshake failed", "remote", remote, "err", err)
+		return
+	}
+	p.refused(flow.Record{
+		Direction: flow.Ingress, Src: unmap(remote), Node: p.cfg.NodeName,
+		Dst: netip.AddrPortFrom(p.cfg.NodeAddr, p.cfg.TunnelPort),
+	}, why)
+}
+
+// accept answers an OPEN: judge it, then connect to the local pod.
+func (p *Proxy) accept(ctx context.Context, t *tunnel.Tunnel, h tunnel.Header) (*net.TCPConn, func(tunnel.Result), tunnel.Reason) {
+	s := t.Session().(*inboundSession)
+	rec := flow.Record{
+		Direction: flow.Ingress, Src: h.Src, Dst: h.Dst, Node: p.cfg.NodeName, Pod: s.pod.Name,
+		SrcID: s.peer.id, DstID: s.self, SrcWorkload: s.peer.facts.Workload, DstWorkload: s.pod.Workload,
+	}
+	code, why := p.judge(s, h)
+	if why != nil {
+		p.refused(rec, why)
+		return nil, nil, code
+	}
+	if !p.in.take(s.pod.UID) {
+		p.refused(rec, refuse(reasonTooMany, "connection limit", "fewer connections", "the limit of the pod or the node is reached"))
+		return nil, nil, tunnel.ReasonTooMany
+	}
+	app, err := p.dialPod(ctx, h.Src, h.Dst)
+	if err != nil {
+		p.in.give(s.pod.UID)
+		code := dialReason(err)
+		p.refused(rec, refuseErr(code.String(), err))
+		return nil, nil, code
+	}
+	began := p.cfg.Now()
+	rec.Time, rec.Verdict = began, flow.Allowed
+	p.cfg.Flows.Add(rec)
+	p.streams.Add(1)
+	done := p.watch(t)
+	return app, func(res tunnel.Result) {
+		done()
+		p.in.give(s.pod.UID)
+		p.ended(rec, res, began, res.Received, res.Sent)
+		p.sent.Add(res.Sent)
+		p.received.Add(res.Received)
+	}, tunnel.ReasonNone
+}
+
+// judge decides an OPEN by the manifest and the pods of this moment.
+func (p *Proxy) judge(s *inboundSession, h tunnel.Header) (tunnel.Reason, *refusal) {
+	if !s.peer.owns(h.Src.Addr()) {
+		return tunnel.ReasonSourceMismatch, refuse(reasonSourceMismatch, "address in the peer's certificate", s.peer.addrList(), h.Src.Addr().String())
+	}
+	if h.Dst.Addr() != s.dst {
+		return tunnel.ReasonDestMismatch, refuse(reasonDestMismatch, "pod the tunnel was opened to", s.dst.String(), h.Dst.Addr().String())
+	}
+	if why := p.current(s); why != nil {
+		return tunnel.ReasonNotEnrolled, why
+	}
+	if why := p.acceptNow(s.peer); why != nil {
+		return tunnel.ReasonNotAllowed, why
+	}
+	return tunnel.ReasonNotAllowed, p.allowed(s.peer.facts.Workload, s.pod.Workload, h.Dst.Port())
+}
+
+// current checks that the tunnel's pod is still the one at its address.
+func (p *Proxy) current(s *inboundSession) *refusal {
+	pod, ok := p.cfg.Mesh.Pod(s.dst)
+	if !ok || pod.UID != s.pod.UID || pod.Workload != s.pod.Workload {
+		return refuse(reasonDestNotEnrolled, "local pods", "the pod "+s.pod.Name, "it is gone")
+	}
+	_, _, why := p.usable(pod)
+	return why
+}
+
+// inboundGone decides for Recheck whether an accepted tunnel must close.
+func (p *Proxy) inboundGone(t *tunnel.Tunnel) bool {
+	s := t.Session().(*inboundSession)
+	if p.current(s) != nil {
+		return true
+	}
+	if _, why := p.identify(s.peer.chain); why != nil {
+		return true
+	}
+	h, busy := t.Current()
+	return busy && p.allowed(s.peer.facts.Workload, s.pod.Workload, h.Dst.Port()) != nil
+}

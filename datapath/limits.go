@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/c8s-dev/c8s/datapath/tunnel"
+)
+
+// limiter counts connections, in all and per pod.
+type limiter struct {
+	total, perPod int
+
+	mu   sync.Mutex
+	used int
+	pods map[string]int // by UID; only pods that have connections
+}
+
+func (l *limiter) take(uid string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.used >= l.total || l.pods[uid] >= l.perPod {
+		return false
+	}
+	l.used++
+	l.pods[uid]++
+	return true
+}
+
+func (l *limiter) give(uid string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.used--
+	if l.pods[uid]--; l.pods[uid] == 0 {
+		delete(l.pods, uid)
+	}
+}
+
+func (l *limiter) inUse() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.used
+}
+
+// carried is a connection that the idle watch looks at.
+type carried struct {
+	t     *tunnel.Tunnel
+	moved int64
+	since time.Time // moved did not change
+}
+
+func (p *Proxy) watch(t *tunnel.Tunnel) (done func()) {
+	c := &carried{t: t, since: p.cfg.Now()}
+	p.activeMu.Lock()
+	p.active[c] = struct{}{}
+	p.activeMu.Unlock()
+	return func() {
+		p.activeMu.Lock()
+		delete(p.active, c)
+		p.activeMu.Unlock()
+	}
+}
+
+// watchIdle resets connections that move nothing. Connections pay nothing
+// for it: the watch reads their byte counters a few times per limit.
+func (p *Proxy) watchIdle(ctx context.Context) {
+	tick := time.NewTicker(max(p.cfg.Limits.Idle/8, 10*time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			for _, t := range p.idle(p.cfg.Now()) {
+				// A blocked write would hold the watch up.
+				p.conns.Go(func() { t.Abort(tunnel.ReasonIdle) })
+			}
+		}
+	}
+}
+
+func (p *Proxy) idle(now time.Time) []*tunnel.Tunnel {
+	p.activeMu.Lock()
+	defer p.activeMu.Unlock()
+	var idle []*tunnel.Tunnel
+	for c := range p.active {
+		if moved := c.t.Moved(); moved != c.moved {
+			c.moved, c.since = moved, now
+		} else if now.Sub(c.since) >= p.cfg.Limits.Idle {
+			idle = append(idle, c.t)
+			delete(p.active, c) // once is enough
+		}
+	}
+	return idle
+}

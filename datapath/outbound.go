@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/datapath/tunnel"
+)
+
+// outbound carries one connection of a local pod. A refusal reaches the
+// application as a reset at once.
+func (p *Proxy) outbound(ctx context.Context, app *net.TCPConn, self netip.AddrPort) {
+	src, dst := unmap(app.RemoteAddr()), p.origDst(app)
+	rec := flow.Record{Direction: flow.Egress, Src: src, Dst: dst, Node: p.cfg.NodeName}
+	pod, why := p.source(src, dst, self)
+	if pod != nil {
+		rec.Pod, rec.SrcWorkload = pod.Name, pod.Workload
+	}
+	if why == nil {
+		why = p.carry(ctx, app, pod, &rec)
+	}
+	if why != nil {
+		reset(app)
+		p.refused(rec, why)
+	}
+}
+
+// source finds the pod behind src.
+func (p *Proxy) source(src, dst, self netip.AddrPort) (*LocalPod, *refusal) {
+	if dst == self {
+		return nil, refuse(reasonDirect, "transparent listener", "a connection steered here", "one made to the listener itself")
+	}
+	pod, ok := p.cfg.Mesh.Pod(src.Addr())
+	if !ok {
+		return nil, refuse(reasonUnknownSource, "local pods", "the address of an enrolled pod of this node", src.Addr().String())
+	}
+	return pod, nil
+}
+
+// carry returns why the connection may not be, or nil when it has been.
+func (p *Proxy) carry(ctx context.Context, app *net.TCPConn, pod *LocalPod, rec *flow.Record) *refusal {
+	if !p.out.take(pod.UID) {
+		return refuse(reasonTooMany, "connection limit", "fewer connections", "the limit of the pod or the node is reached")
+	}
+	defer p.out.give(pod.UID)
+	if _, _, why := p.usable(pod); why != nil {
+		return why
+	}
+	dst := rec.Dst
+	if _, ok := p.cfg.Mesh.Route(dst.Addr()); !ok {
+		return refuse(reasonNoRoute, "routes", "the address of a pod of the mesh", dst.Addr().String())
+	}
+	// A handshake may take a while; nobody waits longer than this.
+	getCtx, cancel := context.WithTimeout(ctx, p.cfg.Limits.DialTimeout)
+	lease, err := p.pool.Get(getCtx, tunnel.Key{Src: rec.Src.Addr(), Dst: dst.Addr(), Owner: pod.UID})
+	cancel()
+	if err != nil {
+		return asRefusal(err)
+	}
+	defer p.pool.Put(lease)
+	lease.Tunnel.Reserve(tunnel.Header{Proto: tunnel.ProtoTCP, Src: rec.Src, Dst: dst})
+	meta := lease.Meta.Peer.(*outboundPeer)
+	rec.SrcID, rec.DstID, rec.DstWorkload = meta.selfID, meta.peer.id, meta.peer.facts.Workload
+	if why := p.acceptNow(meta.peer); why != nil {
+		return why
+	}
+	if why := p.allowed(pod.Workload, meta.peer.facts.Workload, dst.Port()); why != nil {
+		return why
+	}
+	p.relay(app, lease, *rec)
+	return nil
+}
+
+func (p *Proxy) relay(app *net.TCPConn, lease *tunnel.Lease, rec flow.Record) {
+	began := p.cfg.Now()
+	rec.Time, rec.Verdict = began, flow.Allowed
+	p.cfg.Flows.Add(rec)
+	p.streams.Add(1)
+	done := p.watch(lease.Tunnel)
+	res := lease.Tunnel.Relay(app, tunnel.Header{Proto: tunnel.ProtoTCP, Src: rec.Src, Dst: rec.Dst})
+	done()
+	p.ended(rec, res, began, res.Sent, res.Received)
+	p.sent.Add(res.Sent)
+	p.received.Add(res.Received)
+}
+
+// outboundPeer is what the dialler learned about a tunnel.
+type outboundPeer struct {
+	peer   *identity
+	selfID string // of our own certificate
+}
+
+// dialTunnel makes a tunnel from the pod behind key to the pod at key.Dst.
+func (p *Proxy) dialTunnel(ctx context.Context, key tunnel.Key) (*tunnel.Tunnel, tunnel.Meta, error) {
+	t, meta, why := p.handshake(ctx, key)
+	if why != nil {
+		p.cfg.Log.Debug("dialling a tunnel failed", "src", key.Src, "dst", key.Dst, "reason", why.Code, "err", why)
+		return nil, meta, why
+	}
+	return t, meta, nil
+}
+
+func (p *Proxy) handshake(ctx context.Context, key tunnel.Key) (*tunnel.Tunnel, tunnel.Meta, *refusal) {
+	pod, ok := p.cfg.Mesh.Pod(key.Src)
+	if !ok || pod.UID != key.Owner {
+		return nil, tunnel.Meta{}, refuse(reasonUnknownSource, "local pods", "the pod "+key.Owner, "it is gone")
+	}
+	cert, notAfter, why := p.usable(pod)
+	if why != nil {
+		return nil, tunnel.Meta{}, why
+	}
+	node, ok := p.cfg.Mesh.Route(key.Dst)
+	if !ok {
+		return nil, tunnel.Meta{}, refuse(reasonNoRoute, "routes", "the address of a pod of the mesh", key.Dst.String())
+	}
+	conn, err := dialNode(ctx, netip.AddrPortFrom(node, p.cfg.TunnelPort))
+	if err != nil {
+		code := reasonNodeUnreachable
+		if ctx.Err() != nil {
+			code = reasonNodeTimeout
+		}
+		return nil, tunnel.Meta{}, refuseErr(code, err)
+	}
+	meta := &outboundPeer{}
+	if cert.Leaf != nil && len(cert.Leaf.URIs) == 1 {
+		meta.selfID = cert.Leaf.URIs[0].String()
+	}
+	t, err := tunnel.Dialed(ctx, conn, p.clientTLS(cert, key.Dst, &meta.peer), &p.bufs)
+	if err != nil {
+		return nil, tunnel.Meta{}, asRefusal(err)
+	}
+	return t, tunnel.Meta{NotAfter: earlier(notAfter, meta.peer.notAfter), Peer: meta}, nil
+}
+
+// clientTLS presents the pod's certificate and wants that of the pod at dst.
+// The name check of crypto/tls is replaced by ours: identities are SPIFFE
+// URIs and pod addresses, not host names.
+func (p *Proxy) clientTLS(cert *tls.Certificate, dst netip.Addr, peer **identity) *tls.Config {
+	cfg := tlsBase(p.cfg.Now)
+	cfg.ServerName = serverName(dst)
+	cfg.InsecureSkipVerify = true // VerifyConnection does it all, and is never skipped
+	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
+	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+		if why := checkProtocol(&cs); why != nil {
+			return why
+		}
+		id, why := p.identify(cs.PeerCertificates)
+		if why != nil {
+			return why
+		}
+		if !id.owns(dst) {
+			return refuse(reasonPeerAddress, "address in the peer's certificate", dst.String(), id.addrList())
+		}
+		*peer = id
+		return nil
+	}
+	return cfg
+}
+
+// outboundGone decides for Recheck whether a dialled tunnel must close.
+func (p *Proxy) outboundGone(key tunnel.Key, meta tunnel.Meta, t *tunnel.Tunnel) bool {
+	pod, ok := p.cfg.Mesh.Pod(key.Src)
+	if !ok || pod.UID != key.Owner {
+		return true
+	}
+	if _, _, why := p.usable(pod); why != nil {
+		return true
+	}
+	m := meta.Peer.(*outboundPeer)
+	if _, why := p.identify(m.peer.chain); why != nil {
+		return true
+	}
+	h, busy := t.Current()
+	return busy && p.allowed(pod.Workload, m.peer.facts.Workload, h.Dst.Port()) != nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/c8s-dev/c8s/attest/ratls"
+	"github.com/c8s-dev/c8s/policy"
+)
+
+const (
+	alpn      = "c8s/1"
+	sniSuffix = ".pod.c8s"
+)
+
+// identity is the other end of a tunnel, as its certificate proved it.
+type identity struct {
+	id       string
+	facts    policy.Peer
+	addrs    []netip.Addr
+	notAfter time.Time
+	chain    []*x509.Certificate
+}
+
+// verifier checks a certificate chain; verifyPeer is the real one.
+type verifier func(chain []*x509.Certificate, roots *x509.CertPool, trustDomain string, now time.Time) (*identity, error)
+
+func verifyPeer(chain []*x509.Certificate, roots *x509.CertPool, trustDomain string, now time.Time) (*identity, error) {
+	peer, err := ratls.VerifyPeer(chain, roots, trustDomain, now)
+	if err != nil {
+		return nil, err
+	}
+	return &identity{id: peer.ID.String(), facts: peer.Facts(), addrs: peer.Addrs, notAfter: peer.NotAfter, chain: chain}, nil
+}
+
+// identify verifies a chain under the roots and the manifest of this moment.
+func (p *Proxy) identify(chain []*x509.Certificate) (*identity, *refusal) {
+	signed := p.cfg.Mesh.Manifest()
+	if signed == nil || signed.Manifest == nil {
+		return nil, refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
+	}
+	if len(chain) == 0 {
+		return nil, refuse(reasonPeerCertificate, "peer certificate", "a certificate", "none")
+	}
+	peer, err := p.verify(chain, p.cfg.Mesh.Roots(), signed.Manifest.TrustDomain, p.cfg.Now())
+	if err != nil {
+		if code := policy.CodeOf(err); code != "" {
+			return nil, refuseErr(string(code), err)
+		}
+		return nil, refuseErr(reasonPeerCertificate, err)
+	}
+	return peer, p.acceptNow(peer)
+}
+
+// acceptNow judges a verified peer again: it costs no cryptography and is
+// done for every connection.
+func (p *Proxy) acceptNow(peer *identity) *refusal {
+	signed := p.cfg.Mesh.Manifest()
+	switch {
+	case signed == nil || signed.Manifest == nil:
+		return refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
+	case peer.facts.Role != policy.RoleWorkload:
+		return refuse(reasonPeerRole, "role", string(policy.RoleWorkload), string(peer.facts.Role))
+	case !p.cfg.Now().Before(peer.notAfter):
+		return refuse(reasonExpired, "peer certificate", "not after now", peer.notAfter.UTC().Format(time.RFC3339))
+	}
+	return decided(signed.Manifest.AcceptPeer(peer.facts))
+}
+
+// allowed asks the manifest whether from may connect to to on port.
+func (p *Proxy) allowed(from, to string, port uint16) *refusal {
+	signed := p.cfg.Mesh.Manifest()
+	if signed == nil || signed.Manifest == nil {
+		return refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
+	}
+	return decided(signed.Manifest.PeerAllowed(from, to, port))
+}
+
+// owns reports whether the certificate was issued for addr.
+func (i *identity) owns(addr netip.Addr) bool { return slices.Contains(i.addrs, addr) }
+
+func (i *identity) addrList() string {
+	return strings.Trim(fmt.Sprint(i.addrs), "[]")
+}
+
+// usable returns the pod's certificate while it has a valid one.
+func (p *Proxy) usable(pod *LocalPod) (*tls.Certificate, time.Time, *refusal) {
+	cert := pod.Cert()
+	if cert == nil || len(cert.Certificate) == 0 {
+		return nil, time.Time{}, refuse(reasonNotEnrolled, "pod certificate", "a certificate for "+pod.Name, "none yet")
+	}
+	leaf := cert.Leaf
+	if leaf == nil {
+		var err error
+		if leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
+			return nil, time.Time{}, refuseErr(reasonNotEnrolled, err)
+		}
+	}
+	if !p.cfg.Now().Before(leaf.NotAfter) {
+		return nil, time.Time{}, refuse(reasonExpired, "pod certificate", "not after now", leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return cert, leaf.NotAfter, nil
+}
+
+// serverName is the name under which a tunnel asks for the pod at addr.
+func serverName(addr netip.Addr) string {
+	return hex.EncodeToString(addr.AsSlice()) + sniSuffix
+}
+
+var errServerName = errors.New("server name is not a pod's")
+
+// parseServerName is the strict inverse of serverName.
+func parseServerName(name string) (netip.Addr, error) {
+	digits, ok := strings.CutSuffix(name, sniSuffix)
+	if !ok {
+		return netip.Addr{}, errServerName
+	}
+	raw, err := hex.DecodeString(digits)
+	if err != nil {
+		return netip.Addr{}, errServerName
+	}
+	addr, ok := netip.AddrFromSlice(raw)
+	if !ok || addr.Is4In6() || serverName(addr) != name {
+		return netip.Addr{}, errServerName
+	}
+	return addr, nil
+}
+
+// tlsBase holds what both sides of a tunnel insist on. Tickets are off: a
+// resumed session would outlive the check of its certificate.
+func tlsBase(now func() time.Time) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{alpn}, Time: now,
+		CurvePreferences:            []tls.CurveID{tls.X25519MLKEM768, tls.X25519},
+		SessionTicketsDisabled:      true,
+		DynamicRecordSizingDisabled: true,
+	}
+}
+
+func checkProtocol(cs *tls.ConnectionState) *refusal {
+	if cs.NegotiatedProtocol != alpn || cs.Version != tls.VersionTLS13 || cs.DidResume {
+		return refuse(reasonProtocol, "handshake", "a full TLS 1.3 handshake for "+alpn, fmt.Sprintf("%s %q, resumed %t", tls.VersionName(cs.Version), cs.NegotiatedProtocol, cs.DidResume))
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	"github.com/c8s-dev/c8s/datapath/tunnel"
+	"github.com/c8s-dev/c8s/policy"
+)
+
+// Reasons of refusals that the datapath itself decides. Others are codes of
+// package policy and reasons of package tunnel; docs/datapath.md lists all.
+const (
+	reasonUnknownSource   = "unknown-source"
+	reasonDirect          = "listener-direct"
+	reasonTooMany         = "too-many-connections"
+	reasonNotEnrolled     = "not-enrolled"
+	reasonExpired         = "certificate-expired"
+	reasonNoRoute         = "no-route"
+	reasonNoManifest      = "no-manifest"
+	reasonNodeUnreachable = "node-unreachable"
+	reasonNodeTimeout     = "node-timeout"
+	reasonHandshake       = "handshake-failed"
+	reasonPeerRefused     = "peer-refused-certificate"
+	reasonPeerCertificate = "peer-certificate"
+	reasonPeerAddress     = "peer-address"
+	reasonPeerRole        = "peer-role"
+	reasonProtocol        = "alpn"
+	reasonShutdown        = "shutdown"
+	reasonDestNotEnrolled = "destination-not-enrolled"
+	reasonSourceMismatch  = "source-mismatch"
+	reasonDestMismatch    = "destination-mismatch"
+	reasonTunnelLost      = "tunnel-lost"
+)
+
+// refusal is why a connection does not happen.
+type refusal struct {
+	policy.Decision
+	cause error
+}
+
+func (r *refusal) Error() string {
+	if r.cause != nil {
+		return fmt.Sprintf("%s: %v", r.Code, r.cause)
+	}
+	return r.Decision.Error()
+}
+
+func (r *refusal) Unwrap() error { return r.cause }
+
+func refuse(code, rule, expected, actual string) *refusal {
+	return &refusal{Decision: policy.Decision{Code: policy.Code(code), Rule: rule, Expected: expected, Actual: actual}}
+}
+
+func refuseErr(code string, err error) *refusal {
+	return &refusal{Decision: policy.Decision{Code: policy.Code(code), Actual: err.Error()}, cause: err}
+}
+
+// decided turns a manifest's decision into a refusal, or nil.
+func decided(d policy.Decision) *refusal {
+	if d.Allowed {
+		return nil
+	}
+	if d.Code == "" {
+		d.Code = policy.CodeUndecided
+	}
+	return &refusal{Decision: d}
+}
+
+// asRefusal finds out why getting a tunnel failed.
+func asRefusal(err error) *refusal {
+	var r *refusal
+	var opErr *net.OpError
+	switch {
+	case errors.As(err, &r):
+		return r
+	case errors.Is(err, tunnel.ErrPoolClosed), errors.Is(err, context.Canceled):
+		return refuseErr(reasonShutdown, err)
+	case errors.As(err, &opErr) && opErr.Op == "remote error": // a TLS alert
+		return refuseErr(reasonPeerRefused, err)
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &opErr) && opErr.Timeout():
+		return refuseErr(reasonNodeTimeout, err)
+	}
+	return refuseErr(reasonHandshake, err)
+}
+
+// dialReason is what the far side is told when the local pod cannot be
+// reached.
+func dialReason(err error) tunnel.Reason {
+	var netErr net.Error
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET):
+		return tunnel.ReasonConnectionRefused
+	case errors.As(err, &netErr) && netErr.Timeout():
+		return tunnel.ReasonDialTimeout
+	}
+	return tunnel.ReasonUnreachable
+}
