@@ -14,7 +14,7 @@ import (
 // whether anybody still wants it to finish.
 const stallCheck = 250 * time.Millisecond
 
-var errStalled = errors.New("writing to the tunnel: the stream was reset while the other side did not read")
+var errStalled = errors.New("writing to a side that does not read: the other side has gone")
 
 // outlet writes a connection. While a write is blocked it asks abandoned
 // every stallCheck; true ends the write with errStalled. It belongs to one

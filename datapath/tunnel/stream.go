@@ -36,6 +36,7 @@ type stream struct {
 	app    *net.TCPConn
 	seq    uint32
 	in     *inlet
+	out    *outlet
 	prefix []byte // OPEN frame that leaves with the first data
 
 	sent, received atomic.Int64
@@ -50,7 +51,9 @@ type stream struct {
 }
 
 func newStream(t *Tunnel, app *net.TCPConn) *stream {
-	return &stream{t: t, app: app, in: newInlet(app, t.bufs, appHead, slack-appHead+headerLen), upDone: make(chan struct{})}
+	s := &stream{t: t, app: app, in: newInlet(app, t.bufs, appHead, slack-appHead+headerLen), upDone: make(chan struct{})}
+	s.out = newOutlet(app, t.broken)
+	return s
 }
 
 // Relay carries app through the tunnel as the opener and returns when both
@@ -142,10 +145,10 @@ func (s *stream) receive(act action, ev event) error {
 // deliver writes data to the application. A failure is the application's
 // reset: the other side is told, the tunnel lives on.
 func (s *stream) deliver(p []byte) error {
-	n, err := s.app.Write(p)
+	n, err := s.out.write(p)
 	s.received.Add(int64(n))
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(err, errStalled) {
+		return err
 	}
 	s.set(Result{Reason: ReasonReset})
 	abort(s.app)
@@ -197,7 +200,7 @@ func (s *stream) up() {
 		s.t.fail(s, err)
 	case !s.over():
 		return
-	case s.t.state.opener:
+	case s.t.opener:
 		// The reader may be waiting for a reset that will not come.
 		s.interrupted.Store(true)
 		_ = s.t.conn.SetReadDeadline(time.Unix(1, 0))
@@ -209,7 +212,7 @@ func (s *stream) up() {
 
 // pump returns an error only when the tunnel is broken.
 func (s *stream) pump() error {
-	if s.prefix != nil {
+	if s.t.opener {
 		if some, _ := s.in.poll(); !some {
 			if err := s.sendOpen(); err != nil {
 				return err
@@ -240,7 +243,10 @@ func (s *stream) pump() error {
 func (s *stream) sendOpen() error {
 	s.t.wmu.Lock()
 	defer s.t.wmu.Unlock()
-	return s.t.write(s.takePrefix())
+	if open := s.takePrefix(); open != nil {
+		return s.t.write(open)
+	}
+	return nil // it left with a reset
 }
 
 // sendData frames the buffered bytes where they lie.
@@ -328,8 +334,9 @@ func (t *Tunnel) Abort(r Reason) {
 		return
 	}
 	s.set(Result{Reason: r})
+	err := s.reset(r) // before the application's end makes up() send its own
 	abort(s.app)
-	if err := s.reset(r); err != nil {
+	if err != nil {
 		t.fail(s, err)
 	}
 }
@@ -348,17 +355,32 @@ func (t *Tunnel) Moved() int64 {
 // appBroken reports whether the application's connection has failed. An end
 // of both directions looks like a hang-up too and is none.
 func (s *stream) appBroken() bool {
-	if s.in.rc == nil {
-		return false
+	r := pollNow(s.in.rc)
+	return r&unix.POLLERR != 0 || r&unix.POLLHUP != 0 && !s.shut.Load()
+}
+
+// broken is asked while a write to the application is blocked: has the
+// tunnel failed, so that the rest will never come?
+func (t *Tunnel) broken() bool {
+	return t.closed.Load() || pollNow(t.in.rc)&(unix.POLLERR|unix.POLLHUP) != 0
+}
+
+// pollNow returns the poll bits of a connection; a closed one has failed.
+func pollNow(rc syscall.RawConn) int16 {
+	if rc == nil {
+		return 0
 	}
-	broken := false
-	err := s.in.rc.Control(func(fd uintptr) {
-		p := []unix.PollFd{{Fd: int32(fd)}}
-		if n, err := unix.Poll(p, 0); err == nil && n > 0 {
-			broken = p[0].Revents&unix.POLLERR != 0 || p[0].Revents&unix.POLLHUP != 0 && !s.shut.Load()
+	p := []unix.PollFd{{}}
+	err := rc.Control(func(fd uintptr) {
+		p[0].Fd = int32(fd)
+		if _, err := unix.Poll(p, 0); err != nil {
+			p[0].Revents = 0
 		}
 	})
-	return broken || errors.Is(err, syscall.EBADF) || errors.Is(err, net.ErrClosed)
+	if err != nil {
+		return unix.POLLERR
+	}
+	return p[0].Revents
 }
 
 // abort closes an application's connection so that it sees a reset.

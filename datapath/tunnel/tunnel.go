@@ -53,6 +53,7 @@ type Tunnel struct {
 	reserved bool
 
 	resetting atomic.Bool // a reset waits for the write side
+	opener    bool        // as state.opener, to read without mu
 	closed    atomic.Bool
 	why       atomic.Int32 // Reason given to Kill
 
@@ -72,7 +73,7 @@ func Accepted(ctx context.Context, conn net.Conn, cfg *tls.Config, bufs *Buffers
 }
 
 func start(ctx context.Context, conn net.Conn, bufs *Buffers, opener bool, cfg *tls.Config, side func(net.Conn, *tls.Config) *tls.Conn) (*Tunnel, error) {
-	t := &Tunnel{conn: conn, bufs: bufs, state: state{opener: opener}}
+	t := &Tunnel{conn: conn, bufs: bufs, opener: opener, state: state{opener: opener}}
 	if cfg == nil {
 		t.in, t.out = newInlet(conn, bufs, 0, 0), newOutlet(conn, t.abandoned)
 		return t, nil
@@ -145,6 +146,13 @@ func (t *Tunnel) Kill(r Reason) {
 		_ = tcp.SetLinger(0)
 	}
 	_ = t.conn.Close()
+	t.mu.Lock()
+	s, over := t.stream, t.state.over()
+	t.mu.Unlock()
+	if s != nil && !over {
+		s.set(Result{Reason: r})
+		abort(s.app) // it may be blocked where the tunnel's end is not seen
+	}
 }
 
 // abandoned is asked while a write to the tunnel is blocked: has the stream
