@@ -123,7 +123,10 @@ func readRules(f *fields, key string) []PeerRule {
 // Encode writes m as a payload that Parse accepts, ready to sign: the same
 // value always gives the same bytes.
 func Encode(m *Manifest) ([]byte, error) {
-	text, err := json.Marshal(*m)
+	if m == nil {
+		return nil, undecided()
+	}
+	text, err := json.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the manifest: %w", err)
 	}

@@ -26,6 +26,18 @@ const (
 	fillImage       = "FILL IN: sha256: and the image digest"
 )
 
+// vendorRoot returns the SHA-256 of the DER of AMD's root certificate (ARK)
+// for a product, as in google/go-sev-guest; a test compares them.
+func vendorRoot(product string) string {
+	switch product {
+	case policy.ProductMilan:
+		return "sha256:69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd"
+	case policy.ProductGenoa:
+		return "sha256:4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1"
+	}
+	return fillRoot
+}
+
 type initCommand struct {
 	trustDomain  string
 	newKey       string
@@ -50,7 +62,8 @@ func newInit() *cobra.Command {
 		Use:   "init",
 		Short: "Write a starting manifest, and an operator key if wanted",
 		Long: `Writes a manifest with every field, and the operators' file that daemons start
-from. What init cannot know is marked FILL IN: until those values are replaced,
+from. The accepted root is AMD's for the product, or with --simulated the one you
+give. What init cannot know is marked FILL IN: until those values are replaced,
 'c8s manifest sign' refuses the file and says where they are.
 
 HOST_DATA is set to the digest of the operators, which is what machines must be
@@ -76,7 +89,7 @@ launched with. Files that exist are not replaced unless --force is given.`,
 	f.IntVar(&i.threshold, "threshold", 1, "how many operators must sign a manifest")
 	f.StringVar(&i.product, "product", policy.ProductMilan, "processor generation: Milan or Genoa")
 	f.BoolVar(&i.simulated, "simulated", false, "accept simulated machines instead of real ones; the manifest is then not a production one")
-	f.StringArrayVar(&i.roots, "root", nil, "digest of an accepted vendor root certificate (may be repeated)")
+	f.StringArrayVar(&i.roots, "root", nil, "digest of an accepted root certificate, if not AMD's for the product (may be repeated)")
 	f.StringArrayVar(&i.measurements, "measurement", nil, "accepted launch digest (may be repeated)")
 	f.StringArrayVar(&i.machines, "machine", []string{policy.Any}, "accepted chip id (may be repeated)")
 	f.StringVar(&i.minTCB, "min-tcb", "0,0,0,0", "lowest accepted versions: boot loader, TEE, SNP, microcode")
@@ -174,7 +187,11 @@ func (i *initCommand) manifest(operators policy.Operators) (*policy.Manifest, er
 			HostData: []string{hex.EncodeToString(hostData[:])}, MinTCB: tcb, Machines: i.machines,
 		}},
 	}
-	for _, root := range orFill(i.roots, fillRoot) {
+	root := fillRoot // a simulated vendor's root is nobody's but yours
+	if !i.simulated {
+		root = vendorRoot(i.product)
+	}
+	for _, root := range orFill(i.roots, root) {
 		m.Substrates[0].Roots = append(m.Substrates[0].Roots, policy.Digest(root))
 	}
 	for _, arg := range orFill(i.workloads, "example="+fillImage) {
