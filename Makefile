@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# "make help" lists the targets. Everything here also runs by hand; the longer
+# steps are the scripts in hack/.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# sudo drops the usual place of the Go toolchain and, for some, of nft.
+export PATH := $(CURDIR)/.tools:$(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+
+# sudo make runs git as another user than the checkout's owner.
+GIT     := git -c safe.directory='*'
+VERSION ?= $(shell $(GIT) describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/c8s-dev/c8s/cmd/c8s/internal/version.Version=$(VERSION)
+
+# How long each fuzz target runs, and what go test is told in addition.
+FUZZTIME  ?= 20s
+TESTFLAGS ?=
+
+# The version is stamped above; asking git again would fail under sudo.
+export GOFLAGS := -buildvcs=false
+
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the static binary bin/c8s
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/c8s ./cmd/c8s
+
+.PHONY: demo
+demo: build ## show the whole system on this machine (root)
+	@hack/need-root "make demo"
+	@hack/deps demo
+	bin/c8s demo
+
+.PHONY: test
+test: ## every check and every test, with the race detector (root)
+	@hack/need-root "make test"
+	@hack/deps test
+	@$(MAKE) --no-print-directory check-generated lint unit privileged
+
+.PHONY: test-unit
+test-unit: unit ## only the tests that need no root
+
+.PHONY: unit
+unit:
+	go test -race $(TESTFLAGS) $$(hack/packages unit)
+
+.PHONY: privileged
+privileged: ## only the tests that need root
+	@hack/need-root "make privileged"
+	hack/test-privileged $(TESTFLAGS)
+
+.PHONY: bench
+bench: build ## Go benchmarks, then the ratios of test/bench (root)
+	@hack/need-root "make bench"
+	@hack/deps demo
+	go test -run '^$$' -bench . -benchmem $$(hack/packages benchmarks)
+	go run ./test/bench
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME
+	FUZZTIME=$(FUZZTIME) hack/fuzz
+
+.PHONY: generate
+generate: tools ## regenerate the eBPF objects and protobuf code
+	@hack/deps generate
+	hack/generate
+
+.PHONY: check-generated
+check-generated: tools ## fail if a committed generated file is not what its source gives
+	@hack/deps generate
+	hack/generate --check
+
+.PHONY: lint
+lint: tools ## formatting, vet, staticcheck, licence lines, known vulnerabilities
+	hack/lint
+
+.PHONY: tools
+tools: .tools/.stamp
+
+.tools/.stamp: hack/tools/go.mod hack/tools/go.sum
+	mkdir -p .tools
+	GOBIN='$(CURDIR)/.tools' CGO_ENABLED=0 go -C hack/tools install tool
+	touch $@
+
+.PHONY: deps
+deps: ## check, and as root install, the Debian packages of all targets
+	@hack/deps test
+
+.PHONY: clean
+clean: ## remove what the targets built here
+	rm -rf bin .tools coverage.out
