@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package snp reads AMD SEV-SNP evidence. Its invariant: what is checked is
+// what was received. The signature is verified over the received bytes, every
+// byte of a report has a known meaning or is zero, and nothing is filled in.
+//
+// Layouts are those of AMD document 56860 (SEV Secure Nested Paging Firmware
+// ABI Specification), certificates those of document 57230 (VCEK Certificate
+// and KDS Interface Specification). The package judges nothing by policy.
+package snp
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// ReportSize is the size of an ATTESTATION_REPORT in bytes.
+const ReportSize = 0x4A0
+
+// signedSize is how much of the report the signature covers.
+const signedSize = 0x2A0
+
+// The accepted versions of ATTESTATION_REPORT. CPUID fields came with version
+// 3, mitigation vectors with version 5.
+const (
+	minVersion        = 2
+	cpuidVersion      = 3
+	mitigationVersion = 5
+	maxVersion        = 5
+)
+
+// Offsets in ATTESTATION_REPORT.
+const (
+	offVersion     = 0x000
+	offGuestSVN    = 0x004
+	offPolicy      = 0x008
+	offFamilyID    = 0x010
+	offImageID     = 0x020
+	offVMPL        = 0x030
+	offAlgorithm   = 0x034
+	offCurrent     = 0x038
+	offPlatform    = 0x040
+	offFlags       = 0x048
+	offReserved0   = 0x04C
+	offReportData  = 0x050
+	offMeasurement = 0x090
+	offHostData    = 0x0C0
+	offIDKey       = 0x0E0
+	offAuthorKey   = 0x110
+	offReportID    = 0x140
+	offReportIDMA  = 0x160
+	offReported    = 0x180
+	offFamily      = 0x188
+	offModel       = 0x189
+	offStepping    = 0x18A
+	offReserved1   = 0x18B
+	offChipID      = 0x1A0
+	offCommitted   = 0x1E0
+	offCurrentVer  = 0x1E8 // build, minor, major, reserved
+	offCommitVer   = 0x1EC // build, minor, major, reserved
+	offLaunch      = 0x1F0
+	offMitigation  = 0x1F8 // launch and current vectors, 8 bytes each
+	offReserved2   = 0x208
+	offSignature   = signedSize
+)
+
+// Bits of the guest policy (56860, "Guest Policy").
+const (
+	PolicySMT       = 1 << 16
+	policyReserved  = 1 << 17 // always one
+	PolicyMigration = 1 << 18
+	PolicyDebug     = 1 << 19
+	policyKnownBits = 1<<26 - 1
+)
+
+// platformKnownBits are the bits of PLATFORM_INFO with a meaning: SMT, TSME,
+// ECC, RAPL disabled, ciphertext hiding, alias check complete, SEV-TIO.
+const platformKnownBits = 0b1011_1111
+
+// SigningKey says which key signed a report.
+type SigningKey uint8
+
+// The signing keys (56860, ATTESTATION_REPORT, SIGNING_KEY).
+const (
+	KeyVCEK SigningKey = 0 // of one chip at one TCB
+	KeyVLEK SigningKey = 1 // of a cloud provider
+	KeyNone SigningKey = 7
+)
+
+func (k SigningKey) String() string {
+	switch k {
+	case KeyVCEK:
+		return "VCEK"
+	case KeyVLEK:
+		return "VLEK"
+	case KeyNone:
+		return "none"
+	}
+	return fmt.Sprintf("unknown (%d)", uint8(k))
+}
+
+// RawTCB is a TCB_VERSION whose layout depends on the product.
+type RawTCB [8]byte
+
+// CPUID is what the firmware says about the processor, from version 3 on.
+type CPUID struct{ Family, Model, Stepping uint8 }
+
+func (c CPUID) String() string {
+	return fmt.Sprintf("family %#x model %#x stepping %d", c.Family, c.Model, c.Stepping)
+}
+
+// Report is a parsed report. Its signature has not been checked.
+type Report struct {
+	Version      uint32
+	GuestSVN     uint32
+	Policy       uint64
+	FamilyID     [16]byte
+	ImageID      [16]byte
+	VMPL         uint32
+	PlatformInfo uint64
+	MaskChipKey  bool // the host hides the chip id and the VCEK
+	SigningKey   SigningKey
+	ReportData   [64]byte
+	Measurement  [48]byte
+	HostData     [32]byte
+	IDKey        [48]byte // digest
+	AuthorKey    [48]byte // digest; zero unless an author key was used
+	ReportID     [32]byte
+	ReportIDMA   [32]byte
+	CPUID        CPUID // zero in version 2
+	ChipID       [64]byte
+	Current      RawTCB // what runs now
+	Reported     RawTCB // what the signing key is derived from
+	Committed    RawTCB // below which the firmware cannot be rolled back
+	Launch       RawTCB // what ran when the guest was launched
+
+	raw [ReportSize]byte
+}
+
+// ParseReport reads a report. It refuses unknown versions, unknown policy bits
+// and reserved bytes that are not zero: their meaning could be anything.
+func ParseReport(b []byte) (*Report, error) {
+	if len(b) != ReportSize {
+		return nil, fail(CodeReportFormat, fmt.Sprintf("%d bytes", ReportSize), fmt.Sprintf("%d bytes", len(b)), "")
+	}
+	version := binary.LittleEndian.Uint32(b[offVersion:])
+	if version < minVersion || version > maxVersion {
+		return nil, fail(CodeReportVersion, fmt.Sprintf("%d to %d", minVersion, maxVersion), fmt.Sprint(version), "use a c8s version that knows this firmware's reports")
+	}
+	if err := checkReserved(b, version); err != nil {
+		return nil, err
+	}
+	r := &Report{Version: version, raw: [ReportSize]byte(b)}
+	r.readFields(b)
+	return r, r.checkBits(binary.LittleEndian.Uint32(b[offAlgorithm:]))
+}
+
+func (r *Report) readFields(b []byte) {
+	le := binary.LittleEndian
+	flags := le.Uint32(b[offFlags:])
+	r.GuestSVN = le.Uint32(b[offGuestSVN:])
+	r.Policy = le.Uint64(b[offPolicy:])
+	r.VMPL = le.Uint32(b[offVMPL:])
+	r.PlatformInfo = le.Uint64(b[offPlatform:])
+	r.MaskChipKey = flags&(1<<1) != 0
+	r.SigningKey = SigningKey(flags >> 2 & 0b111)
+	r.CPUID = CPUID{b[offFamily], b[offModel], b[offStepping]}
+	for _, f := range []struct {
+		to  []byte
+		off int
+	}{
+		{r.FamilyID[:], offFamilyID}, {r.ImageID[:], offImageID},
+		{r.ReportData[:], offReportData}, {r.Measurement[:], offMeasurement}, {r.HostData[:], offHostData},
+		{r.IDKey[:], offIDKey}, {r.AuthorKey[:], offAuthorKey},
+		{r.ReportID[:], offReportID}, {r.ReportIDMA[:], offReportIDMA}, {r.ChipID[:], offChipID},
+		{r.Current[:], offCurrent}, {r.Reported[:], offReported}, {r.Committed[:], offCommitted}, {r.Launch[:], offLaunch},
+	} {
+		copy(f.to, b[f.off:])
+	}
+}
+
+// checkReserved covers the signature's padding too, which is not signed:
+// otherwise one report would have many encodings.
+func checkReserved(b []byte, version uint32) error {
+	ranges := [][2]int{
+		{offReserved0, offReportData},
+		{offReserved1, offChipID},
+		{offCurrentVer + 3, offCommitVer},
+		{offCommitVer + 3, offLaunch},
+		{offReserved2, offSignature},
+		{offSignature + scalarSize, offSignature + fieldSize},
+		{offSignature + fieldSize + scalarSize, ReportSize},
+	}
+	if version < cpuidVersion {
+		ranges = append(ranges, [2]int{offFamily, offReserved1})
+	}
+	if version < mitigationVersion {
+		ranges = append(ranges, [2]int{offMitigation, offReserved2})
+	}
+	for _, r := range ranges {
+		for i := r[0]; i < r[1]; i++ {
+			if b[i] != 0 {
+				return fail(CodeReportReserved, fmt.Sprintf("zero at offset %#x", i), fmt.Sprintf("%#02x", b[i]), "use a c8s version that knows this firmware's reports")
+			}
+		}
+	}
+	if flags := binary.LittleEndian.Uint32(b[offFlags:]); flags>>5 != 0 {
+		return fail(CodeReportReserved, "no key flags above bit 4", fmt.Sprintf("%#x", flags), "use a c8s version that knows this firmware's reports")
+	}
+	return nil
+}
+
+func (r *Report) checkBits(algorithm uint32) error {
+	const remedy = "use a c8s version that knows these bits"
+	switch {
+	case algorithm != algorithmP384:
+		return fail(CodeAlgorithm, "1 (ECDSA P-384 with SHA-384)", fmt.Sprint(algorithm), "")
+	case r.Policy&policyReserved == 0 || r.Policy&^policyKnownBits != 0:
+		return fail(CodePolicyBits, "bit 17 set and none above 25", fmt.Sprintf("%#x", r.Policy), remedy)
+	case r.PlatformInfo&^platformKnownBits != 0:
+		return fail(CodePlatformBits, fmt.Sprintf("no bits but %#x", platformKnownBits), fmt.Sprintf("%#x", r.PlatformInfo), remedy)
+	}
+	return nil
+}
+
+// Debug reports whether the host may read the guest's memory.
+func (r *Report) Debug() bool { return r.Policy&PolicyDebug != 0 }
+
+// Migration reports whether a migration agent may move the guest.
+func (r *Report) Migration() bool { return r.Policy&PolicyMigration != 0 }
+
+// SMT reports whether the guest may run on a core with sibling threads.
+func (r *Report) SMT() bool { return r.Policy&PolicySMT != 0 }
