@@ -37,7 +37,7 @@ func (m *Manifest) Admit(p PodFacts) (*Workload, Decision) {
 	}
 	var fits []*workloadIndex
 	for i := range m.Workloads {
-		if w := m.index.workloads[m.Workloads[i].Name]; w.admits(p).Allowed {
+		if w := m.index.workloads[m.Workloads[i].Name]; w.listsAll(p.Images) && w.inNamespace(p.Namespace) {
 			fits = append(fits, w)
 		}
 	}
@@ -57,14 +57,32 @@ func (m *Manifest) Admit(p PodFacts) (*Workload, Decision) {
 	}
 }
 
+func (w *workloadIndex) lists(image Digest) bool {
+	_, ok := w.images[image]
+	return ok
+}
+
+func (w *workloadIndex) listsAll(images []Digest) bool {
+	for _, image := range images {
+		if !w.lists(image) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *workloadIndex) inNamespace(namespace string) bool {
+	return len(w.entry.Namespaces) == 0 || slices.Contains(w.entry.Namespaces, namespace)
+}
+
 func (w *workloadIndex) admits(p PodFacts) Decision {
 	for _, image := range p.Images {
-		if _, ok := w.images[image]; !ok {
+		if !w.lists(image) {
 			return Decision{Code: CodeImageUnlisted, Rule: w.path + ".images", Expected: "a listed image digest", Actual: shorten(string(image)), Remedy: "list the digest in the entry if the image is meant to run there"}
 		}
 	}
-	if ns := w.entry.Namespaces; len(ns) > 0 && !slices.Contains(ns, p.Namespace) {
-		return Decision{Code: CodeNamespaceNotAllowed, Rule: w.path + ".namespaces", Expected: oneOf(ns), Actual: shorten(p.Namespace), Remedy: "run the pod in a listed namespace, or list this one"}
+	if !w.inNamespace(p.Namespace) {
+		return Decision{Code: CodeNamespaceNotAllowed, Rule: w.path + ".namespaces", Expected: oneOf(w.entry.Namespaces), Actual: shorten(p.Namespace), Remedy: "run the pod in a listed namespace, or list this one"}
 	}
 	return Decision{Allowed: true, Code: CodeAllowed, Rule: w.path}
 }
@@ -74,15 +92,14 @@ func (w *workloadIndex) admits(p PodFacts) Decision {
 func (m *Manifest) whyNone(p PodFacts) Decision {
 	for _, image := range p.Images {
 		if !slices.ContainsFunc(m.Workloads, func(w Workload) bool {
-			_, ok := m.index.workloads[w.Name].images[image]
-			return ok
+			return m.index.workloads[w.Name].lists(image)
 		}) {
 			return Decision{Code: CodeImageUnlisted, Rule: "workloads", Expected: "an image digest that some entry lists", Actual: shorten(string(image)), Remedy: "list the digest in an entry, and sign the manifest"}
 		}
 	}
 	for i := range m.Workloads {
-		if d := m.index.workloads[m.Workloads[i].Name].admits(p); d.Code == CodeNamespaceNotAllowed {
-			return d
+		if w := m.index.workloads[m.Workloads[i].Name]; w.listsAll(p.Images) {
+			return w.admits(p)
 		}
 	}
 	return Decision{
