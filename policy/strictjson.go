@@ -77,7 +77,7 @@ func parseTree(text []byte, limit int, r *report) *node {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()
 	t := treeParser{dec: dec, report: r}
-	root, err := t.value("$", 1)
+	root, err := t.value(1)
 	if err != nil {
 		if !errors.Is(err, errReported) {
 			r.add(CodeSyntax, "$", "one JSON value", fmt.Sprintf("%s at byte %d", syntaxText(err), dec.InputOffset()), "")
@@ -109,9 +109,35 @@ var errReported = errors.New("reported")
 type treeParser struct {
 	dec    *json.Decoder
 	report *report
+	at     []step // rendered only when there is something to report
 }
 
-func (t *treeParser) value(path string, depth int) (*node, error) {
+// step is one part of a path: a key, or an index when it is not negative.
+type step struct {
+	key   string
+	index int
+}
+
+func (t *treeParser) path() string {
+	path := "$"
+	for _, s := range t.at {
+		if s.index >= 0 {
+			path = elementPath(path, s.index)
+		} else {
+			path = memberPath(path, s.key)
+		}
+	}
+	return path
+}
+
+func (t *treeParser) child(s step, depth int) (*node, error) {
+	t.at = append(t.at, s)
+	v, err := t.value(depth + 1)
+	t.at = t.at[:len(t.at)-1]
+	return v, err
+}
+
+func (t *treeParser) value(depth int) (*node, error) {
 	tok, err := t.dec.Token()
 	if err != nil {
 		return nil, err
@@ -124,17 +150,17 @@ func (t *treeParser) value(path string, depth int) (*node, error) {
 	case json.Number:
 		return &node{kind: kindNumber, text: v.String()}, nil
 	case string:
-		return &node{kind: kindString, text: v}, t.text(path, v)
+		return &node{kind: kindString, text: v}, t.text(v)
 	case json.Delim:
 		if depth > maxDepth {
-			t.report.add(CodeTooDeep, path, fmt.Sprintf("at most %d levels", maxDepth), "more", "")
+			t.report.add(CodeTooDeep, t.path(), fmt.Sprintf("at most %d levels", maxDepth), "more", "")
 			return nil, errReported
 		}
 		if v == '{' {
-			return t.object(path, depth)
+			return t.object(depth)
 		}
 		if v == '[' {
-			return t.array(path, depth)
+			return t.array(depth)
 		}
 	}
 	return nil, fmt.Errorf("unexpected %v", tok)
@@ -142,15 +168,15 @@ func (t *treeParser) value(path string, depth int) (*node, error) {
 
 // text refuses U+FFFD, which is what the decoder makes of an escaped half
 // surrogate pair: two different documents would read the same.
-func (t *treeParser) text(path, s string) error {
+func (t *treeParser) text(s string) error {
 	if strings.ContainsRune(s, utf8.RuneError) {
-		t.report.add(CodeInvalidUTF8, path, "a string of whole Unicode characters", quote(s), "")
+		t.report.add(CodeInvalidUTF8, t.path(), "a string of whole Unicode characters", quote(s), "")
 		return errReported
 	}
 	return nil
 }
 
-func (t *treeParser) object(path string, depth int) (*node, error) {
+func (t *treeParser) object(depth int) (*node, error) {
 	n := &node{kind: kindObject}
 	seen := make(map[string]struct{})
 	for t.dec.More() {
@@ -162,15 +188,14 @@ func (t *treeParser) object(path string, depth int) (*node, error) {
 		if !ok {
 			return nil, fmt.Errorf("unexpected %v instead of a key", tok)
 		}
-		if err := t.text(path, key); err != nil {
+		if err := t.text(key); err != nil {
 			return nil, err
 		}
-		at := memberPath(path, key)
 		if _, dup := seen[key]; dup {
-			t.report.add(CodeDuplicateKey, at, "each key once", "the key again", "remove one of the two")
+			t.report.add(CodeDuplicateKey, memberPath(t.path(), key), "each key once", "the key again", "remove one of the two")
 		}
 		seen[key] = struct{}{}
-		v, err := t.value(at, depth+1)
+		v, err := t.child(step{key: key, index: -1}, depth)
 		if err != nil {
 			return nil, err
 		}
@@ -180,10 +205,10 @@ func (t *treeParser) object(path string, depth int) (*node, error) {
 	return n, err
 }
 
-func (t *treeParser) array(path string, depth int) (*node, error) {
+func (t *treeParser) array(depth int) (*node, error) {
 	n := &node{kind: kindArray}
 	for t.dec.More() {
-		v, err := t.value(elementPath(path, len(n.values)), depth+1)
+		v, err := t.child(step{index: len(n.values)}, depth)
 		if err != nil {
 			return nil, err
 		}
