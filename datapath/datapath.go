@@ -100,7 +100,6 @@ type Proxy struct {
 	bufs   tunnel.Buffers
 	pool   *tunnel.Pool
 	server *tunnel.Server
-	verify verifier
 
 	out, in limiter
 	origDst func(*net.TCPConn) netip.AddrPort
@@ -122,7 +121,7 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.TunnelPort == 0 {
 		cfg.TunnelPort = TunnelPort
 	}
-	p := &Proxy{cfg: cfg, verify: verifyPeer, origDst: localAddr, active: map[*carried]struct{}{}}
+	p := &Proxy{cfg: cfg, origDst: localAddr, active: map[*carried]struct{}{}}
 	l := cfg.Limits
 	p.out = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
 	p.in = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}

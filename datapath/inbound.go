@@ -116,7 +116,7 @@ func (p *Proxy) accept(ctx context.Context, t *tunnel.Tunnel, h tunnel.Header) (
 
 // judge decides an OPEN by the manifest and the pods of this moment.
 func (p *Proxy) judge(s *inboundSession, h tunnel.Header) (tunnel.Reason, *refusal) {
-	if !s.peer.owns(h.Src.Addr()) {
+	if !s.peer.HasAddr(h.Src.Addr()) {
 		return tunnel.ReasonSourceMismatch, refuse(reasonSourceMismatch, "address in the peer's certificate", s.peer.addrList(), h.Src.Addr().String())
 	}
 	if h.Dst.Addr() != s.dst {

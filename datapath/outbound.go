@@ -135,7 +135,7 @@ func (p *Proxy) handshake(ctx context.Context, key tunnel.Key) (*tunnel.Tunnel, 
 	if err != nil {
 		return nil, tunnel.Meta{}, asRefusal(err)
 	}
-	return t, tunnel.Meta{NotAfter: earlier(notAfter, meta.peer.notAfter), Peer: meta}, nil
+	return t, tunnel.Meta{NotAfter: earlier(notAfter, meta.peer.NotAfter), Peer: meta}, nil
 }
 
 // clientTLS presents the pod's certificate and wants that of the pod at dst.
@@ -154,7 +154,7 @@ func (p *Proxy) clientTLS(cert *tls.Certificate, dst netip.Addr, peer **identity
 		if why != nil {
 			return why
 		}
-		if !id.owns(dst) {
+		if !id.HasAddr(dst) {
 			return refuse(reasonPeerAddress, "address in the peer's certificate", dst.String(), id.addrList())
 		}
 		*peer = id

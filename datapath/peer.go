@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -24,22 +23,10 @@ const (
 
 // identity is the other end of a tunnel, as its certificate proved it.
 type identity struct {
-	id       string
-	facts    policy.Peer
-	addrs    []netip.Addr
-	notAfter time.Time
-	chain    []*x509.Certificate
-}
-
-// verifier checks a certificate chain; verifyPeer is the real one.
-type verifier func(chain []*x509.Certificate, roots *x509.CertPool, trustDomain string, now time.Time) (*identity, error)
-
-func verifyPeer(chain []*x509.Certificate, roots *x509.CertPool, trustDomain string, now time.Time) (*identity, error) {
-	peer, err := ratls.VerifyPeer(chain, roots, trustDomain, now)
-	if err != nil {
-		return nil, err
-	}
-	return &identity{id: peer.ID.String(), facts: peer.Facts(), addrs: peer.Addrs, notAfter: peer.NotAfter, chain: chain}, nil
+	*ratls.Peer
+	id    string
+	facts policy.Peer
+	chain []*x509.Certificate // to verify again when the roots change
 }
 
 // identify verifies a chain under the roots and the manifest of this moment.
@@ -48,17 +35,16 @@ func (p *Proxy) identify(chain []*x509.Certificate) (*identity, *refusal) {
 	if signed == nil || signed.Manifest == nil {
 		return nil, refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
 	}
-	if len(chain) == 0 {
-		return nil, refuse(reasonPeerCertificate, "peer certificate", "a certificate", "none")
-	}
-	peer, err := p.verify(chain, p.cfg.Mesh.Roots(), signed.Manifest.TrustDomain, p.cfg.Now())
+	peer, err := ratls.VerifyPeer(chain, p.cfg.Mesh.Roots(), signed.Manifest.TrustDomain, p.cfg.Now())
 	if err != nil {
-		if code := policy.CodeOf(err); code != "" {
-			return nil, refuseErr(string(code), err)
+		code := string(ratls.CodeOf(err))
+		if code == "" {
+			code = reasonPeerCertificate
 		}
-		return nil, refuseErr(reasonPeerCertificate, err)
+		return nil, refuseErr(code, err)
 	}
-	return peer, p.acceptNow(peer)
+	id := &identity{Peer: peer, id: peer.ID.String(), facts: peer.Facts(), chain: chain}
+	return id, p.acceptNow(id)
 }
 
 // acceptNow judges a verified peer again: it costs no cryptography and is
@@ -70,8 +56,8 @@ func (p *Proxy) acceptNow(peer *identity) *refusal {
 		return refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
 	case peer.facts.Role != policy.RoleWorkload:
 		return refuse(reasonPeerRole, "role", string(policy.RoleWorkload), string(peer.facts.Role))
-	case !p.cfg.Now().Before(peer.notAfter):
-		return refuse(reasonExpired, "peer certificate", "not after now", peer.notAfter.UTC().Format(time.RFC3339))
+	case !p.cfg.Now().Before(peer.NotAfter):
+		return refuse(reasonExpired, "peer certificate", "not after now", peer.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return decided(signed.Manifest.AcceptPeer(peer.facts))
 }
@@ -85,11 +71,8 @@ func (p *Proxy) allowed(from, to string, port uint16) *refusal {
 	return decided(signed.Manifest.PeerAllowed(from, to, port))
 }
 
-// owns reports whether the certificate was issued for addr.
-func (i *identity) owns(addr netip.Addr) bool { return slices.Contains(i.addrs, addr) }
-
 func (i *identity) addrList() string {
-	return strings.Trim(fmt.Sprint(i.addrs), "[]")
+	return strings.Trim(fmt.Sprint(i.Addrs), "[]")
 }
 
 // usable returns the pod's certificate while it has a valid one.

@@ -17,6 +17,7 @@ const (
 	typeFin    = 0x03
 	typeRst    = 0x04
 	typeRefuse = 0x05
+	typeReady  = 0x07
 )
 
 // Sizes of the wire format, in bytes.
@@ -172,7 +173,7 @@ func (d *decoder) header() error {
 	case typeData:
 		fits = n > 0 && n <= maxData
 		d.left = n
-	case typeFin:
+	case typeFin, typeReady:
 		fits = n == 0
 	case typeRst:
 		fits = n == rstLen

@@ -79,12 +79,12 @@ func NewServer(cfg ServerConfig) *Server {
 // Serve accepts tunnels from ln until ctx ends, and returns when all are
 // closed.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
-	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
+	defer stop()
 	wg.Go(func() { s.sweep(ctx) })
 	slots := make(chan struct{}, s.cfg.MaxHandshakes)
 	for {

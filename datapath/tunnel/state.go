@@ -78,6 +78,9 @@ func (s *state) receive(ev event) (action, error) {
 	if ev.typ == typeRst && (ev.seq < s.seq || ev.seq == s.seq && s.over()) {
 		return actNone, nil
 	}
+	if ev.typ == typeReady {
+		return actNone, violation("READY out of turn")
+	}
 	if ev.typ == typeOpen {
 		if s.opener || !s.over() || s.seq == 1<<32-1 {
 			return actNone, violation("OPEN out of turn")

@@ -144,6 +144,7 @@ func TestFramesOutOfTurnAreViolations(t *testing.T) {
 		"refuse after data":        {true, []event{data, refuse}},
 		"refuse after fin":         {true, []event{fin, refuse}},
 		"data after refuse":        {true, []event{refuse, data}},
+		"ready in a stream":        {true, []event{{typ: typeReady}}},
 		"open over a half-open":    {false, []event{open, fin, open}},
 		"unfinished then new open": {false, []event{open, data, open}},
 	} {

@@ -15,6 +15,11 @@
 //	0x04 RST     stream number (4 bytes), reason (1 byte): I give the stream up
 //	0x05 REFUSE  reason (1 byte): the acceptor never had the stream
 //	0x06 DGRAM   reserved; ends the tunnel, as every unknown type does
+//	0x07 READY   nothing: the acceptor's first frame, once, before any stream
+//
+// READY says that the acceptor has verified the opener: in TLS 1.3 the opener
+// finishes its handshake before that, and would take a refused tunnel for a
+// good one.
 //
 // Both sides count OPENs, from 1. The opener may send DATA right after OPEN.
 // The rules of the stream are at type state.
@@ -29,6 +34,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Tunnel is one side of a tunnel.
@@ -76,16 +82,45 @@ func start(ctx context.Context, conn net.Conn, bufs *Buffers, opener bool, cfg *
 	t := &Tunnel{conn: conn, bufs: bufs, opener: opener, state: state{opener: opener}}
 	if cfg == nil {
 		t.in, t.out = newInlet(conn, bufs, 0, 0), newOutlet(conn, t.abandoned)
-		return t, nil
+	} else {
+		t.wire = newWire(conn, bufs, t.abandoned)
+		t.in = t.wire.in
+		t.tls = side(t.wire, cfg)
 	}
-	t.wire = newWire(conn, bufs, t.abandoned)
-	t.in = t.wire.in
-	t.tls = side(t.wire, cfg)
-	if err := t.tls.HandshakeContext(ctx); err != nil {
+	err := t.greet(ctx)
+	t.release() // an idle tunnel holds nothing
+	if err != nil {
+		t.in.drop()
 		_ = conn.Close()
 		return nil, fmt.Errorf("tunnel handshake with %s: %w", conn.RemoteAddr(), err)
 	}
 	return t, nil
+}
+
+func (t *Tunnel) greet(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = t.conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if t.tls != nil {
+		if err := t.tls.HandshakeContext(ctx); err != nil {
+			return err
+		}
+	}
+	if !t.opener {
+		return t.write([]byte{typeReady, 0, 0, 0})
+	}
+	ev, err := t.event()
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return err
+	case ev.typ != typeReady:
+		return violation("frame type %#02x instead of READY", ev.typ)
+	}
+	if !stop() { // too late to undo the deadline
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // State is the TLS state; zero without TLS.

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/c8s-dev/c8s/attest/ratls"
+	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/policy"
+	"github.com/c8s-dev/c8s/policy/policytest"
+)
+
+// testCA issues what the CDS would.
+type testCA struct {
+	t    *testing.T
+	key  *ecdsa.PrivateKey
+	cert *x509.Certificate
+	n    int64
+}
+
+func newCA(t *testing.T) *testCA {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	must(t, err)
+	cert, err := x509.ParseCertificate(der)
+	must(t, err)
+	return &testCA{t: t, key: key, cert: cert, n: 1}
+}
+
+func (ca *testCA) pool() *x509.CertPool {
+	p := x509.NewCertPool()
+	p.AddCert(ca.cert)
+	return p
+}
+
+func (ca *testCA) issue(facts policy.Peer, life time.Duration, addrs ...netip.Addr) *tls.Certificate {
+	t := ca.t
+	t.Helper()
+	ca.n++
+	claims := ratls.Claims{
+		Role: facts.Role, TEE: facts.TEE, Product: facts.Product, Simulated: facts.Simulated, Measurement: facts.Measurement,
+		HostData: facts.HostData, TCB: facts.TCB, Machine: facts.Machine, Root: facts.Root, Workload: facts.Workload,
+		WorkloadDigest: facts.WorkloadDigest, ManifestVersion: facts.ManifestVersion, ManifestDigest: facts.ManifestDigest,
+		EvidenceHash: [32]byte{1},
+	}
+	if facts.Role == policy.RoleWorkload {
+		claims.Namespace, claims.Pod, claims.PodUID = "default", facts.Workload, fmt.Sprintf("00000000-0000-4000-8000-%012d", ca.n)
+	}
+	id, err := ratls.NewID(facts.TrustDomain, &claims)
+	must(t, err)
+	now := time.Now()
+	tmpl, err := ratls.Template(facts.Role, id, claims, addrs, now.Add(-time.Minute), now.Add(life))
+	must(t, err)
+	tmpl.SerialNumber = big.NewInt(ca.n)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca.cert, key.Public(), ca.key)
+	must(t, err)
+	leaf, err := x509.ParseCertificate(der)
+	must(t, err)
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}
+
+// world is what all nodes of a test agree on.
+type world struct {
+	t        *testing.T
+	ca       *testCA
+	manifest atomic.Pointer[policy.Signed]
+	roots    atomic.Pointer[x509.CertPool]
+	fixture  *policytest.Fixture
+	port     uint16
+
+	mu     sync.Mutex
+	routes map[netip.Addr]netip.Addr
+}
+
+// node is a Proxy with its Mesh. Connections dialled to entry go to target,
+// as if the kernel had steered them.
+type node struct {
+	w      *world
+	addr   netip.Addr
+	proxy  *Proxy
+	flows  *flow.Ring
+	entry  string
+	target atomic.Pointer[netip.AddrPort]
+	cancel context.CancelFunc
+	done   chan error
+
+	mu   sync.Mutex
+	pods map[netip.Addr]*LocalPod
+}
+
+func newWorld(t *testing.T, opts ...policytest.Option) *world {
+	w := &world{t: t, ca: newCA(t), fixture: policytest.New(t, opts...), routes: map[netip.Addr]netip.Addr{}}
+	w.manifest.Store(w.fixture.Signed)
+	w.roots.Store(w.ca.pool())
+	// A port that is free on every loopback address, most likely.
+	ln, err := net.Listen("tcp", "0.0.0.0:0")
+	must(t, err)
+	w.port = uint16(ln.Addr().(*net.TCPAddr).Port)
+	ln.Close()
+	return w
+}
+
+func (n *node) Pod(a netip.Addr) (*LocalPod, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p, ok := n.pods[a]
+	return p, ok
+}
+
+func (n *node) Route(a netip.Addr) (netip.Addr, bool) {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	r, ok := n.w.routes[a]
+	return r, ok
+}
+func (n *node) Manifest() *policy.Signed { return n.w.manifest.Load() }
+func (n *node) Roots() *x509.CertPool    { return n.w.roots.Load() }
+
+func (w *world) node(addr string, limits Limits) *node {
+	t := w.t
+	t.Helper()
+	n := &node{w: w, addr: netip.MustParseAddr(addr), flows: flow.NewRing(1000), pods: map[netip.Addr]*LocalPod{}, done: make(chan error, 1)}
+	ln, err := Listen(t.Context(), "tcp4", 0)
+	must(t, err)
+	n.entry = ln.Addr().String()
+	n.proxy, err = New(Config{
+		Mesh: n, Listeners: []*net.TCPListener{ln}, NodeAddr: n.addr, NodeName: addr, TunnelPort: w.port,
+		Limits: limits, Flows: n.flows, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+	})
+	must(t, err)
+	n.proxy.origDst = func(*net.TCPConn) netip.AddrPort { return *n.target.Load() }
+	ctx, cancel := context.WithCancel(context.Background())
+	n.cancel = cancel
+	go func() { n.done <- n.proxy.Run(ctx) }()
+	t.Cleanup(n.stop)
+	// Run listens before it serves; wait for it.
+	for range 500 {
+		c, err := net.Dial("tcp", netip.AddrPortFrom(n.addr, w.port).String())
+		if err == nil {
+			c.Close()
+			return n
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatal("the tunnel port does not open")
+	return nil
+}
+
+func (n *node) stop() {
+	n.cancel()
+	if err := <-n.done; err != nil {
+		n.w.t.Errorf("Run: %v", err)
+	}
+	n.done <- nil
+}
+
+// pod adds an enrolled pod of a workload.
+func (n *node) pod(workload, addr string) *LocalPod {
+	a := netip.MustParseAddr(addr)
+	return n.podWith(workload, a, n.w.ca.issue(policytest.Peer(n.w.fixture.Signed, workload), time.Hour, a))
+}
+
+func (n *node) podWith(workload string, addr netip.Addr, cert *tls.Certificate) *LocalPod {
+	p := &LocalPod{Addrs: []netip.Addr{addr}, Workload: workload, Name: "default/" + workload, UID: "uid-" + addr.String(), Cert: func() *tls.Certificate { return cert }}
+	n.mu.Lock()
+	n.pods[addr] = p
+	n.mu.Unlock()
+	n.w.mu.Lock()
+	n.w.routes[addr] = n.addr
+	n.w.mu.Unlock()
+	return p
+}
+
+func (n *node) remove(addr string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.pods, netip.MustParseAddr(addr))
+}
+
+// dial connects from the pod at src to dst through the mesh.
+func (n *node) dial(src, dst string) *net.TCPConn {
+	n.w.t.Helper()
+	c, err := n.tryDial(src, dst)
+	must(n.w.t, err)
+	return c
+}
+
+func (n *node) tryDial(src, dst string) (*net.TCPConn, error) {
+	n.w.t.Helper()
+	to := netip.MustParseAddrPort(dst)
+	n.target.Store(&to)
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(src)}, Timeout: 5 * time.Second}
+	c, err := d.Dial("tcp", n.entry)
+	if err != nil {
+		return nil, err
+	}
+	n.w.t.Cleanup(func() { c.Close() })
+	must(n.w.t, c.SetDeadline(time.Now().Add(10*time.Second)))
+	return c.(*net.TCPConn), nil
+}
+
+// dialRefused connects and wants a reset, which may come before the
+// connection is seen as made.
+func (n *node) dialRefused(src, dst string) {
+	n.w.t.Helper()
+	c, err := n.tryDial(src, dst)
+	if errors.Is(err, syscall.ECONNRESET) {
+		return
+	}
+	must(n.w.t, err)
+	wantReset(n.w.t, c)
+}
+
+// waitFlow waits for a record that fits.
+func (n *node) waitFlow(fits func(flow.Record) bool) flow.Record {
+	n.w.t.Helper()
+	sub := n.flows.Subscribe(1000)
+	defer sub.Close()
+	for _, r := range sub.History() {
+		if fits(r) {
+			return r
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	for {
+		r, err := sub.Next(ctx)
+		if err != nil {
+			n.w.t.Fatalf("node %s: no such flow record; there are %+v", n.addr, n.flows.Subscribe(100).History())
+		}
+		if fits(r) {
+			return r
+		}
+	}
+}
+
+func (n *node) wantRefusal(reason string) flow.Record {
+	n.w.t.Helper()
+	return n.waitFlow(func(r flow.Record) bool { return r.Verdict == flow.Refused && r.Reason == reason })
+}
+
+// echo is an application that answers with what it gets.
+func echo(t *testing.T, addr string) (peers chan netip.AddrPort) {
+	t.Helper()
+	ln, err := net.Listen("tcp", addr)
+	must(t, err)
+	peers = make(chan netip.AddrPort, 1000)
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			peers <- c.RemoteAddr().(*net.TCPAddr).AddrPort()
+			go func() { defer c.Close(); io.Copy(c, c) }()
+		}
+	}()
+	return peers
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
