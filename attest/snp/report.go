@@ -109,6 +109,9 @@ func (c CPUID) String() string {
 	return fmt.Sprintf("family %#x model %#x stepping %d", c.Family, c.Model, c.Stepping)
 }
 
+// FirmwareVersion is the version of the SEV firmware.
+type FirmwareVersion struct{ Build, Minor, Major uint8 }
+
 // Report is a parsed report. Its signature has not been checked.
 type Report struct {
 	Version      uint32
@@ -133,6 +136,10 @@ type Report struct {
 	Reported     RawTCB // what the signing key is derived from
 	Committed    RawTCB // below which the firmware cannot be rolled back
 	Launch       RawTCB // what ran when the guest was launched
+
+	CurrentVersion   FirmwareVersion
+	CommittedVersion FirmwareVersion
+	Mitigations      [2]uint64 // launch and current vectors; zero before version 5
 
 	raw [ReportSize]byte
 }
@@ -165,17 +172,27 @@ func (r *Report) readFields(b []byte) {
 	r.MaskChipKey = flags&(1<<1) != 0
 	r.SigningKey = SigningKey(flags >> 2 & 0b111)
 	r.CPUID = CPUID{b[offFamily], b[offModel], b[offStepping]}
-	for _, f := range []struct {
-		to  []byte
-		off int
-	}{
+	r.CurrentVersion = FirmwareVersion{b[offCurrentVer], b[offCurrentVer+1], b[offCurrentVer+2]}
+	r.CommittedVersion = FirmwareVersion{b[offCommitVer], b[offCommitVer+1], b[offCommitVer+2]}
+	r.Mitigations = [2]uint64{le.Uint64(b[offMitigation:]), le.Uint64(b[offMitigation+8:])}
+	for _, f := range r.byteFields() {
+		copy(f.value, b[f.offset:])
+	}
+}
+
+type byteField struct {
+	value  []byte
+	offset int
+}
+
+// byteFields are the parts of a report that are copied as they are.
+func (r *Report) byteFields() [14]byteField {
+	return [14]byteField{
 		{r.FamilyID[:], offFamilyID}, {r.ImageID[:], offImageID},
 		{r.ReportData[:], offReportData}, {r.Measurement[:], offMeasurement}, {r.HostData[:], offHostData},
 		{r.IDKey[:], offIDKey}, {r.AuthorKey[:], offAuthorKey},
 		{r.ReportID[:], offReportID}, {r.ReportIDMA[:], offReportIDMA}, {r.ChipID[:], offChipID},
 		{r.Current[:], offCurrent}, {r.Reported[:], offReported}, {r.Committed[:], offCommitted}, {r.Launch[:], offLaunch},
-	} {
-		copy(f.to, b[f.off:])
 	}
 }
 

@@ -22,7 +22,7 @@ const (
 // VerifySignature checks the report's signature, over the bytes as received,
 // with the VCEK. It says nothing about the VCEK: see Chain.Verify.
 func (c *Chain) VerifySignature(r *Report) error {
-	if err := r.checkSigningKey(); err != nil {
+	if err := r.CheckSigningKey(); err != nil {
 		return err
 	}
 	public, err := vcekPublic(c.VCEK.PublicKey)
@@ -38,7 +38,8 @@ func (c *Chain) VerifySignature(r *Report) error {
 	return nil
 }
 
-func (r *Report) checkSigningKey() error {
+// CheckSigningKey refuses reports that no VCEK signed.
+func (r *Report) CheckSigningKey() error {
 	switch r.SigningKey {
 	case KeyVCEK:
 		return nil
@@ -47,9 +48,6 @@ func (r *Report) checkSigningKey() error {
 	}
 	return fail(CodeSigningKey, "a report signed by the VCEK", "signing key "+r.SigningKey.String(), "")
 }
-
-// CheckSigningKey refuses reports that no VCEK signed.
-func (r *Report) CheckSigningKey() error { return r.checkSigningKey() }
 
 func vcekPublic(key any) (*ecdsa.PublicKey, error) {
 	public, ok := key.(*ecdsa.PublicKey)
@@ -63,24 +61,4 @@ func littleEndian(b []byte) *big.Int {
 	be := slices.Clone(b)
 	slices.Reverse(be)
 	return new(big.Int).SetBytes(be)
-}
-
-// Sign signs the first 0x2A0 bytes of a report in place. Only a simulator has
-// a key to do that with.
-func Sign(report []byte, sign func(digest []byte) (r, s *big.Int, err error)) error {
-	if len(report) != ReportSize {
-		return fail(CodeReportFormat, fmt.Sprintf("%d bytes", ReportSize), fmt.Sprintf("%d bytes", len(report)), "")
-	}
-	digest := sha512.Sum384(report[:signedSize])
-	r, s, err := sign(digest[:])
-	if err != nil {
-		return fmt.Errorf("signing a report: %w", err)
-	}
-	clear(report[offSignature:])
-	for i, v := range []*big.Int{r, s} {
-		field := report[offSignature+i*fieldSize:][:scalarSize]
-		v.FillBytes(field)
-		slices.Reverse(field)
-	}
-	return nil
 }

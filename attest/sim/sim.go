@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package sim is a software TEE for development. Its invariant: everything it
+// makes is marked SIMULATED under a root of its own, so that no manifest
+// accepts it that does not name that root and say that it is simulated.
+//
+// A TEE has the interface of Linux's configfs-tsm, so that the code that talks
+// to real hardware runs unchanged. The reports and certificates have the exact
+// format of AMD SEV-SNP for Milan and Genoa.
+package sim
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"math/big"
+	"time"
+
+	"github.com/google/go-configfs-tsm/configfs/faketsm"
+
+	"github.com/c8s-dev/c8s/attest/snp"
+	"github.com/c8s-dev/c8s/policy"
+)
+
+const vcekLifetime = 7 * 365 * 24 * time.Hour // as AMD's
+
+// Options describe the simulated machine. The zero value is a Milan with a
+// measurement, host data, chip id and TCB of zeros, launched under the
+// strictest guest policy; a chip id of zeros is refused by appraisal.
+type Options struct {
+	Product       snp.Product // Milan when empty
+	ReportVersion uint32      // 2 to 5; 3 when zero
+	Measurement   [48]byte
+	HostData      [32]byte
+	ChipID        [snp.ChipIDSize]byte
+	TCB           policy.TCB  // what the VCEK is for
+	Committed     *policy.TCB // TCB when nil
+	Debug         bool        // guest policy: the host may debug the guest
+	Migration     bool        // guest policy: a migration agent is allowed
+	SMT           bool        // guest policy: sibling threads are allowed
+	VMPL          uint32      // the lowest level reports can be asked for, 0 to 3
+
+	Now  func() time.Time // time.Now when nil
+	Rand io.Reader        // crypto/rand when nil
+}
+
+// TEE is one simulated machine. It implements configfsi.Client.
+type TEE struct {
+	*faketsm.Client
+	opts   Options
+	random io.Reader
+	vendor *vendor
+	key    *ecdsa.PrivateKey // the VCEK
+	table  []byte            // the host's certificate table
+	report snp.Report        // what does not change from report to report
+}
+
+// New starts a simulated machine. The vendor's root is kept in dir, mode 0600,
+// and shared by all machines that use the same dir; making it takes seconds.
+func New(dir string, opts Options) (*TEE, error) {
+	if opts.Product == "" {
+		opts.Product = snp.Milan
+	}
+	if opts.ReportVersion == 0 {
+		opts.ReportVersion = 3
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Rand == nil {
+		opts.Rand = rand.Reader
+	}
+	t := &TEE{opts: opts, random: opts.Rand}
+	if err := t.start(dir); err != nil {
+		return nil, fmt.Errorf("starting a simulated TEE: %w", err)
+	}
+	return t, nil
+}
+
+func (t *TEE) start(dir string) (err error) {
+	if t.report, err = template(t.opts); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(t.random, t.report.ReportID[:]); err != nil {
+		return err
+	}
+	if t.vendor, err = loadVendor(dir, t.opts.Product, t.opts.Now(), t.random); err != nil {
+		return err
+	}
+	if t.key, err = ecdsa.GenerateKey(elliptic.P384(), t.random); err != nil {
+		return err
+	}
+	vcek, err := t.issueVCEK()
+	if err != nil {
+		return err
+	}
+	t.table = snp.MarshalCertTable(vcek, t.vendor.ask.Raw, t.vendor.ark.Raw)
+	t.Client = newConfigfs(t)
+	return nil
+}
+
+// template fills in what is the same in every report of the machine.
+func template(o Options) (snp.Report, error) {
+	raw, err := o.Product.RawTCB(o.TCB)
+	if err != nil {
+		return snp.Report{}, err
+	}
+	committed := raw
+	if o.Committed != nil {
+		if committed, err = o.Product.RawTCB(*o.Committed); err != nil {
+			return snp.Report{}, err
+		}
+	}
+	if o.VMPL > 3 {
+		return snp.Report{}, fmt.Errorf("VMPL %d, 0 to 3 possible", o.VMPL)
+	}
+	firmware := snp.FirmwareVersion{Build: 55, Minor: 1, Major: 29}
+	return snp.Report{
+		Version: o.ReportVersion, Policy: guestPolicy(o), CPUID: cpuid(o.Product),
+		PlatformInfo: 0x25, // SMT, ECC, alias check complete
+		Measurement:  o.Measurement, HostData: o.HostData, ChipID: o.ChipID,
+		Current: raw, Reported: raw, Launch: raw, Committed: committed,
+		CurrentVersion: firmware, CommittedVersion: firmware,
+		ReportIDMA: [32]byte(filled(0xff, 32)), // no migration agent
+	}, nil
+}
+
+func guestPolicy(o Options) uint64 {
+	const alwaysOne = 1 << 17
+	p := uint64(alwaysOne)
+	for bit, set := range map[uint64]bool{snp.PolicyDebug: o.Debug, snp.PolicyMigration: o.Migration, snp.PolicySMT: o.SMT} {
+		if set {
+			p |= bit
+		}
+	}
+	return p
+}
+
+func cpuid(p snp.Product) snp.CPUID {
+	if p == snp.Genoa {
+		return snp.CPUID{Family: 0x19, Model: 0x11, Stepping: 1}
+	}
+	return snp.CPUID{Family: 0x19, Model: 0x01, Stepping: 1}
+}
+
+func filled(b byte, n int) []byte {
+	s := make([]byte, n)
+	for i := range s {
+		s[i] = b
+	}
+	return s
+}
+
+// issueVCEK makes a certificate with the extensions of AMD's (57230).
+func (t *TEE) issueVCEK() ([]byte, error) {
+	name, err := asn1.MarshalWithParams(vcekName(t.opts.Product), "ia5")
+	if err != nil {
+		return nil, err
+	}
+	tcb := t.opts.TCB
+	extensions := []pkix.Extension{
+		{Id: snp.AMDArc(1), Value: []byte{asn1.TagInteger, 1, 0}},
+		{Id: snp.AMDArc(2), Value: name},
+	}
+	for i, spl := range []uint8{tcb.BootLoader, tcb.TEE, tcb.SNP, 0, 0, 0, 0, tcb.Microcode} {
+		value, err := asn1.Marshal(int(spl))
+		if err != nil {
+			return nil, err
+		}
+		extensions = append(extensions, pkix.Extension{Id: snp.AMDArc(3, i+1), Value: value})
+	}
+	extensions = append(extensions, pkix.Extension{Id: snp.AMDArc(4), Value: t.opts.ChipID[:]})
+	now := t.opts.Now()
+	return x509.CreateCertificate(t.random, &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: subject("SIMULATED SEV-VCEK"),
+		SignatureAlgorithm: x509.SHA384WithRSAPSS,
+		NotBefore:          now.Add(-24 * time.Hour), NotAfter: now.Add(vcekLifetime),
+		ExtraExtensions: extensions,
+	}, t.vendor.ask, t.key.Public(), t.vendor.key)
+}
+
+func vcekName(p snp.Product) string {
+	if p == snp.Milan {
+		return "Milan-B0"
+	}
+	return string(p)
+}
+
+// Root returns the DER of the simulated vendor's root certificate.
+func (t *TEE) Root() []byte { return t.vendor.ark.Raw }
+
+// Product returns the simulated product, for Attesters of version 2 reports.
+func (t *TEE) Product() snp.Product { return t.opts.Product }
+
+// Substrate returns the manifest entry that accepts exactly this machine's
+// evidence, for the roles given. Widen it where several machines share it.
+func (t *TEE) Substrate(name string, roles ...policy.Role) policy.Substrate {
+	o := t.opts
+	floor := o.TCB
+	if o.Committed != nil {
+		floor = policy.TCB{
+			BootLoader: min(floor.BootLoader, o.Committed.BootLoader), TEE: min(floor.TEE, o.Committed.TEE),
+			SNP: min(floor.SNP, o.Committed.SNP), Microcode: min(floor.Microcode, o.Committed.Microcode),
+		}
+	}
+	return policy.Substrate{
+		Name: name, Roles: roles, TEE: policy.TEESEVSNP, Product: string(o.Product), Simulated: true,
+		Roots:        []policy.Digest{policy.DigestOf(t.Root())},
+		Measurements: []string{hex.EncodeToString(o.Measurement[:])},
+		HostData:     []string{hex.EncodeToString(o.HostData[:])},
+		MinTCB:       &floor,
+		Guest:        policy.GuestPolicy{AllowDebug: o.Debug, AllowMigration: o.Migration, AllowSMT: o.SMT, VMPL: o.VMPL},
+		Machines:     []string{hex.EncodeToString(o.ChipID[:])},
+	}
+}
