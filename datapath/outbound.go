@@ -67,6 +67,7 @@ func (p *Proxy) carry(ctx context.Context, app *net.TCPConn, pod *LocalPod, rec 
 	lease.Tunnel.Reserve(tunnel.Header{Proto: tunnel.ProtoTCP, Src: rec.Src, Dst: dst})
 	meta := lease.Meta.Peer.(*outboundPeer)
 	rec.SrcID, rec.DstID, rec.DstWorkload = meta.selfID, meta.peer.id, meta.peer.facts.Workload
+	rec.PeerMeasurement = meta.peer.facts.Measurement
 	if why := p.acceptNow(meta.peer); why != nil {
 		return why
 	}

@@ -49,8 +49,12 @@ type Record struct {
 	DstID       string         `json:"dstID,omitempty"`
 	SrcWorkload string         `json:"srcWorkload,omitempty"`
 	DstWorkload string         `json:"dstWorkload,omitempty"`
-	Pod         string         `json:"pod,omitempty"`  // the local pod, namespace/name
-	Node        string         `json:"node,omitempty"` // that made the record
+	// PeerMeasurement is the launch measurement of the machine at the other
+	// end, 96 hex digits, from its verified certificate.
+	PeerMeasurement string `json:"peerMeasurement,omitempty"`
+
+	Pod  string `json:"pod,omitempty"`  // the local pod, namespace/name
+	Node string `json:"node,omitempty"` // that made the record
 
 	BytesSent     int64         `json:"bytesSent,omitempty"`     // by the pod that connected
 	BytesReceived int64         `json:"bytesReceived,omitempty"` // by the pod that connected

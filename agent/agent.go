@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agent is the node daemon: it keeps every pod of the node locked
+// until the signed manifest admits it and the CDS has certified it, and locks
+// it again the moment either stops being true.
+//
+// It joins the parts that know one thing each: a Source names pods, policy
+// judges them, cds/client obtains their certificates, loader holds the lock
+// in the kernel and datapath carries their traffic.
+package agent
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/c8s-dev/c8s/attest"
+	"github.com/c8s-dev/c8s/cds/client"
+	"github.com/c8s-dev/c8s/datapath"
+	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/loader"
+	"github.com/c8s-dev/c8s/policy"
+)
+
+var errNodeNotEnrolled = errors.New("the node itself is not enrolled yet")
+
+// Config is everything the agent is given. All fields without a comment
+// saying otherwise are required.
+type Config struct {
+	NodeName   string
+	NodeAddr   netip.Addr // where other nodes reach this one; the tunnel port listens here
+	Version    string     // of this binary, for status
+	RunDir     string     // folder of the admin socket
+	RoutesFile string     // pod prefix to node address; re-read when it changes
+	Metrics    string     // listen address of metrics and health; empty for none
+	DaemonMark uint32     // firewall mark of the daemon's sockets towards pods
+
+	Manifest  *policy.Signed // accepted at start; newer ones come from the CDS
+	Attester  attest.Attester
+	Simulated bool
+	CDS       *client.Client
+	Loader    *loader.Loader
+	Source    Source
+	Limits    datapath.Limits // zero value: the datapath's defaults
+
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// Agent is one node daemon.
+type Agent struct {
+	cfg      Config
+	manifest atomic.Pointer[policy.Signed]
+	node     atomic.Pointer[client.Credential]
+	mesh     *mesh
+	proxy    *datapath.Proxy
+	flows    *flow.Ring
+	metrics  *metrics
+
+	mu      sync.Mutex
+	pods    map[string]*member // by UID
+	nodeErr string
+}
+
+// member is a pod with the means to end it.
+type member struct {
+	pod    *pod
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// flowHistory is how many flow records the daemon remembers.
+const flowHistory = 8192
+
+// New checks cfg and prepares an agent. Nothing runs until Run.
+func New(cfg Config) (*Agent, error) {
+	if cfg.Manifest == nil || cfg.Attester == nil || cfg.CDS == nil || cfg.Loader == nil || cfg.Source == nil || cfg.Log == nil || cfg.Now == nil {
+		return nil, errors.New("starting the agent: the configuration lacks a part")
+	}
+	a := &Agent{cfg: cfg, pods: map[string]*member{}, flows: flow.NewRing(flowHistory)}
+	a.manifest.Store(cfg.Manifest)
+	a.mesh = newMesh(&a.manifest)
+	routes, err := LoadRoutes(cfg.RoutesFile)
+	if err != nil {
+		return nil, err
+	}
+	a.mesh.routes.Store(routes)
+	a.metrics = newMetrics(a)
+	return a, nil
+}
+
+// Run works until ctx ends or a part fails for good. Pods stay locked either
+// way: with no daemon the kernel drops everything they send.
+func (a *Agent) Run(ctx context.Context) error {
+	if err := a.startProxy(ctx); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	part := func(name string, fn func(context.Context) error) {
+		g.Go(func() error {
+			if err := fn(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	part("policy routing", a.cfg.Loader.Routing)
+	part("link watcher", func(ctx context.Context) error { return a.cfg.Loader.WatchLinks(ctx, a.linkEvent) })
+	part("kernel events", a.kernelEvents)
+	part("datapath", a.proxy.Run)
+	part("node identity", a.keepNodeEnrolled)
+	part("manifest", a.watchManifest)
+	part("routes", a.watchRoutes)
+	part("pods", a.watchPods)
+	part("admin socket", func(ctx context.Context) error {
+		return (&admin{status: a.Status, flows: a.flows, log: a.cfg.Log}).serve(ctx, a.cfg.RunDir)
+	})
+	if a.cfg.Metrics != "" {
+		part("metrics", func(ctx context.Context) error { return a.metrics.serve(ctx, a.cfg.Metrics) })
+	}
+	err := g.Wait()
+	a.waitPods()
+	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
+		err = cause
+	}
+	return err
+}
+
+// startProxy opens the transparent listeners and only then lets the kernel
+// steer pods to them.
+func (a *Agent) startProxy(ctx context.Context) error {
+	listeners, err := datapath.ListenTransparent(ctx, a.cfg.DaemonMark)
+	if err != nil {
+		return err
+	}
+	a.proxy, err = datapath.New(datapath.Config{
+		Mesh: a.mesh, Listeners: listeners, NodeAddr: a.cfg.NodeAddr, DaemonMark: a.cfg.DaemonMark,
+		Limits: a.cfg.Limits, Flows: a.flows, Now: a.cfg.Now, Log: a.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	for _, ln := range listeners {
+		if err := a.cfg.Loader.SetListener(ln); err != nil {
+			return fmt.Errorf("steering pods to the transparent listener: %w", err)
+		}
+	}
+	return nil
+}
+
+func (a *Agent) linkEvent(e loader.LinkEvent) {
+	a.cfg.Log.Debug("pod link", "event", e.Kind, "link", e.Name, "ifindex", e.Ifindex, "err", e.Err)
+}
+
+// kernelEvents turns the kernel's refusals into flow records.
+func (a *Agent) kernelEvents(ctx context.Context) error {
+	for e := range a.cfg.Loader.Events(ctx) {
+		name, workload := a.podByLink(e.Ifindex)
+		a.flows.Add(flow.Record{
+			Time: e.Time, Verdict: flow.Refused, Direction: flow.Kernel, Reason: e.Reason.String(),
+			Src: e.Src, Dst: e.Dst, Pod: name, SrcWorkload: workload, Suppressed: e.Suppressed,
+		})
+	}
+	return ctx.Err()
+}
+
+func (a *Agent) podByLink(ifindex int) (name, workload string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, m := range a.pods {
+		if m.pod.hostIfindex() == ifindex {
+			s := m.pod.statusNow()
+			return s.Pod, s.Workload
+		}
+	}
+	return "", ""
+}
+
+// keepNodeEnrolled obtains the node's own credential and renews it at half
+// its life. Renewal is re-attestation.
+func (a *Agent) keepNodeEnrolled(ctx context.Context) error {
+	fails := 0
+	for ctx.Err() == nil {
+		began := a.cfg.Now()
+		cred, err := a.cfg.CDS.EnrolNode(ctx, a.cfg.Attester)
+		wait := time.Duration(0)
+		if err != nil {
+			fails++
+			wait = min(retryMax, retryMin<<min(fails, 10))
+			a.cfg.Log.Warn("node enrolment failed", "err", err, "retryIn", wait)
+			a.setNodeErr(err.Error())
+		} else {
+			fails = 0
+			a.adoptNode(cred)
+			wait = renewAt(began, cred.TLS.Leaf.NotAfter).Sub(a.cfg.Now())
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+	return ctx.Err()
+}
+
+// adoptNode takes a new node credential into use. When the CDS speaks for
+// another mesh CA than before (it was restarted), every pod enrols anew.
+func (a *Agent) adoptNode(cred *client.Credential) {
+	roots := x509.NewCertPool()
+	for _, c := range cred.Roots {
+		roots.AddCert(c)
+	}
+	old := a.node.Swap(cred)
+	newCA := old != nil && !slices.EqualFunc(old.Roots, cred.Roots, (*x509.Certificate).Equal)
+	a.mesh.roots.Store(roots)
+	a.setNodeErr("")
+	a.cfg.Log.Info("node enrolled", "id", cred.Peer.ID.String(), "notAfter", cred.TLS.Leaf.NotAfter,
+		"simulated", cred.Peer.Claims.Simulated, "newCA", newCA)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, m := range a.pods {
+		if newCA {
+			m.pod.reenrol.Store(true)
+		}
+		m.pod.wake()
+	}
+}
+
+func (a *Agent) setNodeErr(s string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.nodeErr = s
+}
+
+// watchManifest follows the CDS. A manifest is judged by the client (operator
+// signatures, hash chain, never backwards) before it arrives here.
+func (a *Agent) watchManifest(ctx context.Context) error {
+	return a.cfg.CDS.Watch(ctx, func(next *policy.Signed) {
+		if next.Manifest.Version <= a.manifest.Load().Manifest.Version {
+			return
+		}
+		a.manifest.Store(next)
+		a.cfg.Log.Info("manifest in force", "version", next.Manifest.Version, "digest", next.Digest)
+		a.mu.Lock()
+		for _, m := range a.pods {
+			m.pod.wake()
+		}
+		a.mu.Unlock()
+		a.proxy.Recheck()
+	})
+}
+
+func (a *Agent) watchPods(ctx context.Context) error {
+	events := make(chan PodEvent)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.cfg.Source.Watch(ctx, events) })
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case e := <-events:
+				a.podEvent(ctx, e)
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// podEvent starts, replaces or ends a pod. A changed description ends the pod
+// and begins it anew: nothing is carried over from the old one.
+func (a *Agent) podEvent(ctx context.Context, e PodEvent) {
+	a.mu.Lock()
+	old := a.pods[e.Pod.UID]
+	delete(a.pods, e.Pod.UID)
+	a.mu.Unlock()
+	if old != nil {
+		old.cancel()
+		<-old.done
+		old.pod.close()
+	}
+	if e.Removed {
+		return
+	}
+	p := newPod(a, e.Pod)
+	podCtx, cancel := context.WithCancel(ctx)
+	m := &member{pod: p, cancel: cancel, done: make(chan struct{})}
+	a.mu.Lock()
+	a.pods[e.Pod.UID] = m
+	a.mu.Unlock()
+	go func() {
+		defer close(m.done)
+		p.run(podCtx)
+	}()
+}
+
+// waitPods lets the pod goroutines finish when the daemon ends. Their kernel
+// state stays as it is.
+func (a *Agent) waitPods() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, m := range a.pods {
+		m.cancel()
+		<-m.done
+	}
+}
+
+// Status is a snapshot of the whole daemon.
+func (a *Agent) Status() Status {
+	signed := a.manifest.Load()
+	s := Status{
+		Node:      NodeStatus{Name: a.cfg.NodeName, Address: a.cfg.NodeAddr.String(), Version: a.cfg.Version},
+		Manifest:  ManifestStatus{TrustDomain: signed.Manifest.TrustDomain, Version: signed.Manifest.Version, Digest: signed.Digest},
+		Simulated: a.cfg.Simulated,
+		Drops:     map[string]uint64{},
+	}
+	if cred := a.node.Load(); cred != nil {
+		s.Node.ID, s.Node.NotAfter = cred.Peer.ID.String(), cred.TLS.Leaf.NotAfter
+	}
+	if drops, err := a.cfg.Loader.Drops(); err == nil {
+		for reason, n := range drops {
+			s.Drops[reason.String()] = n
+		}
+	}
+	stats := a.proxy.Stats()
+	s.Tunnels = TunnelStatus{Idle: stats.Idle, Busy: stats.Busy, Inbound: stats.Inbound, Handshakes: stats.Handshakes, Streams: stats.Streams}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.Node.Error = a.nodeErr
+	for _, m := range a.pods {
+		s.Pods = append(s.Pods, m.pod.statusNow())
+	}
+	slices.SortFunc(s.Pods, func(x, y PodStatus) int { return strings.Compare(x.Pod, y.Pod) })
+	return s
+}
+
+// Ready reports why the node cannot take pods yet, or nil.
+func (a *Agent) Ready() error {
+	cred := a.node.Load()
+	switch {
+	case cred == nil:
+		return errNodeNotEnrolled
+	case !a.cfg.Now().Before(cred.TLS.Leaf.NotAfter):
+		return errors.New("the node's certificate has expired")
+	}
+	return nil
+}

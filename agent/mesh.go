@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"crypto/x509"
+	"fmt"
+	"maps"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/c8s-dev/c8s/datapath"
+	"github.com/c8s-dev/c8s/policy"
+)
+
+// mesh is the datapath's view of the node: immutable snapshots, swapped
+// atomically, so that the connection path never takes a lock.
+type mesh struct {
+	mu       sync.Mutex // serialises writers
+	pods     atomic.Pointer[map[netip.Addr]*datapath.LocalPod]
+	routes   atomic.Pointer[Routes]
+	roots    atomic.Pointer[x509.CertPool]
+	manifest *atomic.Pointer[policy.Signed]
+}
+
+var _ datapath.Mesh = (*mesh)(nil)
+
+func newMesh(manifest *atomic.Pointer[policy.Signed]) *mesh {
+	m := &mesh{manifest: manifest}
+	m.pods.Store(&map[netip.Addr]*datapath.LocalPod{})
+	m.routes.Store(&Routes{})
+	m.roots.Store(x509.NewCertPool())
+	return m
+}
+
+// Pod returns the enrolled local pod that owns addr.
+func (m *mesh) Pod(addr netip.Addr) (*datapath.LocalPod, bool) {
+	p, ok := (*m.pods.Load())[addr]
+	return p, ok
+}
+
+// Route returns the node that carries dst.
+func (m *mesh) Route(dst netip.Addr) (netip.Addr, bool) { return m.routes.Load().Lookup(dst) }
+
+// Manifest returns the manifest in force.
+func (m *mesh) Manifest() *policy.Signed { return m.manifest.Load() }
+
+// Roots returns the mesh CA certificates that peers must chain to.
+func (m *mesh) Roots() *x509.CertPool { return m.roots.Load() }
+
+// add publishes p. An address belongs to one pod at a time: the second
+// claimant is refused until the first is gone.
+func (m *mesh) add(p *pod) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next := maps.Clone(*m.pods.Load())
+	local := p.local()
+	for _, addr := range p.info.Addrs {
+		if owner, taken := next[addr]; taken && owner.UID != p.info.UID {
+			return fmt.Errorf("address %s belongs to pod %s (%s)", addr, owner.Name, owner.UID)
+		}
+		next[addr] = local
+	}
+	m.pods.Store(&next)
+	return nil
+}
+
+func (m *mesh) remove(p *pod) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next := maps.Clone(*m.pods.Load())
+	for addr, owner := range next {
+		if owner.UID == p.info.UID {
+			delete(next, addr)
+		}
+	}
+	m.pods.Store(&next)
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// metrics exports the daemon's state when it is scraped, so that nothing on
+// the data path pays for it. Cardinality is bounded: reasons, states and
+// verdicts are enumerations; pods and addresses never become labels.
+type metrics struct {
+	a        *Agent
+	registry *prometheus.Registry
+
+	drops, pods, flows, tunnels, handshakes, streams, bytes, expiry, manifest *prometheus.Desc
+}
+
+func newMetrics(a *Agent) *metrics {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("c8s_"+name, help, labels, nil)
+	}
+	m := &metrics{
+		a: a, registry: prometheus.NewRegistry(),
+		drops:      desc("kernel_drops_total", "Packets refused by the kernel programs.", "reason"),
+		pods:       desc("pods", "Pods of this node by state.", "state"),
+		flows:      desc("flows_total", "Connections by verdict and reason.", "verdict", "reason"),
+		tunnels:    desc("tunnels", "Tunnels by use.", "use"),
+		handshakes: desc("tunnel_handshakes_total", "TLS handshakes of tunnels, both directions."),
+		streams:    desc("tunnel_streams_total", "Connections carried by tunnels, both directions."),
+		bytes:      desc("tunnel_bytes_total", "Application bytes carried.", "direction"),
+		expiry:     desc("node_certificate_expiry_seconds", "When the node's certificate expires, in Unix time; 0 while not enrolled."),
+		manifest:   desc("manifest_version", "Version of the manifest in force."),
+	}
+	m.registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{m.drops, m.pods, m.flows, m.tunnels, m.handshakes, m.streams, m.bytes, m.expiry, m.manifest} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(out chan<- prometheus.Metric) {
+	send := func(d *prometheus.Desc, t prometheus.ValueType, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, t, v, labels...)
+	}
+	status := m.a.Status()
+	for reason, n := range status.Drops {
+		send(m.drops, prometheus.CounterValue, float64(n), reason)
+	}
+	states := map[State]int{StateSeen: 0, StateLocked: 0, StateAdmitted: 0, StateEnrolled: 0, StateOpen: 0}
+	for _, p := range status.Pods {
+		states[p.State]++
+	}
+	for state, n := range states {
+		send(m.pods, prometheus.GaugeValue, float64(n), string(state))
+	}
+	for key, n := range m.a.flows.Counts() {
+		send(m.flows, prometheus.CounterValue, float64(n), string(key.Verdict), key.Reason)
+	}
+	send(m.tunnels, prometheus.GaugeValue, float64(status.Tunnels.Idle), "idle")
+	send(m.tunnels, prometheus.GaugeValue, float64(status.Tunnels.Busy), "busy")
+	send(m.tunnels, prometheus.GaugeValue, float64(status.Tunnels.Inbound), "inbound")
+	send(m.handshakes, prometheus.CounterValue, float64(status.Tunnels.Handshakes))
+	send(m.streams, prometheus.CounterValue, float64(status.Tunnels.Streams))
+	stats := m.a.proxy.Stats()
+	send(m.bytes, prometheus.CounterValue, float64(stats.BytesSent), "sent")
+	send(m.bytes, prometheus.CounterValue, float64(stats.BytesReceived), "received")
+	var expiry float64
+	if !status.Node.NotAfter.IsZero() {
+		expiry = float64(status.Node.NotAfter.Unix())
+	}
+	send(m.expiry, prometheus.GaugeValue, expiry)
+	send(m.manifest, prometheus.GaugeValue, float64(status.Manifest.Version))
+}
+
+// serve answers /metrics, /healthz (the process works) and /readyz (the node
+// is enrolled and can take pods).
+func (m *metrics) serve(ctx context.Context, addr string) error {
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listening for metrics: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := m.a.Ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	return serveHTTP(ctx, ln, mux)
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/c8s-dev/c8s/policy"
+)
+
+// State is where a pod stands on its way from a bare link to the mesh.
+// Only StateOpen lets a packet out of the pod.
+type State string
+
+// The states, in the order a pod passes through them.
+const (
+	StateSeen     State = "seen"     // a source named the pod
+	StateLocked   State = "locked"   // deny-all programs hold its link
+	StateAdmitted State = "admitted" // the manifest lists it
+	StateEnrolled State = "enrolled" // it has a certificate
+	StateOpen     State = "open"     // its traffic is steered into the mesh
+	StateClosed   State = "closed"   // gone
+)
+
+// Status is what `c8s status` shows.
+type Status struct {
+	Node      NodeStatus        `json:"node"`
+	Manifest  ManifestStatus    `json:"manifest"`
+	Pods      []PodStatus       `json:"pods"`
+	Drops     map[string]uint64 `json:"drops"` // packets refused by the kernel, by reason
+	Tunnels   TunnelStatus      `json:"tunnels"`
+	Simulated bool              `json:"simulated"` // the TEE is a development root
+}
+
+// NodeStatus describes the node's own credential.
+type NodeStatus struct {
+	Name     string    `json:"name"`
+	ID       string    `json:"id,omitempty"` // SPIFFE ID; empty while not enrolled
+	Address  string    `json:"address"`
+	NotAfter time.Time `json:"notAfter,omitzero"`
+	Error    string    `json:"error,omitempty"` // why the last enrolment failed
+	Version  string    `json:"version"`
+}
+
+// ManifestStatus names the manifest in force.
+type ManifestStatus struct {
+	TrustDomain string        `json:"trustDomain"`
+	Version     uint64        `json:"version"`
+	Digest      policy.Digest `json:"digest"`
+}
+
+// PodStatus describes one pod.
+type PodStatus struct {
+	Pod      string       `json:"pod"`
+	UID      string       `json:"uid"`
+	Addrs    []netip.Addr `json:"addresses"`
+	State    State        `json:"state"`
+	Workload string       `json:"workload,omitempty"`
+	ID       string       `json:"id,omitempty"`
+	NotAfter time.Time    `json:"notAfter,omitzero"`
+	Reason   string       `json:"reason,omitempty"` // stable code of what holds it back
+	Detail   string       `json:"detail,omitempty"`
+}
+
+// TunnelStatus counts the tunnels of this node.
+type TunnelStatus struct {
+	Idle       int    `json:"idle"`
+	Busy       int    `json:"busy"`
+	Inbound    int    `json:"inbound"`
+	Handshakes uint64 `json:"handshakes"`
+	Streams    uint64 `json:"streams"`
+}

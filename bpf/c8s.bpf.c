@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//go:build ignore
+
+/*
+ * The lock. Nothing a pod sends is ever forwarded, nothing forwarded ever
+ * reaches a pod, and what cannot be parsed completely is dropped.
+ *
+ * Every program counts what it drops in `drops` by reason and reports it,
+ * rate-limited per link, in `events`. Verdicts: deny is TC_ACT_SHOT, capture
+ * and delivery are TC_ACT_OK; under tcx any verdict but TCX_NEXT ends the
+ * chain, so the programs stand at its head.
+ */
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/pkt_cls.h>
+#include <stdbool.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "maps.h"
+#include "packet.h"
+#include "reasons.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Firewall marks, set by the loader before the programs are loaded. */
+const volatile __u32 mark_mask = 0x3000;
+const volatile __u32 mark_capture = 0x1000;
+const volatile __u32 mark_daemon = 0x2000;
+
+/* pod_ingress stamps what it lets through; skb->tc_index survives the veth
+ * crossing into the pod's namespace, where skb->mark is scrubbed. */
+#define GUARD_STAMP 0xc8a5
+
+/* Puts struct c8s_event into the BTF, for the Go bindings and layout check. */
+const struct c8s_event *const event_layout __attribute__((unused)) = 0;
+
+static __always_inline int drop(struct __sk_buff *skb, struct packet *p, enum c8s_reason reason)
+{
+	refuse(skb->ifindex, p, reason);
+	return TC_ACT_SHOT;
+}
+
+/* The listener slot must be filled before a packet is handed to the local
+ * stack: without the daemon, real host listeners would answer the pod. */
+static __always_inline bool listening(__u32 slot)
+{
+	struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &slot);
+
+	if (!sk)
+		return false;
+	bpf_sk_release(sk);
+	return true;
+}
+
+static __always_inline enum c8s_reason judge_egress(struct __sk_buff *skb, const struct c8s_pod *pod, struct packet *p)
+{
+	enum c8s_reason reason;
+
+	reason = parse_link(skb, p);
+	if (reason)
+		return reason;
+	if (p->neighbour)
+		return neighbour_of(pod, p) ? C8S_ALLOWED : C8S_NEIGHBOUR_SPOOF;
+	if (!own_address(pod, p->src))
+		return C8S_SPOOFED_SOURCE;
+	reason = parse_transport(skb, p);
+	if (reason)
+		return reason;
+	return listening(p->v6 ? C8S_SLOT_TCP6 : C8S_SLOT_TCP4) ? C8S_ALLOWED : C8S_NO_LISTENER;
+}
+
+/*
+ * pod_egress: host side of a pod's link, ingress hook.
+ * Contract: TCP from the pod's own address is marked for local delivery, ARP
+ * and neighbour discovery about the pod's own address pass, the rest drops.
+ */
+SEC("tc")
+int pod_egress(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	__u32 ifindex = skb->ifindex;
+	struct c8s_pod *pod = bpf_map_lookup_elem(&pods, &ifindex);
+	enum c8s_reason reason;
+
+	if (!pod)
+		return drop(skb, &p, C8S_POD_UNKNOWN);
+	if (pod->state != C8S_POD_OPEN) {
+		parse_link(skb, &p); /* for the event only */
+		return drop(skb, &p, C8S_POD_LOCKED);
+	}
+	reason = judge_egress(skb, pod, &p);
+	if (reason)
+		return drop(skb, &p, reason);
+	if (p.neighbour)
+		return TC_ACT_OK;
+	if (pod->master) {
+		/* A bridge port: addressed to the bridge itself, or it would
+		 * switch the packet to another pod below IP. */
+		if (bpf_skb_store_bytes(skb, 0, pod->gateway, ETH_ALEN, 0))
+			return drop(skb, &p, C8S_MALFORMED);
+	}
+	if (bpf_skb_change_type(skb, 0 /* PACKET_HOST */))
+		return drop(skb, &p, C8S_MALFORMED);
+	skb->mark = (skb->mark & ~mark_mask) | mark_capture;
+	return TC_ACT_OK;
+}
+
+/*
+ * pod_ingress: host side of a pod's link, egress hook.
+ * Contract: only the daemon's packets, and the node's own where the pod
+ * admits them, reach the pod; forwarded ones never do.
+ */
+SEC("tc")
+int pod_ingress(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	__u32 ifindex = skb->ifindex;
+	struct c8s_pod *pod = bpf_map_lookup_elem(&pods, &ifindex);
+	enum c8s_reason reason;
+
+	if (!pod)
+		return drop(skb, &p, C8S_POD_UNKNOWN);
+	reason = parse_link(skb, &p);
+	if (pod->state != C8S_POD_OPEN)
+		return drop(skb, &p, C8S_POD_LOCKED);
+	if (reason)
+		return drop(skb, &p, reason);
+	if (!p.neighbour) {
+		if (skb->ingress_ifindex)
+			return drop(skb, &p, C8S_FORWARDED_TO_POD);
+		if ((skb->mark & mark_mask) != mark_daemon && !(pod->flags & C8S_POD_HOST_ACCESS))
+			return drop(skb, &p, C8S_NOT_FROM_DAEMON);
+	}
+	/* On TC_ACT_OK both tcx (tcx_action_code) and clsact (tc_run) copy
+	 * tc_classid over tc_index. */
+	skb->tc_classid = GUARD_STAMP;
+	skb->tc_index = GUARD_STAMP;
+	return TC_ACT_OK;
+}
+
+/*
+ * pod_guard: the pod's own link, ingress hook, inside its namespace.
+ * Contract: a packet that did not pass pod_ingress (bpf_redirect_peer and
+ * other shortcuts) drops.
+ */
+SEC("tc")
+int pod_guard(struct __sk_buff *skb)
+{
+	struct packet p = {};
+
+	if (skb->tc_index == GUARD_STAMP)
+		return TC_ACT_OK;
+	parse_link(skb, &p);
+	return drop(skb, &p, C8S_GUARD_BYPASS);
+}
+
+/*
+ * node_egress: uplinks, egress hook.
+ * Contract: packets the node forwards drop, so that a pod whose link was
+ * missed still cannot talk.
+ */
+SEC("tc")
+int node_egress(struct __sk_buff *skb)
+{
+	struct packet p = {};
+
+	if (!skb->ingress_ifindex)
+		return TC_ACT_OK;
+	parse_link(skb, &p);
+	return drop(skb, &p, C8S_FORWARDED);
+}
+
+static __always_inline int steer_drop(struct bpf_sk_lookup *ctx, const struct packet *p, enum c8s_reason reason)
+{
+	refuse(ctx->ingress_ifindex, p, reason);
+	return SK_DROP;
+}
+
+/*
+ * steer: socket lookup in the host namespace.
+ * Contract: a new flow from a pod goes to the daemon's transparent listener
+ * and to no other socket; a pod's address on any other link drops.
+ */
+SEC("sk_lookup")
+int steer(struct bpf_sk_lookup *ctx)
+{
+	struct packet p = { .proto = ctx->protocol, .v6 = ctx->family == C8S_AF_INET6 };
+	struct c8s_pod_addr *owner;
+	struct bpf_sock *sk;
+	__u32 slot;
+	long err;
+
+	if (p.v6) {
+		for (int i = 0; i < 4; i++) {
+			p.src[i] = ctx->remote_ip6[i];
+			p.dst[i] = ctx->local_ip6[i];
+		}
+	} else {
+		map_v4(p.src, ctx->remote_ip4);
+		map_v4(p.dst, ctx->local_ip4);
+	}
+	p.sport = ctx->remote_port;
+	p.dport = bpf_htons(ctx->local_port);
+	owner = bpf_map_lookup_elem(&pod_addrs, p.src);
+	if (!owner)
+		return SK_PASS;
+	if (ctx->ingress_ifindex != owner->ifindex && ctx->ingress_ifindex != owner->master)
+		return steer_drop(ctx, &p, C8S_STEER_SPOOFED);
+	if (ctx->protocol != IPPROTO_TCP)
+		return steer_drop(ctx, &p, C8S_UDP);
+	slot = p.v6 ? C8S_SLOT_TCP6 : C8S_SLOT_TCP4;
+	sk = bpf_map_lookup_elem(&listeners, &slot);
+	if (!sk)
+		return steer_drop(ctx, &p, C8S_STEER_NO_LISTENER);
+	err = bpf_sk_assign(ctx, sk, BPF_SK_LOOKUP_F_REPLACE);
+	bpf_sk_release(sk);
+	return err ? steer_drop(ctx, &p, C8S_STEER_NO_LISTENER) : SK_PASS;
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef C8S_MAPS_H
+#define C8S_MAPS_H
+
+#include "reasons.h"
+
+#define C8S_AF_INET6 10
+
+enum c8s_pod_state {
+	C8S_POD_CLOSED = 0, /* deny-all: known, not admitted */
+	C8S_POD_OPEN = 1,
+};
+
+enum c8s_pod_flags {
+	C8S_POD_HOST_ACCESS = 1 << 0, /* processes on the node may connect */
+};
+
+enum c8s_slot {
+	C8S_SLOT_TCP4,
+	C8S_SLOT_TCP6,
+	C8S_SLOT_UDP4,
+	C8S_SLOT_UDP6,
+	C8S_SLOTS,
+};
+
+/* Value of `pods`, by the ifindex of the host side of the link. */
+struct c8s_pod {
+	__u64 netns; /* cookie of the pod's namespace: an ifindex is reused */
+	__u32 state;
+	__u32 flags;
+	__u32 master;   /* ifindex of the bridge, 0 for a routed pod */
+	__u32 addr4;    /* network order, 0 for none */
+	__u32 addr6[4]; /* network order, 0 for none */
+	__u8 gateway[6]; /* the bridge's own MAC address */
+	__u8 pad[2];
+};
+
+/* Value of `pod_addrs`, by IPv6 or IPv4-mapped address. */
+struct c8s_pod_addr {
+	__u32 ifindex;
+	__u32 master;
+};
+
+/* One refused packet. Addresses are IPv6 or IPv4-mapped, ports network order. */
+struct c8s_event {
+	__u64 time; /* CLOCK_MONOTONIC, ns */
+	__u32 ifindex;
+	__u32 reason;
+	__u32 src[4];
+	__u32 dst[4];
+	__u16 sport;
+	__u16 dport;
+	__u8 proto;
+	__u8 pad[3];
+	__u32 suppressed; /* refusals of this link not reported since the last event */
+	__u32 pad2;
+};
+
+struct c8s_budget {
+	__u64 window; /* start of the current second, ns */
+	__u32 used;
+	__u32 suppressed;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct c8s_pod);
+} pods SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
+	__type(key, __u32[4]);
+	__type(value, struct c8s_pod_addr);
+} pod_addrs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKMAP);
+	__uint(max_entries, C8S_SLOTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} listeners SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, C8S_REASON_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} drops SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct c8s_budget);
+} event_budget SEC(".maps");
+
+#endif

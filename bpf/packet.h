@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef C8S_PACKET_H
+#define C8S_PACKET_H
+
+#include "maps.h"
+
+/* Ethernet minimum frame without FCS: an honest ARP packet is no longer, so
+ * no data hides behind it. Neighbour discovery carries at most a few options. */
+#define ARP_MAX_LEN 60
+#define ND_MAX_LEN 128
+
+#define EVENTS_PER_SECOND 20
+#define SECOND_NS 1000000000ULL
+
+/* What is known of a packet. Addresses are IPv6 or IPv4-mapped. */
+struct packet {
+	__u32 src[4];
+	__u32 dst[4];
+	__u32 target[4]; /* of neighbour discovery */
+	__u16 sport;
+	__u16 dport;
+	__u8 proto;
+	bool v6;
+	bool neighbour; /* ARP or neighbour discovery */
+	bool options;  /* IPv4 options */
+	bool fragment; /* IPv4 fragment */
+	__u8 nd_type;
+	__u32 l4; /* offset of the transport header */
+};
+
+static __always_inline void map_v4(__u32 *to, __u32 addr)
+{
+	to[0] = 0;
+	to[1] = 0;
+	to[2] = bpf_htonl(0xffff);
+	to[3] = addr;
+}
+
+static __always_inline bool same(const __u32 *a, const __u32 *b)
+{
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
+}
+
+static __always_inline bool unspecified(const __u32 *a)
+{
+	return !(a[0] | a[1] | a[2] | a[3]);
+}
+
+static __always_inline bool link_local(const __u32 *a)
+{
+	return (a[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+/* Takes one event from the link's budget of the current second. */
+static __always_inline bool may_report(__u32 ifindex, __u64 now, __u32 *suppressed)
+{
+	struct c8s_budget fresh = { .window = now, .used = 1 };
+	struct c8s_budget *b = bpf_map_lookup_elem(&event_budget, &ifindex);
+
+	*suppressed = 0;
+	if (!b) {
+		bpf_map_update_elem(&event_budget, &ifindex, &fresh, BPF_ANY);
+		return true;
+	}
+	/* Races between CPUs misjudge a few events, never a verdict. */
+	if (now - b->window >= SECOND_NS) {
+		*suppressed = b->suppressed;
+		b->window = now;
+		b->used = 1;
+		b->suppressed = 0;
+		return true;
+	}
+	if (b->used < EVENTS_PER_SECOND) {
+		b->used++;
+		return true;
+	}
+	__sync_fetch_and_add(&b->suppressed, 1);
+	return false;
+}
+
+/* Counts a refusal, and reports it while the link's budget lasts. */
+static __always_inline void refuse(__u32 ifindex, const struct packet *p, enum c8s_reason reason)
+{
+	__u32 key = reason, suppressed;
+	__u64 *count = bpf_map_lookup_elem(&drops, &key);
+	__u64 now = bpf_ktime_get_ns();
+	struct c8s_event *e;
+
+	if (count)
+		(*count)++;
+	if (!may_report(ifindex, now, &suppressed))
+		return;
+	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!e)
+		return;
+	__builtin_memset(e, 0, sizeof(*e));
+	e->time = now;
+	e->ifindex = ifindex;
+	e->reason = reason;
+	__builtin_memcpy(e->src, p->src, sizeof(e->src));
+	__builtin_memcpy(e->dst, p->dst, sizeof(e->dst));
+	e->sport = p->sport;
+	e->dport = p->dport;
+	e->proto = p->proto;
+	e->suppressed = suppressed;
+	bpf_ringbuf_submit(e, 0);
+}
+
+struct arp_ipv4 {
+	__be16 hrd, pro;
+	__u8 hln, pln;
+	__be16 op;
+	__u8 sha[6];
+	__u8 sip[4];
+	__u8 tha[6];
+	__u8 tip[4];
+} __attribute__((packed));
+
+static __always_inline enum c8s_reason parse_arp(struct __sk_buff *skb, struct packet *p)
+{
+	struct arp_ipv4 arp;
+	__u32 ip;
+
+	p->neighbour = true;
+	if (skb->len > ARP_MAX_LEN || bpf_skb_load_bytes(skb, ETH_HLEN, &arp, sizeof(arp)))
+		return C8S_MALFORMED;
+	if (arp.hrd != bpf_htons(1 /* Ethernet */) || arp.pro != bpf_htons(ETH_P_IP) || arp.hln != ETH_ALEN || arp.pln != 4)
+		return C8S_MALFORMED;
+	__builtin_memcpy(&ip, arp.sip, 4);
+	map_v4(p->src, ip);
+	__builtin_memcpy(&ip, arp.tip, 4);
+	map_v4(p->dst, ip);
+	return C8S_ALLOWED;
+}
+
+/* Neighbour discovery that a pod and its neighbours need: RFC 4861. */
+static __always_inline enum c8s_reason parse_icmp6(struct __sk_buff *skb, struct packet *p, __u8 hop_limit)
+{
+	__u8 head[24];
+
+	if (bpf_skb_load_bytes(skb, p->l4, head, 8))
+		return C8S_MALFORMED;
+	p->nd_type = head[0];
+	if (p->nd_type < 133 || p->nd_type > 137)
+		return C8S_ALLOWED; /* plain ICMPv6: refused by its protocol */
+	p->neighbour = true;
+	if (hop_limit != 255 || skb->len > ND_MAX_LEN)
+		return C8S_MALFORMED;
+	if (p->nd_type == 135 || p->nd_type == 136) {
+		if (bpf_skb_load_bytes(skb, p->l4, head, sizeof(head)))
+			return C8S_MALFORMED;
+		__builtin_memcpy(p->target, head + 8, 16);
+	}
+	return C8S_ALLOWED;
+}
+
+/* Reads the link and network headers into p. What is refused here could not
+ * be understood; whether the rest may pass is for the caller. */
+static __always_inline enum c8s_reason parse_link(struct __sk_buff *skb, struct packet *p)
+{
+	__be16 proto;
+
+	if (skb->vlan_present)
+		return C8S_VLAN;
+	if (bpf_skb_load_bytes(skb, 12, &proto, 2))
+		return C8S_MALFORMED;
+	if (proto == bpf_htons(ETH_P_IP)) {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
+			return C8S_MALFORMED;
+		p->proto = ip.protocol;
+		map_v4(p->src, ip.saddr);
+		map_v4(p->dst, ip.daddr);
+		p->l4 = ETH_HLEN + ip.ihl * 4;
+		p->options = ip.ihl != 5;
+		p->fragment = ip.frag_off & bpf_htons(0x3fff);
+		return C8S_ALLOWED;
+	}
+	if (proto == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 6)
+			return C8S_MALFORMED;
+		p->v6 = true;
+		p->proto = ip.nexthdr;
+		__builtin_memcpy(p->src, &ip.saddr, 16);
+		__builtin_memcpy(p->dst, &ip.daddr, 16);
+		p->l4 = ETH_HLEN + sizeof(ip);
+		if (p->proto == IPPROTO_ICMPV6)
+			return parse_icmp6(skb, p, ip.hop_limit);
+		return C8S_ALLOWED;
+	}
+	if (proto == bpf_htons(ETH_P_ARP))
+		return parse_arp(skb, p);
+	return proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD) ? C8S_VLAN : C8S_ETHERTYPE;
+}
+
+static __always_inline bool own_address(const struct c8s_pod *pod, const __u32 *addr)
+{
+	__u32 v4[4];
+
+	if (pod->addr4) {
+		map_v4(v4, pod->addr4);
+		if (same(addr, v4))
+			return true;
+	}
+	return !unspecified(pod->addr6) && same(addr, pod->addr6);
+}
+
+/* Whether a neighbour message speaks for the pod itself and for nobody else.
+ * Routers' messages are never a pod's to send. */
+static __always_inline bool neighbour_of(const struct c8s_pod *pod, const struct packet *p)
+{
+	if (!p->v6)
+		return p->src[3] == 0 || own_address(pod, p->src);
+	switch (p->nd_type) {
+	case 133: /* router solicitation */
+	case 135: /* neighbour solicitation */
+		return unspecified(p->src) || link_local(p->src) || own_address(pod, p->src);
+	case 136: /* neighbour advertisement */
+		return (link_local(p->src) || own_address(pod, p->src)) && (link_local(p->target) || own_address(pod, p->target));
+	}
+	return false;
+}
+
+/* Allows TCP with a whole header and nothing between it and the IP header. */
+static __always_inline enum c8s_reason parse_transport(struct __sk_buff *skb, struct packet *p)
+{
+	__u8 tcp[20];
+
+	if (p->options)
+		return C8S_IP_OPTIONS;
+	if (p->fragment || (p->v6 && p->proto == IPPROTO_FRAGMENT))
+		return C8S_FRAGMENT;
+	switch (p->proto) {
+	case IPPROTO_TCP:
+		break;
+	case IPPROTO_UDP:
+		return C8S_UDP;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		return C8S_ICMP;
+	case IPPROTO_HOPOPTS:
+	case IPPROTO_ROUTING:
+	case IPPROTO_DSTOPTS:
+	case IPPROTO_MH:
+		return p->v6 ? C8S_EXTENSION_HEADER : C8S_PROTOCOL;
+	default:
+		return C8S_PROTOCOL;
+	}
+	if (bpf_skb_load_bytes(skb, p->l4, tcp, sizeof(tcp)) || (tcp[12] >> 4) < 5)
+		return C8S_MALFORMED;
+	__builtin_memcpy(&p->sport, tcp, 2);
+	__builtin_memcpy(&p->dport, tcp + 2, 2);
+	return C8S_ALLOWED;
+}
+
+#endif

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command c8s runs and inspects confidential Kubernetes: the node daemon, the
+// certificate distribution service, and the tools around the signed manifest.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/demo"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/manifestcmd"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/version"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:]))
+}
+
+func run(ctx context.Context, args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil || (errors.Is(err, context.Canceled) && ctx.Err() != nil) {
+		return exit.OK
+	}
+	fmt.Fprintln(os.Stderr, "c8s:", err)
+	return exit.Code(err)
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "c8s",
+		Short: "Confidential Kubernetes: attested, locked pod networking",
+		Long: `c8s keeps pods inside an attested mesh.
+
+  c8s node      holds every pod of a node locked in the kernel and carries its
+                traffic through remotely attested TLS
+  c8s cds       turns hardware evidence into short-lived certificates
+  c8s manifest  writes, signs and checks the operator's manifest
+  c8s status    shows what a node daemon is doing
+  c8s flows     shows allowed and refused connections, with reasons
+  c8s demo      shows all of it on this machine, without TEE hardware
+
+Exit codes: 0 success, 1 refused or failed, 2 wrong usage.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return exit.Usage(fmt.Errorf("%w\nRun '%s --help' for the flags", err, c.CommandPath()))
+	})
+	root.AddCommand(
+		newNode(), newCDS(), newStatus(), newFlows(), newVersion(),
+		manifestcmd.New(), demo.New(),
+	)
+	return root
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version of this binary",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(c.OutOrStdout(), "c8s", version.String())
+			return err
+		},
+	}
+}
+
+// logFlags are the logging flags every daemon has.
+type logFlags struct{ level slog.Level }
+
+func (f *logFlags) register(c *cobra.Command) {
+	c.Flags().TextVar(&f.level, "log-level", slog.LevelInfo, "least severe level to log: debug, info, warn or error")
+}
+
+// logger writes JSON lines to standard error.
+func (f *logFlags) logger() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: f.level}))
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/c8s-dev/c8s/agent"
+	"github.com/c8s-dev/c8s/cds/client"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/version"
+	"github.com/c8s-dev/c8s/loader"
+)
+
+// nodeFlags are the flags of `c8s node`.
+type nodeFlags struct {
+	log      logFlags
+	tee      teeFlags
+	trust    trustFlags
+	kernel   kernelFlags
+	name     string
+	address  string
+	cds      string
+	podsDir  string
+	routes   string
+	stateDir string
+	runDir   string
+	metrics  string
+}
+
+func newNode() *cobra.Command {
+	var f nodeFlags
+	c := &cobra.Command{
+		Use:   "node",
+		Short: "Hold this node's pods locked and carry their traffic through attested TLS",
+		Long: `Run the node daemon.
+
+It loads the kernel programs, locks every pod link at birth, attests this node
+to the CDS, and opens a pod once the signed manifest lists it and the CDS has
+certified it. When the daemon stops or is killed, pods stay locked: the kernel
+keeps dropping what they send. Only 'c8s node uninstall' removes the lock.`,
+		Example: `  c8s node --node-address 10.80.0.1 --uplink eth0 --cds 10.80.0.100:15009 \
+    --operators operators.json --manifest manifest.dsse.json \
+    --pods-dir /run/c8s/pods --routes /run/c8s/routes.json`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
+	}
+	f.log.register(c)
+	f.tee.register(c)
+	f.trust.register(c)
+	f.kernel.register(c)
+	host, _ := os.Hostname()
+	fl := c.Flags()
+	fl.StringVar(&f.name, "node-name", host, "name of this node in logs and status")
+	fl.StringVar(&f.address, "node-address", "", "address at which other nodes reach this one (required)")
+	fl.StringVar(&f.cds, "cds", "", "address and port of the CDS (required)")
+	fl.StringVar(&f.podsDir, "pods-dir", "", "folder with one JSON description per pod (required)")
+	fl.StringVar(&f.routes, "routes", "", "JSON file {pod prefix: node address} (required)")
+	fl.StringVar(&f.stateDir, "state-dir", "/var/lib/c8s", "folder for the last accepted manifest")
+	fl.StringVar(&f.runDir, "run-dir", defaultRunDir, "folder for the admin socket")
+	fl.StringVar(&f.metrics, "metrics-address", "127.0.0.1:15020", "listen address of /metrics, /healthz and /readyz; empty for none")
+	c.AddCommand(newNodeUninstall(), newNodeCheck())
+	return c
+}
+
+func (f *nodeFlags) run(c *cobra.Command) error {
+	for _, need := range [][2]string{
+		{"node-address", f.address}, {"cds", f.cds}, {"pods-dir", f.podsDir}, {"routes", f.routes},
+	} {
+		if err := requireFlag(need[0], need[1]); err != nil {
+			return err
+		}
+	}
+	addr, err := netip.ParseAddr(f.address)
+	if err != nil {
+		return exit.Usage(fmt.Errorf("--node-address: %w", err))
+	}
+	log := f.log.logger().With("node", f.name)
+	trust, err := f.trust.load()
+	if err != nil {
+		return err
+	}
+	manifest, err := client.LoadManifest(filepath.Join(f.stateDir, "manifest.dsse.json"), trust.envelope, trust.operators)
+	if err != nil {
+		return err
+	}
+	if f.tee.machine == "" {
+		f.tee.machine = f.name
+	}
+	attester, simulated, err := f.tee.attester(c.Context(), trust.operators, log)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(f.podsDir, 0o700); err != nil {
+		return fmt.Errorf("making the pod folder: %w", err)
+	}
+	ld, err := loader.Open(f.kernel.config(log))
+	if err != nil {
+		return err
+	}
+	defer ld.Close()
+	cds, err := client.New(client.Config{
+		Addr: f.cds, Operators: trust.operators, Manifest: manifest,
+		StatePath: filepath.Join(f.stateDir, "manifest.dsse.json"), Now: time.Now, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	a, err := agent.New(agent.Config{
+		NodeName: f.name, NodeAddr: addr, Version: version.String(), RunDir: f.runDir,
+		RoutesFile: f.routes, Metrics: f.metrics, DaemonMark: f.kernel.daemonMark,
+		Manifest: manifest, Attester: attester, Simulated: simulated, CDS: cds, Loader: ld,
+		Source: &agent.DirSource{Dir: f.podsDir, Log: log},
+		Now:    time.Now, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	log.Info("node daemon starting", "version", version.String(), "manifest", manifest.Manifest.Version)
+	return a.Run(c.Context())
+}
+
+// kernelFlags configure what the loader puts into the kernel.
+type kernelFlags struct {
+	bpffs       string
+	uplinks     []string
+	exclude     []string
+	captureMark uint32
+	daemonMark  uint32
+	markMask    uint32
+	table       int
+	rulePref    int
+}
+
+func (k *kernelFlags) register(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&k.bpffs, "bpffs", "/sys/fs/bpf", "mounted bpf file system that holds the pins")
+	f.StringSliceVar(&k.uplinks, "uplink", nil, "links that lead out of the node (repeatable); nothing is ever forwarded to them")
+	f.StringSliceVar(&k.exclude, "exclude-link", nil, "veth links that are not pods (repeatable); every other veth is locked")
+	f.Uint32Var(&k.captureMark, "capture-mark", loader.DefaultCaptureMark, "firewall mark of captured pod packets")
+	f.Uint32Var(&k.daemonMark, "daemon-mark", loader.DefaultDaemonMark, "firewall mark of the daemon's own packets to pods")
+	f.Uint32Var(&k.markMask, "mark-mask", loader.DefaultMarkMask, "bits of the firewall mark that belong to c8s")
+	f.IntVar(&k.table, "route-table", loader.DefaultTable, "routing table for captured packets")
+	f.IntVar(&k.rulePref, "rule-priority", loader.DefaultRulePref, "priority of the policy rule, before the CNI's own")
+}
+
+func (k *kernelFlags) config(log *slog.Logger) loader.Config {
+	return loader.Config{
+		PinDir: filepath.Join(k.bpffs, "c8s"), CaptureMark: k.captureMark, DaemonMark: k.daemonMark, MarkMask: k.markMask,
+		Table: k.table, RulePref: k.rulePref, Uplinks: k.uplinks, ExcludeLinks: k.exclude, Log: log,
+	}
+}
+
+func newNodeUninstall() *cobra.Command {
+	var k kernelFlags
+	var log logFlags
+	var yes bool
+	c := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Remove the lock from this node's kernel: pods become ordinary pods",
+		Long: `Remove every program, pin, rule, route and nftables table of c8s.
+
+Afterwards pods on this node talk in the clear, like on any other node. Stop
+the node daemon first: a running one puts everything back.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if !yes {
+				return exit.Usage(fmt.Errorf("this opens every pod on the node to the network; say --yes to do it"))
+			}
+			return loader.Uninstall(k.config(log.logger()))
+		},
+	}
+	k.register(c)
+	log.register(c)
+	c.Flags().BoolVar(&yes, "yes", false, "really unlock the node")
+	return c
+}
+
+func newNodeCheck() *cobra.Command {
+	var out outputFlag
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Say which kernel features c8s needs and whether this kernel has them",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			features := loader.Probe()
+			if out == "json" {
+				if err := writeJSON(c.OutOrStdout(), features); err != nil {
+					return err
+				}
+			} else if err := writeFeatures(c.OutOrStdout(), features); err != nil {
+				return err
+			}
+			for _, f := range features {
+				if f.Required && !f.Present {
+					return fmt.Errorf("this kernel lacks %s (since Linux %s)", f.Name, f.Since)
+				}
+			}
+			return nil
+		},
+	}
+	out.register(c)
+	return c
+}
+
+func writeFeatures(w io.Writer, features []loader.Feature) error {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(tw, "FEATURE\tPRESENT\tREQUIRED\tSINCE LINUX\tDETAIL")
+	for _, f := range features {
+		detail := ""
+		if f.Err != nil {
+			detail = f.Err.Error()
+		}
+		fmt.Fprintf(tw, "%s\t%t\t%t\t%s\t%s\n", f.Name, f.Present, f.Required, f.Since, orDash(detail))
+	}
+	return tw.Flush()
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/c8s-dev/c8s/agent"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+)
+
+const defaultRunDir = "/run/c8s"
+
+// outputFlag is -o text|json.
+type outputFlag string
+
+func (o *outputFlag) register(c *cobra.Command) {
+	*o = "text"
+	c.Flags().VarP(o, "output", "o", "output format: text or json")
+}
+
+func (o *outputFlag) String() string { return string(*o) }
+func (o *outputFlag) Type() string   { return "format" }
+
+// Set implements pflag.Value.
+func (o *outputFlag) Set(s string) error {
+	if s != "text" && s != "json" {
+		return fmt.Errorf("must be text or json, not %q", s)
+	}
+	*o = outputFlag(s)
+	return nil
+}
+
+func newStatus() *cobra.Command {
+	var out outputFlag
+	var runDir string
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show this node's identity, its pods, and what the kernel refused",
+		Long: `Show what the node daemon on this machine is doing.
+
+A pod whose state is not "open" cannot send or receive anything; the reason
+column says what holds it back.`,
+		Example: "  c8s status\n  c8s status -o json | jq '.pods[] | select(.state != \"open\")'",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := agent.NewClient(runDir).Status(c.Context())
+			if err != nil {
+				return err
+			}
+			if out == "json" {
+				return writeJSON(c.OutOrStdout(), s)
+			}
+			return writeStatus(c.OutOrStdout(), s, time.Now())
+		},
+	}
+	out.register(c)
+	c.Flags().StringVar(&runDir, "run-dir", defaultRunDir, "the daemon's run folder")
+	return c
+}
+
+func writeJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintf(tw, "Node\t%s at %s\n", s.Node.Name, s.Node.Address)
+	fmt.Fprintf(tw, "Identity\t%s\n", orDash(s.Node.ID))
+	if s.Node.Error != "" {
+		fmt.Fprintf(tw, "Enrolment\tfailing: %s\n", s.Node.Error)
+	}
+	if s.Simulated {
+		fmt.Fprintf(tw, "TEE\tSIMULATED: proves nothing to anybody else\n")
+	}
+	fmt.Fprintf(tw, "Manifest\tversion %d of %s, %s\n", s.Manifest.Version, s.Manifest.TrustDomain, s.Manifest.Digest)
+	fmt.Fprintf(tw, "Tunnels\t%d idle, %d busy, %d inbound; %d streams over %d handshakes\n",
+		s.Tunnels.Idle, s.Tunnels.Busy, s.Tunnels.Inbound, s.Tunnels.Streams, s.Tunnels.Handshakes)
+	fmt.Fprintf(tw, "\nPOD\tSTATE\tWORKLOAD\tADDRESSES\tEXPIRES\tREASON\n")
+	for _, p := range s.Pods {
+		addrs := make([]string, len(p.Addrs))
+		for i, a := range p.Addrs {
+			addrs[i] = a.String()
+		}
+		expires := "-"
+		if !p.NotAfter.IsZero() {
+			expires = p.NotAfter.Sub(now).Round(time.Second).String()
+		}
+		reason := orDash(p.Reason)
+		if p.Detail != "" {
+			reason += ": " + p.Detail
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Pod, p.State, orDash(p.Workload), strings.Join(addrs, ","), expires, reason)
+	}
+	fmt.Fprintf(tw, "\nREFUSED BY THE KERNEL\tPACKETS\n")
+	for _, reason := range slices.Sorted(maps.Keys(s.Drops)) {
+		if s.Drops[reason] > 0 {
+			fmt.Fprintf(tw, "%s\t%d\n", reason, s.Drops[reason])
+		}
+	}
+	return tw.Flush()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func requireFlag(name, value string) error {
+	if value == "" {
+		return exit.Usage(fmt.Errorf("--%s is required", name))
+	}
+	return nil
+}

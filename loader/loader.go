@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package loader keeps the lock in the kernel: from the moment a pod link is
+// locked until Uninstall, nothing but what an admitted pod may send passes it,
+// whether or not the process that locked it still lives. Programs, maps and
+// links are pinned from their first moment, are replaced in place and are
+// never detached to be attached again; every failure leaves a pod refused.
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/c8s-dev/c8s/bpf"
+)
+
+// Defaults of a Config's zero fields.
+const (
+	DefaultCaptureMark = 0x1000
+	DefaultDaemonMark  = 0x2000
+	DefaultMarkMask    = 0x3000
+	DefaultTable       = 15008
+	DefaultRulePref    = 100
+	DefaultPinDir      = "/sys/fs/bpf/c8s"
+)
+
+// Config says where the lock lives and which numbers it takes on the node.
+type Config struct {
+	// PinDir is a folder on a BPF file system, made if missing.
+	PinDir string
+	// CaptureMark is the firewall mark of pod packets on their way to the
+	// daemon, DaemonMark the SO_MARK of the daemon's sockets towards pods;
+	// both lie within MarkMask and differ.
+	CaptureMark, DaemonMark, MarkMask uint32
+	// Table is the routing table, RulePref the priority of the rule to it.
+	Table, RulePref int
+	// Uplinks are the links to other machines, ExcludeLinks further links
+	// that no pod is behind; both are names or path.Match patterns.
+	Uplinks, ExcludeLinks []string
+	// ForceClsact attaches below 6.6 style even where tcx is there.
+	ForceClsact bool
+	Log         *slog.Logger
+}
+
+// Loader is one network namespace's lock, that of the thread that called Open.
+// Its methods may be called concurrently and from any namespace.
+type Loader struct {
+	cfg    Config
+	log    *slog.Logger
+	pins   pins
+	ns     *netNS
+	nl     *netlink.Handle
+	objs   bpf.C8sObjects
+	clsact bool
+
+	mu     sync.Mutex // serialises changes of links and pods
+	closed bool
+}
+
+func (c Config) withDefaults() (Config, error) {
+	setDefault(&c.PinDir, DefaultPinDir)
+	setDefault(&c.CaptureMark, DefaultCaptureMark)
+	setDefault(&c.DaemonMark, DefaultDaemonMark)
+	setDefault(&c.MarkMask, DefaultMarkMask)
+	setDefault(&c.Table, DefaultTable)
+	setDefault(&c.RulePref, DefaultRulePref)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.CaptureMark&^c.MarkMask != 0 || c.DaemonMark&^c.MarkMask != 0 || c.CaptureMark == c.DaemonMark {
+		return c, fmt.Errorf("checking the marks: capture %#x and daemon %#x must differ and lie within the mask %#x", c.CaptureMark, c.DaemonMark, c.MarkMask)
+	}
+	if c.Table <= 0 || (c.Table >= unix.RT_TABLE_COMPAT && c.Table <= unix.RT_TABLE_LOCAL) {
+		return c, fmt.Errorf("checking the routing table: %d is reserved by the kernel", c.Table)
+	}
+	if c.RulePref <= 0 || c.RulePref >= 32766 {
+		return c, fmt.Errorf("checking the rule priority: %d must come after the local table's 0 and before the main table's 32766", c.RulePref)
+	}
+	return c, nil
+}
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// Open loads the programs, or replaces the running ones in place, and guards
+// the socket lookup and the uplinks of the calling thread's network namespace.
+// The listener slots stay as they are: empty once the last daemon is gone.
+func Open(cfg Config) (*Loader, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	l := &Loader{cfg: cfg, log: cfg.Log, pins: pins{cfg.PinDir}}
+	if err := l.open(); err != nil {
+		return nil, fmt.Errorf("opening the lock at %s: %w", cfg.PinDir, errors.Join(err, l.Close()))
+	}
+	return l, nil
+}
+
+func (l *Loader) open() error {
+	var err error
+	if l.ns, err = currentNS(); err != nil {
+		return err
+	}
+	if l.nl, err = l.ns.netlink(); err != nil {
+		return err
+	}
+	features := Probe()
+	if err := missing(features); err != nil {
+		return err
+	}
+	l.clsact = l.cfg.ForceClsact || !present(features, featureTCX)
+	// Only old kernels (before 5.11) count BPF memory against this limit.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return fmt.Errorf("raising the memory lock limit: %w", err)
+	}
+	if err := l.pins.make(); err != nil {
+		return err
+	}
+	if err := l.load(); err != nil {
+		return err
+	}
+	if err := l.attachSteer(); err != nil {
+		return err
+	}
+	return l.guardUplinks()
+}
+
+// load brings programs and maps into the kernel, reusing pinned maps.
+func (l *Loader) load() error {
+	spec, err := bpf.LoadC8s()
+	if err != nil {
+		return fmt.Errorf("reading the embedded programs: %w", err)
+	}
+	for name, value := range map[string]uint32{"mark_mask": l.cfg.MarkMask, "mark_capture": l.cfg.CaptureMark, "mark_daemon": l.cfg.DaemonMark} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("setting %s in the programs: %w", name, err)
+		}
+	}
+	for name, m := range spec.Maps {
+		if name[0] != '.' {
+			m.Pinning = ebpf.PinByName
+		}
+	}
+	if err := checkLayout(spec, l.pins.maps()); err != nil {
+		return err
+	}
+	err = spec.LoadAndAssign(&l.objs, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: l.pins.maps()}})
+	var verifier *ebpf.VerifierError
+	if errors.As(err, &verifier) {
+		return fmt.Errorf("loading the programs: the kernel's verifier refused them: %+v", verifier)
+	}
+	if err != nil {
+		return fmt.Errorf("loading the programs: %w", err)
+	}
+	return nil
+}
+
+// guardUplinks attaches node_egress to the uplinks there are now.
+func (l *Loader) guardUplinks() error {
+	links, err := l.listLinks()
+	if err != nil {
+		return err
+	}
+	for _, link := range links {
+		if !matches(l.cfg.Uplinks, link.Attrs().Name) {
+			continue
+		}
+		if err := l.guardUplink(link.Attrs().Index); err != nil {
+			return fmt.Errorf("guarding uplink %s: %w", link.Attrs().Name, err)
+		}
+	}
+	return nil
+}
+
+func (l *Loader) listLinks() ([]netlink.Link, error) {
+	for range 10 {
+		links, err := l.nl.LinkList()
+		if errors.Is(err, netlink.ErrDumpInterrupted) {
+			continue // links changed while they were listed
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listing the links: %w", err)
+		}
+		return links, nil
+	}
+	return nil, errors.New("listing the links: they keep changing")
+}
+
+// SetListener gives new flows of pods to a transparent listener of the daemon,
+// in the IPv4 or the IPv6 slot by its own family. The slot empties when the
+// listener closes, and from then on pods' packets are refused.
+func (l *Loader) SetListener(ln *net.TCPListener) error {
+	raw, err := ln.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("setting the listener: %w", err)
+	}
+	var inner error
+	err = raw.Control(func(fd uintptr) { inner = l.setListener(int(fd)) })
+	if err = errors.Join(err, inner); err != nil {
+		return fmt.Errorf("setting the listener %s: %w", ln.Addr(), err)
+	}
+	return nil
+}
+
+func (l *Loader) setListener(fd int) error {
+	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	if err != nil {
+		return fmt.Errorf("reading its protocol: %w", err)
+	}
+	if protocol != unix.IPPROTO_TCP {
+		return errors.New("it is not a plain TCP socket (call net.ListenConfig.SetMultipathTCP(false))")
+	}
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return fmt.Errorf("reading its family: %w", err)
+	}
+	slot, level, option := uint32(bpf.SlotTCP4), unix.SOL_IP, unix.IP_TRANSPARENT
+	if domain == unix.AF_INET6 {
+		slot, level, option = bpf.SlotTCP6, unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+	}
+	if on, err := unix.GetsockoptInt(fd, level, option); err != nil || on != 1 {
+		return errors.Join(errors.New("it is not transparent (set IP_TRANSPARENT or IPV6_TRANSPARENT before bind)"), err)
+	}
+	mark, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK)
+	if err != nil || uint32(mark)&l.cfg.MarkMask != l.cfg.DaemonMark {
+		return errors.Join(fmt.Errorf("its mark %#x is not the daemon's %#x (set SO_MARK)", mark, l.cfg.DaemonMark), err)
+	}
+	if err := l.objs.Listeners.Put(slot, uint64(fd)); err != nil {
+		return fmt.Errorf("filling slot %d: %w", slot, err)
+	}
+	return nil
+}
+
+// Close lets go of the lock without opening it: pins stay, pods stay locked.
+func (l *Loader) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
+	l.closed = true
+	err := l.objs.Close()
+	if l.nl != nil {
+		l.nl.Close()
+	}
+	if l.ns != nil {
+		err = errors.Join(err, l.ns.Close())
+	}
+	if err != nil && !errors.Is(err, os.ErrClosed) {
+		return fmt.Errorf("closing the lock: %w", err)
+	}
+	return nil
+}
+
+// errClosed is returned by methods of a closed Loader.
+var errClosed = errors.New("the loader is closed")
+
+// begin takes the lock for a change.
+func (l *Loader) begin(ctx context.Context) error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return errClosed
+	}
+	if err := ctx.Err(); err != nil {
+		l.mu.Unlock()
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
+)
+
+// featureTCX is the one feature whose absence changes how programs attach.
+const featureTCX = "tcx"
+
+// Feature is something the lock needs of the kernel.
+type Feature struct {
+	Name    string
+	Present bool
+	// Since is the first kernel version that has it, or the option it needs.
+	Since string
+	// Required features have no replacement.
+	Required bool
+	// Err is why it is not present.
+	Err error
+}
+
+// Probe asks the kernel for each feature rather than for its version, since
+// distributions backport. It changes nothing.
+func Probe() []Feature {
+	required := func(name, since string, err error) Feature {
+		return Feature{Name: name, Present: err == nil, Since: since, Required: true, Err: err}
+	}
+	_, btfErr := os.Stat("/sys/kernel/btf/vmlinux")
+	tcx := haveTCX()
+	return []Feature{
+		required("tc programs", "4.1, CONFIG_NET_CLS_ACT", features.HaveProgramType(ebpf.SchedCLS)),
+		required("sk_lookup programs", "5.9", features.HaveProgramType(ebpf.SkLookup)),
+		required("steering to a socket", "5.9", features.HaveProgramHelper(ebpf.SkLookup, asm.FnSkAssign)),
+		required("socket maps", "4.14, CONFIG_BPF_STREAM_PARSER or 5.11", features.HaveMapType(ebpf.SockMap)),
+		required("ring buffers", "5.8", features.HaveMapType(ebpf.RingBuf)),
+		required("LRU maps", "4.10", features.HaveMapType(ebpf.LRUHash)),
+		required("changing a packet's type", "4.8", features.HaveProgramHelper(ebpf.SchedCLS, asm.FnSkbChangeType)),
+		{Name: featureTCX, Present: tcx == nil, Since: "6.6", Err: tcx},
+		{Name: "kernel BTF", Present: btfErr == nil, Since: "5.2, CONFIG_DEBUG_INFO_BTF", Err: btfErr},
+	}
+}
+
+// haveTCX attaches a program to a device that does not exist: with tcx the
+// kernel says so, without it the attach type is invalid.
+func haveTCX() error {
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "c8s_probe", Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.LoadImm(asm.R0, -1, asm.DWord), asm.Return()},
+	})
+	if err != nil {
+		return fmt.Errorf("loading a tc program: %w", err)
+	}
+	defer prog.Close()
+	l, err := link.AttachTCX(link.TCXOptions{Interface: 1<<31 - 1, Program: prog, Attach: ebpf.AttachTCXIngress})
+	if err == nil {
+		_ = l.Close()
+		return nil
+	}
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return err
+	}
+	return nil
+}
+
+// missing is the error that names every required feature that is not there.
+func missing(all []Feature) error {
+	var errs []error
+	for _, f := range all {
+		if f.Required && !f.Present {
+			errs = append(errs, fmt.Errorf("the kernel lacks %s (since %s): %w", f.Name, f.Since, f.Err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func present(all []Feature, name string) bool {
+	return slices.ContainsFunc(all, func(f Feature) bool { return f.Name == name && f.Present })
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Uninstall removes the lock from the calling thread's network namespace and
+// its pods: from here on nothing is refused any more. It goes on after errors
+// and may be repeated.
+func Uninstall(cfg Config) error {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return fmt.Errorf("uninstalling: %w", err)
+	}
+	l := &Loader{cfg: cfg, log: cfg.Log, pins: pins{cfg.PinDir}}
+	if l.ns, err = currentNS(); err != nil {
+		return fmt.Errorf("uninstalling: %w", err)
+	}
+	defer l.ns.Close()
+	if l.nl, err = l.ns.netlink(); err != nil {
+		return fmt.Errorf("uninstalling: %w", err)
+	}
+	defer l.nl.Close()
+	err = errors.Join(l.removeFilters(), l.unpinLinks(), l.unpinMaps(), l.removeRouting(), l.uninstallNotrack())
+	if err != nil {
+		return fmt.Errorf("uninstalling: %w", err)
+	}
+	return nil
+}
+
+// unpinLinks detaches at once, also where a running daemon holds a link.
+func (l *Loader) unpinLinks() error {
+	entries, err := os.ReadDir(l.pins.links())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("listing the pinned links: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		pin := l.pins.link(e.Name())
+		lnk, err := link.LoadPinnedLink(pin, nil)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("opening the pinned link %s: %w", e.Name(), err))
+			continue
+		}
+		if err := lnk.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) {
+			l.log.Debug("detaching a link", "link", e.Name(), "err", err)
+		}
+		errs = append(errs, removePin(pin), lnk.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Loader) unpinMaps() error {
+	entries, err := os.ReadDir(l.pins.maps())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("listing the pinned maps: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		errs = append(errs, removePin(filepath.Join(l.pins.maps(), e.Name())))
+	}
+	errs = append(errs, removePin(l.pins.maps()))
+	// PinDir may be the administrator's own, or the mount itself.
+	if err := os.Remove(l.cfg.PinDir); err != nil {
+		l.log.Debug("leaving the pin folder", "err", err)
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Loader) removeRouting() error {
+	var errs []error
+	for _, f := range families() {
+		rules, err := l.rules(f)
+		errs = append(errs, err)
+		for _, r := range rules {
+			if r.Protocol != routeProtocol {
+				continue
+			}
+			r.Family = f.number
+			if err := l.nl.RuleDel(&r); err != nil {
+				errs = append(errs, fmt.Errorf("removing rule %d: %w", r.Priority, err))
+			}
+		}
+		routes, err := l.routes(f)
+		errs = append(errs, err)
+		for _, r := range routes {
+			if r.Protocol != routeProtocol {
+				continue
+			}
+			if r.Dst == nil {
+				r.Dst = f.all
+			}
+			if err := l.nl.RouteDel(&r); err != nil {
+				errs = append(errs, fmt.Errorf("removing the route from table %d: %w", l.cfg.Table, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeFilters removes our clsact filters here and in every namespace that a
+// process runs in: nothing else says where the guards are.
+func (l *Loader) removeFilters() error {
+	errs := []error{removeNamed(l.nl, nil, progEgress, progIngress, progUplink)}
+	paths, err := filepath.Glob("/proc/[0-9]*/ns/net")
+	errs = append(errs, err)
+	named, err := filepath.Glob("/run/netns/*")
+	errs = append(errs, err)
+	seen := map[uint64]bool{l.ns.inode: true}
+	for _, path := range append(paths, named...) {
+		ns, err := openNS(path)
+		if err != nil {
+			continue // the process has ended
+		}
+		if !seen[ns.inode] {
+			seen[ns.inode] = true
+			if h, err := ns.netlink(); err == nil {
+				errs = append(errs, l.removeGuards(h))
+				h.Close()
+			}
+		}
+		_ = ns.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// removeGuards removes the guards of our pods in a namespace: on links whose
+// peer is here, as that namespace numbers ours.
+func (l *Loader) removeGuards(h *netlink.Handle) error {
+	here, err := h.GetNetNsIdByFd(int(l.ns.Fd()))
+	if err != nil || here < 0 {
+		return nil // no link leads here
+	}
+	return removeNamed(h, func(dev netlink.Link) bool { return isPair(dev) && dev.Attrs().NetNsID == here }, progGuard)
+}
+
+// removeNamed removes the filters of the given programs from the devices that
+// are picked (all if pick is nil), and the clsact qdisc where that leaves it
+// empty.
+func removeNamed(nl *netlink.Handle, pick func(netlink.Link) bool, programs ...string) error {
+	links, err := nl.LinkList()
+	if err != nil {
+		return fmt.Errorf("listing the links: %w", err)
+	}
+	names := map[string]bool{}
+	for _, p := range programs {
+		names[filterPrefix+p] = true
+	}
+	var errs []error
+	for _, dev := range links {
+		if pick != nil && !pick(dev) {
+			continue
+		}
+		removed, left := false, 0
+		for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+			filters, err := nl.FilterList(dev, parent)
+			if err != nil {
+				continue // no clsact here
+			}
+			for _, f := range filters {
+				if b, ok := f.(*netlink.BpfFilter); !ok || !names[b.Name] {
+					left++
+					continue
+				}
+				removed = true
+				if err := nl.FilterDel(f); err != nil {
+					errs = append(errs, fmt.Errorf("removing a filter of %s: %w", dev.Attrs().Name, err))
+				}
+			}
+		}
+		if removed && left == 0 {
+			errs = append(errs, removeClsact(nl, dev))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func removeClsact(nl *netlink.Handle, dev netlink.Link) error {
+	err := nl.QdiscDel(&netlink.GenericQdisc{
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: dev.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT},
+		QdiscType:  "clsact",
+	})
+	if err != nil {
+		return fmt.Errorf("removing the empty clsact qdisc of %s: %w", dev.Attrs().Name, err)
+	}
+	return nil
+}

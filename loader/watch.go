@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/c8s-dev/c8s/bpf"
+)
+
+// Kinds of LinkEvent.
+const (
+	LinkLocked = "locked"
+	LinkGone   = "gone"
+	LinkFailed = "failed"
+)
+
+// LinkEvent is something that happened to a pod link.
+type LinkEvent struct {
+	Kind    string
+	Name    string
+	Ifindex int
+	Err     error // of LinkFailed
+}
+
+// relistInterval is how often links whose lock failed are tried again.
+const relistInterval = time.Second
+
+// linkBuffer is the receive buffer for link updates, in bytes.
+const linkBuffer = 4 << 20
+
+// watcher is one run of WatchLinks.
+type watcher struct {
+	*Loader
+	report func(LinkEvent)
+	known  map[int]string // names of locked links and guarded uplinks
+	failed map[int]bool
+}
+
+// WatchLinks locks every pod link (veth or netkit, neither uplink nor
+// excluded) there is and every one that comes, and reports it, until ctx ends.
+// It guards uplinks that appear and forgets links that go.
+func (l *Loader) WatchLinks(ctx context.Context, report func(LinkEvent)) error {
+	w := &watcher{l, report, map[int]string{}, map[int]bool{}}
+	for {
+		err := w.run(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !errors.Is(err, unix.ENOBUFS) {
+			return fmt.Errorf("watching links: %w", err)
+		}
+		l.log.Warn("link updates were lost; listing all links again")
+	}
+}
+
+// run watches until something fails. It hears updates before it lists, so
+// that no link falls between the two.
+func (w *watcher) run(ctx context.Context) error {
+	socket, err := w.ns.subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	updates, received := receive(ctx, socket)
+	defer func() { cancel(); socket.Close(); <-received }()
+	if err := socket.SetReceiveBufferSize(linkBuffer, true); err != nil {
+		w.log.Debug("enlarging the netlink buffer", "err", err)
+	}
+	if err := w.list(); err != nil {
+		return err
+	}
+	retry := time.NewTicker(relistInterval)
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case u := <-updates:
+			if u.err != nil {
+				return u.err
+			}
+			for _, m := range u.messages {
+				w.handle(m)
+			}
+		case <-retry.C:
+			if len(w.failed) == 0 {
+				continue
+			}
+			if err := w.list(); err != nil {
+				w.log.Warn("listing links again", "err", err)
+			}
+		}
+	}
+}
+
+type update struct {
+	messages []syscall.NetlinkMessage
+	err      error
+}
+
+// receive hands on messages until ctx ends or an error was handed on; then
+// done closes. Closing the socket wakes it.
+func receive(ctx context.Context, socket *nl.NetlinkSocket) (_ <-chan update, done <-chan struct{}) {
+	updates, ended := make(chan update), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			messages, from, err := socket.Receive()
+			if err == nil && from.Pid != 0 {
+				continue // not from the kernel
+			}
+			select {
+			case updates <- update{messages, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return updates, ended
+}
+
+func (w *watcher) list() error {
+	links, err := w.listLinks()
+	if err != nil {
+		return err
+	}
+	here := map[int]bool{}
+	for _, link := range links {
+		here[link.Attrs().Index] = true
+		w.seen(link)
+	}
+	// What the pins and maps still know but has gone meanwhile.
+	stale, err := w.pins.locked()
+	if err != nil {
+		return err
+	}
+	for ifindex := range w.known {
+		stale[ifindex] = true
+	}
+	if err := w.change(func() error { return w.podIndexes(stale) }); err != nil {
+		return err
+	}
+	for ifindex := range stale {
+		if !here[ifindex] {
+			w.gone(ifindex)
+		}
+	}
+	return nil
+}
+
+func (w *watcher) handle(m syscall.NetlinkMessage) {
+	if m.Header.Type != unix.RTM_NEWLINK && m.Header.Type != unix.RTM_DELLINK || len(m.Data) < unix.SizeofIfInfomsg {
+		return
+	}
+	info := nl.DeserializeIfInfomsg(m.Data)
+	// The bridge sends updates of its own about ports that stay.
+	if info.Family != unix.AF_UNSPEC {
+		return
+	}
+	if m.Header.Type == unix.RTM_DELLINK {
+		w.gone(int(info.Index))
+		return
+	}
+	link, err := netlink.LinkDeserialize((*unix.NlMsghdr)(&m.Header), m.Data)
+	if err != nil {
+		w.log.Error("parsing a link update", "ifindex", info.Index, "err", err)
+		w.failed[int(info.Index)] = true
+		return
+	}
+	w.seen(link)
+}
+
+// seen treats a link that exists.
+func (w *watcher) seen(link netlink.Link) {
+	index, name := link.Attrs().Index, link.Attrs().Name
+	var err error
+	switch {
+	case matches(w.cfg.Uplinks, name):
+		if w.known[index] != "" {
+			return
+		}
+		if err = w.change(func() error { return w.guardUplink(index) }); err == nil {
+			w.known[index] = name
+		}
+	case link.Type() == "bridge":
+		err = w.change(func() error { return w.refreshMaster(link) })
+	case w.isPodLink(link) && w.known[index] == "":
+		if err = w.change(func() error { return w.lockLink(index) }); err == nil {
+			w.known[index] = name
+			w.report(LinkEvent{Kind: LinkLocked, Name: name, Ifindex: index})
+		}
+		fallthrough
+	case w.isPodLink(link):
+		err = errors.Join(err, w.change(func() error { return w.refreshPort(link) }))
+	}
+	if err == nil {
+		delete(w.failed, index)
+		return
+	}
+	if _, gone := w.nl.LinkByIndex(index); errors.As(gone, new(netlink.LinkNotFoundError)) {
+		return // an update says so soon
+	}
+	if !w.failed[index] {
+		w.failed[index] = true
+		w.report(LinkEvent{Kind: LinkFailed, Name: name, Ifindex: index, Err: err})
+	}
+}
+
+// gone forgets a link, unless a new one has its number already.
+func (w *watcher) gone(ifindex int) {
+	delete(w.failed, ifindex)
+	if _, err := w.nl.LinkByIndex(ifindex); err == nil {
+		return
+	}
+	if err := w.change(func() error { return w.forget(ifindex) }); err != nil {
+		w.log.Error("forgetting a link", "ifindex", ifindex, "err", err)
+	}
+	name, ok := w.known[ifindex]
+	delete(w.known, ifindex)
+	if ok && !matches(w.cfg.Uplinks, name) {
+		w.report(LinkEvent{Kind: LinkGone, Name: name, Ifindex: ifindex})
+	}
+}
+
+func (w *watcher) change(fn func() error) error {
+	if err := w.begin(context.Background()); err != nil {
+		return err
+	}
+	defer w.mu.Unlock()
+	return fn()
+}
+
+// podIndexes adds the links that the pods map has entries for.
+func (l *Loader) podIndexes(set map[int]bool) error {
+	var index uint32
+	var pod bpf.Pod
+	all := l.objs.Pods.Iterate()
+	for all.Next(&index, &pod) {
+		set[int(index)] = true
+	}
+	if err := all.Err(); err != nil {
+		return fmt.Errorf("listing the pods: %w", err)
+	}
+	return nil
+}
+
+// refreshPort notes that a pod's link joined or left a bridge. Where the
+// bridge cannot be used the pod closes.
+func (l *Loader) refreshPort(device netlink.Link) error {
+	var pod bpf.Pod
+	index := device.Attrs().Index
+	if l.objs.Pods.Lookup(uint32(index), &pod) != nil || pod.State == bpf.PodClosed {
+		return nil // SetPod reads the bridge when it opens the pod
+	}
+	master, mac, err := l.bridgeOf(device)
+	if err != nil {
+		return errors.Join(err, l.closePod(index))
+	}
+	if master == pod.Master && mac == pod.Gateway {
+		return nil
+	}
+	pod.Master, pod.Gateway = master, mac
+	return l.writeMaster(index, pod)
+}
+
+// refreshMaster notes a bridge's new MAC address for its pods.
+func (l *Loader) refreshMaster(bridge netlink.Link) error {
+	var (
+		index   uint32
+		pod     bpf.Pod
+		changed = map[int]bpf.Pod{}
+		attrs   = bridge.Attrs()
+	)
+	if len(attrs.HardwareAddr) != len(pod.Gateway) {
+		return nil
+	}
+	all := l.objs.Pods.Iterate()
+	for all.Next(&index, &pod) {
+		if int(pod.Master) == attrs.Index && !slices.Equal(pod.Gateway[:], attrs.HardwareAddr) {
+			pod.Gateway = [6]uint8(attrs.HardwareAddr)
+			changed[int(index)] = pod
+		}
+	}
+	err := all.Err()
+	for index, pod := range changed {
+		err = errors.Join(err, l.writeMaster(index, pod))
+	}
+	return err
+}
+
+func (l *Loader) writeMaster(index int, pod bpf.Pod) error {
+	if err := l.objs.Pods.Put(uint32(index), pod); err != nil {
+		return fmt.Errorf("writing the pod's bridge: %w", err)
+	}
+	var keys []addrKey
+	if pod.Addr4 != 0 {
+		keys = append(keys, addrKey{2: mapped, 3: pod.Addr4})
+	}
+	if pod.Addr6 != [4]uint32{} {
+		keys = append(keys, pod.Addr6)
+	}
+	for _, key := range keys {
+		if err := l.objs.PodAddrs.Put(key, bpf.PodAddr{Ifindex: uint32(index), Master: pod.Master}); err != nil {
+			return fmt.Errorf("writing the bridge of a pod's address: %w", err)
+		}
+	}
+	return nil
+}
+
+// mapped is the third word of an IPv4-mapped address in network order; the
+// programs are built for little-endian machines only.
+const mapped = 0xffff0000
+
+func (l *Loader) isPodLink(link netlink.Link) bool {
+	return isPair(link) && !matches(l.cfg.Uplinks, link.Attrs().Name) && !matches(l.cfg.ExcludeLinks, link.Attrs().Name)
+}
+
+func isPair(link netlink.Link) bool { return link.Type() == "veth" || link.Type() == "netkit" }
+
+// matches tells whether a link's name is listed, by itself or by a pattern.
+func matches(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		ok, err := path.Match(p, name)
+		return p == name || ok && err == nil
+	})
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/c8s-dev/c8s/agent"
+	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/policy"
+	"github.com/c8s-dev/c8s/test/lab"
+)
+
+// Node is a lab node with its daemon.
+type Node struct {
+	Lab     *lab.Node
+	cluster *Cluster
+	dir     string
+	proc    *process
+	admin   *agent.Client
+}
+
+// Pod is a lab pod that the node's daemon was told about.
+type Pod struct {
+	*lab.Pod
+	On   *Node
+	file string
+}
+
+func (c *Cluster) newNode(n *lab.Node) (*Node, error) {
+	node := &Node{Lab: n, cluster: c, dir: c.path(n.Name)}
+	node.admin = agent.NewClient(node.dir)
+	if err := os.MkdirAll(node.podsDir(), 0o700); err != nil {
+		return nil, err
+	}
+	bpffs, err := n.BPFFS()
+	if err != nil {
+		return nil, err
+	}
+	routes := map[netip.Prefix]netip.Addr{}
+	for _, other := range c.Lab.Nodes() {
+		routes[other.PodCIDR4], routes[other.PodCIDR6] = other.Addr4, other.Addr4
+	}
+	raw, err := json.Marshal(routes)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(node.dir, "routes.json"), raw, 0o600); err != nil {
+		return nil, err
+	}
+	node.proc = newProcess(n.Name, c.path(n.Name+".log"), func() *lab.Cmd {
+		args := []string{
+			"node", "--node-name", n.Name, "--node-address", n.Addr4.String(),
+			"--uplink", lab.Uplink, "--bpffs", bpffs, "--cds", c.cdsAddr(),
+			"--operators", c.path("operators.json"), "--manifest", c.path("manifest.dsse.json"),
+			"--pods-dir", node.podsDir(), "--routes", filepath.Join(node.dir, "routes.json"),
+			"--state-dir", filepath.Join(node.dir, "state"), "--run-dir", node.dir,
+			"--tee", "sim", "--sim-dir", c.simDir, "--metrics-address", fmt.Sprintf("127.0.0.1:%d", MetricsPort),
+		}
+		return n.Command(context.Background(), c.opts.Binary, append(args, c.opts.NodeFlags...)...)
+	})
+	return node, nil
+}
+
+func (n *Node) podsDir() string { return filepath.Join(n.dir, "pods") }
+
+// Start starts the daemon.
+func (n *Node) Start(context.Context) error { return n.proc.start() }
+
+// Kill ends the daemon with SIGKILL: no clean-up of its own runs.
+func (n *Node) Kill() error { return n.proc.kill() }
+
+// Stop ends the daemon with SIGTERM.
+func (n *Node) Stop() error { return n.proc.end(syscall.SIGTERM) }
+
+// Running reports whether the daemon's process lives.
+func (n *Node) Running() bool { return n.proc.running() }
+
+// PID is the daemon's process id.
+func (n *Node) PID() int { return n.proc.pid() }
+
+// Log returns the last lines of the daemon's log.
+func (n *Node) Log() string { return string(n.proc.tail(8000)) }
+
+// Status asks the daemon.
+func (n *Node) Status(ctx context.Context) (*agent.Status, error) {
+	if err := n.proc.died(); err != nil {
+		return nil, err
+	}
+	return n.admin.Status(ctx)
+}
+
+// Flows returns the daemon's last records, oldest first.
+func (n *Node) Flows(ctx context.Context) ([]flow.Record, error) {
+	var all []flow.Record
+	err := n.admin.Flows(ctx, 1000, false, func(r flow.Record) error {
+		all = append(all, r)
+		return nil
+	})
+	return all, err
+}
+
+// WaitEnrolled waits until the node has its own certificate.
+func (n *Node) WaitEnrolled(ctx context.Context) error {
+	return until(ctx, n.Lab.Name+" to be enrolled", func() error {
+		s, err := n.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if s.Node.ID == "" {
+			return fmt.Errorf("not yet: %s", s.Node.Error)
+		}
+		return nil
+	})
+}
+
+// AddPod makes a pod in the lab and describes it to the daemon, asking for
+// the workload entry of that name.
+func (n *Node) AddPod(ctx context.Context, entry string, spec lab.PodSpec) (*Pod, error) {
+	p, err := n.Lab.AddPod(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	pod := &Pod{Pod: p, On: n, file: filepath.Join(n.podsDir(), p.UID+".json")}
+	info := agent.PodInfo{
+		Namespace: p.Namespace, Name: p.Name, UID: p.UID, Netns: p.Path(), Interface: p.Interface,
+		Addrs: []netip.Addr{p.Addr4, p.Addr6}, Entry: entry,
+	}
+	for _, image := range p.Images {
+		info.Images = append(info.Images, policy.Digest(image))
+	}
+	raw, err := json.Marshal(info)
+	if err != nil {
+		return nil, err
+	}
+	tmp := pod.file + ".tmp"
+	if err := os.WriteFile(tmp, raw, 0o600); err != nil {
+		return nil, err
+	}
+	return pod, os.Rename(tmp, pod.file)
+}
+
+// RemovePod takes the pod out of the daemon's sight and out of the lab.
+func (n *Node) RemovePod(p *Pod) error {
+	if err := os.Remove(p.file); err != nil {
+		return err
+	}
+	return n.Lab.RemovePod(p.Pod)
+}
+
+// Status returns what the daemon says about the pod.
+func (p *Pod) Status(ctx context.Context) (agent.PodStatus, error) {
+	s, err := p.On.Status(ctx)
+	if err != nil {
+		return agent.PodStatus{}, err
+	}
+	for _, ps := range s.Pods {
+		if ps.UID == p.UID {
+			return ps, nil
+		}
+	}
+	return agent.PodStatus{}, fmt.Errorf("%s does not know pod %s", p.On.Lab.Name, p.Name)
+}
+
+// WaitState waits until the daemon reports state, and a reason when reason is
+// not empty.
+func (p *Pod) WaitState(ctx context.Context, state agent.State, reason string) error {
+	return until(ctx, fmt.Sprintf("pod %s to be %s %s", p.Name, state, reason), func() error {
+		s, err := p.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if s.State != state || reason != "" && s.Reason != reason {
+			return fmt.Errorf("it is %s (%s %s)", s.State, s.Reason, s.Detail)
+		}
+		return nil
+	})
+}
+
+func fileDigest(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
+}
