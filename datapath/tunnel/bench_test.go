@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -104,7 +106,7 @@ func BenchmarkBulk(b *testing.B) {
 }
 
 func benchBulk(b *testing.B, useTLS bool, flows int) {
-	m := newMesh(b, useTLS, startSink(b))
+	m := newMesh(b, useTLS, startServer(b, "sink"))
 	b.SetBytes(1 << 20)
 	b.ResetTimer()
 	began := cpu()
@@ -119,111 +121,41 @@ func BenchmarkRequests(b *testing.B) {
 	for _, conns := range []int{1, 16} {
 		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
 			forEachWire(b, func(b *testing.B, useTLS bool) {
-				m := newMesh(b, useTLS, echoServer(b))
-				b.ResetTimer()
-				began := cpu()
-				var wg sync.WaitGroup
-				for i := range conns {
-					n := b.N / conns
-					if i < b.N%conns {
-						n++
-					}
-					wg.Go(func() {
-						c, err := tryDial(m.front.Addr().String())
-						if err != nil {
-							b.Error(err)
-							return
-						}
-						defer c.Close()
-						buf := make([]byte, 1024)
-						for range n {
-							if _, err := c.Write(buf); err != nil {
-								b.Error(err)
-								return
-							}
-							if _, err := io.ReadFull(c, buf); err != nil {
-								b.Error(err)
-								return
-							}
-						}
-					})
-				}
-				wg.Wait()
-				b.StopTimer()
-				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
-				b.ReportMetric(float64((cpu()-began).Nanoseconds())/float64(b.N), "cpu-ns/op")
+				benchRequests(b, newMesh(b, useTLS, startServer(b, "echo")), conns, "keep")
 			})
 		})
 	}
 }
 
-func echoServer(tb testing.TB) string {
-	back := listenTCP(tb)
-	go func() {
-		for {
-			c, err := back.AcceptTCP()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				buf := make([]byte, 32<<10)
-				for {
-					n, err := c.Read(buf)
-					if err != nil {
-						return
-					}
-					if _, err := c.Write(buf[:n]); err != nil {
-						return
-					}
-				}
-			}()
-		}
-	}()
-	return back.Addr().String()
-}
-
 // BenchmarkConnections is connect, 1 KB request and answer, close; pool warm.
 func BenchmarkConnections(b *testing.B) {
 	forEachWire(b, func(b *testing.B, useTLS bool) {
-		m := newMesh(b, useTLS, echoServer(b))
-		one := func() {
-			c, err := tryDial(m.front.Addr().String())
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			buf := make([]byte, 1024)
-			if _, err := c.Write(buf); err == nil {
-				_, err = io.ReadFull(c, buf)
-				if err != nil {
-					b.Error(err)
-				}
-			}
-			c.Close()
-		}
-		const clients = 8
-		run := func(n int) {
-			var wg sync.WaitGroup
-			for range clients {
-				wg.Go(func() {
-					for range n / clients {
-						one()
-					}
-				})
-			}
-			wg.Wait()
-		}
-		run(20 * clients)
+		m := newMesh(b, useTLS, startServer(b, "echo"))
+		_, warm := startApp(b, "requests", m.front.Addr(), 8, 400, "reconnect")
+		warm()
 		b.ResetTimer()
-		began := cpu()
-		run(max(b.N, clients))
-		b.StopTimer()
-		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "conn/s")
-		b.ReportMetric(float64((cpu()-began).Nanoseconds())/float64(b.N), "cpu-ns/op")
-		st := m.pool.Stats()
-		b.ReportMetric(float64(st.Dials), "handshakes")
+		before := m.pool.Stats().Dials
+		benchRequests(b, m, 8, "reconnect")
+		b.ReportMetric(float64(m.pool.Stats().Dials-before), "handshakes")
 	})
+}
+
+func benchRequests(b *testing.B, m *mesh, conns int, mode string) {
+	b.ResetTimer()
+	began := cpu()
+	out, wait := startApp(b, "requests", m.front.Addr(), conns, b.N, mode)
+	text, err := out.ReadString('\n')
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.StopTimer()
+	wait()
+	ns, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(b.N)/(float64(ns)/1e9), "req/s")
+	b.ReportMetric(float64((cpu()-began).Nanoseconds())/float64(b.N), "cpu-ns/op")
 }
 
 // BenchmarkIdleMemory reports what one idle established connection costs

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // The benchmark's applications run in processes of their own (this binary,
@@ -58,9 +59,9 @@ func startApp(tb testing.TB, args ...any) (stdout *bufio.Reader, wait func()) {
 	return bufio.NewReader(out), wait
 }
 
-// startSink starts a server application and returns its address.
-func startSink(tb testing.TB) string {
-	out, _ := startApp(tb, "sink")
+// startServer starts a server application and returns its address.
+func startServer(tb testing.TB, app string) string {
+	out, _ := startApp(tb, app)
 	addr, err := out.ReadString('\n')
 	if err != nil {
 		tb.Fatal(err)
@@ -76,8 +77,88 @@ func runApp(args []string) error {
 		flows, _ := strconv.Atoi(args[2])
 		chunks, _ := strconv.Atoi(args[3])
 		return appSource(args[1], flows, chunks)
+	case "echo":
+		return appEcho()
+	case "requests":
+		conns, _ := strconv.Atoi(args[2])
+		n, _ := strconv.Atoi(args[3])
+		return appRequests(args[1], conns, n, args[4] == "reconnect")
 	}
 	return fmt.Errorf("unknown application")
+}
+
+func appEcho() error {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(ln.Addr())
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				buf := make([]byte, 32<<10)
+				for {
+					n, err := c.Read(buf)
+					if err != nil {
+						return
+					}
+					if _, err := c.Write(buf[:n]); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// appRequests sends n requests of 1 KB and waits for each answer, over conns
+// connections, kept or made anew for each, and prints how long it took.
+func appRequests(addr string, conns, n int, reconnect bool) error {
+	var wg sync.WaitGroup
+	errs := make(chan error, conns)
+	began := time.Now()
+	for i := range conns {
+		wg.Go(func() {
+			if err := requests(addr, (n+conns-1-i)/conns, reconnect); err != nil {
+				errs <- err
+			}
+		})
+	}
+	wg.Wait()
+	fmt.Println(time.Since(began).Nanoseconds())
+	close(errs)
+	return <-errs
+}
+
+func requests(addr string, n int, reconnect bool) error {
+	buf := make([]byte, 1024)
+	var c *net.TCPConn
+	for i := range n {
+		var err error
+		if c == nil {
+			if c, err = tryDial(addr); err != nil {
+				return err
+			}
+		}
+		if _, err := c.Write(buf); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(c, buf); err != nil {
+			return fmt.Errorf("answer %d: %w", i, err)
+		}
+		if reconnect {
+			c.Close()
+			c = nil
+		}
+	}
+	return nil
 }
 
 func appSink() error {

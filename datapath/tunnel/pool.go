@@ -132,7 +132,7 @@ func (p *Pool) Get(ctx context.Context, key Key) (*Lease, error) {
 			break
 		}
 		p.busy[l] = struct{}{}
-		if len(k.idle) < spareIdle {
+		if len(k.idle)+k.dials-len(k.waiters) < spareIdle {
 			p.dial(key, k)
 		}
 		p.mu.Unlock()
