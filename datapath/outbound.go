@@ -26,8 +26,8 @@ func (p *Proxy) outbound(ctx context.Context, app *net.TCPConn, self netip.AddrP
 		why = p.carry(ctx, app, pod, &rec)
 	}
 	if why != nil {
+		p.refused(rec, why) // first: whoever sees the reset finds the reason
 		reset(app)
-		p.refused(rec, why)
 	}
 }
 

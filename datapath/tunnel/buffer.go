@@ -4,7 +4,7 @@ package tunnel
 
 import "sync"
 
-// Buffer classes. The small one holds a request, the large one 16 full TLS
+// Buffer classes. The small one holds a request, the large one 16 TLS
 // records with what TLS adds to them.
 const (
 	classSmall = iota
@@ -15,7 +15,7 @@ const (
 
 // slack is what a buffer has beyond its class: frame headers in front of the
 // payload and 22 bytes for each TLS record.
-const slack = 512
+const slack = 1024
 
 func classSize(class int) int { return [classCount]int{4 << 10, 32 << 10, 256 << 10}[class] }
 

@@ -103,16 +103,19 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
-		wg.Go(func() { s.serve(ctx, conn, slots) })
+		wg.Go(func() {
+			t := s.handshake(ctx, conn)
+			<-slots
+			if t != nil {
+				// A handshake needs a deep stack; what stays for the
+				// tunnel's life begins on a fresh one.
+				wg.Go(func() { s.serve(ctx, t) })
+			}
+		})
 	}
 }
 
-func (s *Server) serve(ctx context.Context, conn net.Conn, slots <-chan struct{}) {
-	t := s.handshake(ctx, conn)
-	<-slots
-	if t == nil {
-		return
-	}
+func (s *Server) serve(ctx context.Context, t *Tunnel) {
 	defer s.remove(t)
 	if !s.add(t) {
 		s.shed.Add(1)
@@ -123,7 +126,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, slots <-chan struct{}
 		return s.cfg.Accept(ctx, t, h)
 	})
 	if err != nil && ctx.Err() == nil {
-		s.cfg.Log.Debug("tunnel ended", "remote", conn.RemoteAddr(), "err", err)
+		s.cfg.Log.Debug("tunnel ended", "remote", t.RemoteAddr(), "err", err)
 	}
 }
 

@@ -275,12 +275,19 @@ func (t *Tunnel) write(p []byte) error {
 		_, err := t.out.write(p)
 		return err
 	}
-	t.wire.cork(len(p))
-	_, err := t.tls.Write(p)
-	if len(p) > recordPlain {
-		if ferr := t.wire.uncork(); err == nil {
-			err = ferr
-		}
+	if len(p) <= recordPlain {
+		_, err := t.tls.Write(p)
+		return err
+	}
+	t.wire.cork()
+	var err error
+	for len(p) > 0 && err == nil {
+		n := min(len(p), recordPlain)
+		_, err = t.tls.Write(p[:n])
+		p = p[n:]
+	}
+	if ferr := t.wire.uncork(); err == nil {
+		err = ferr
 	}
 	return err
 }
