@@ -129,22 +129,26 @@ func (v *Verdict) String() string {
 	_ = w.Flush() // a strings.Builder does not fail
 	for _, c := range v.Checks {
 		if c.Status == Fail && c.Remedy != "" {
-			fmt.Fprintf(&b, "%s: %s\n", c.ID, cell(c.Remedy))
+			fmt.Fprintf(&b, "%s: %s\n", c.ID, clean(c.Remedy))
 		}
 	}
 	return b.String()
 }
 
-// cell keeps values readable and, since parts of them come from strangers,
-// free of control characters.
-func cell(s string) string {
-	const width = 64
-	s = strings.Map(func(r rune) rune {
+// clean takes out control characters: parts of the texts come from strangers.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
 		if r < 0x20 || r == 0x7f || (r >= 0x80 && r < 0xa0) {
 			return '?'
 		}
 		return r
 	}, s)
+}
+
+// cell is clean and short enough for a table.
+func cell(s string) string {
+	const width = 64
+	s = clean(s)
 	if r := []rune(s); len(r) > width {
 		return string(r[:width-1]) + "…"
 	}
