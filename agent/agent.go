@@ -70,6 +70,8 @@ type Agent struct {
 	mu      sync.Mutex
 	pods    map[string]*member // by UID
 	nodeErr string
+
+	nodeKick chan struct{} // a pod could not be enrolled: perhaps the CDS is a new one
 }
 
 // member is a pod with the means to end it.
@@ -87,7 +89,7 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Manifest == nil || cfg.Attester == nil || cfg.CDS == nil || cfg.Loader == nil || cfg.Source == nil || cfg.Log == nil || cfg.Now == nil {
 		return nil, errors.New("starting the agent: the configuration lacks a part")
 	}
-	a := &Agent{cfg: cfg, pods: map[string]*member{}, flows: flow.NewRing(flowHistory)}
+	a := &Agent{cfg: cfg, pods: map[string]*member{}, flows: flow.NewRing(flowHistory), nodeKick: make(chan struct{}, 1)}
 	a.manifest.Store(cfg.Manifest)
 	a.mesh = newMesh(&a.manifest)
 	routes, err := LoadRoutes(cfg.RoutesFile)
@@ -187,43 +189,59 @@ func (a *Agent) podByLink(ifindex int) (name, workload string) {
 }
 
 // keepNodeEnrolled obtains the node's own credential and renews it at half
-// its life. Renewal is re-attestation.
+// its life, or sooner when pods cannot be enrolled with it. Renewal is
+// re-attestation.
 func (a *Agent) keepNodeEnrolled(ctx context.Context) error {
 	fails := 0
 	for ctx.Err() == nil {
 		began := a.cfg.Now()
 		cred, err := a.cfg.CDS.EnrolNode(ctx, a.cfg.Attester)
-		wait := time.Duration(0)
 		if err != nil {
 			fails++
-			wait = min(retryMax, retryMin<<min(fails, 10))
+			wait := min(retryMax, retryMin<<min(fails, 10))
 			a.cfg.Log.Warn("node enrolment failed", "err", err, "retryIn", wait)
 			a.setNodeErr(err.Error())
-		} else {
-			fails = 0
-			a.adoptNode(cred)
-			wait = renewAt(began, cred.TLS.Leaf.NotAfter).Sub(a.cfg.Now())
+			sleep(ctx, wait, nil)
+			continue
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
-		}
-		timer.Stop()
+		fails = 0
+		a.adoptNode(cred)
+		sleep(ctx, nodeMinLife, nil)
+		sleep(ctx, renewAt(began, cred.TLS.Leaf.NotAfter).Sub(a.cfg.Now()), a.nodeKick)
 	}
 	return ctx.Err()
 }
 
-// adoptNode takes a new node credential into use. When the CDS speaks for
-// another mesh CA than before (it was restarted), every pod enrols anew.
-func (a *Agent) adoptNode(cred *client.Credential) {
-	roots := x509.NewCertPool()
-	for _, c := range cred.Roots {
-		roots.AddCert(c)
+// nodeMinLife is the least time between two enrolments of the node.
+const nodeMinLife = 2 * time.Second
+
+// sleep waits for d, a kick or the end of ctx.
+func sleep(ctx context.Context, d time.Duration, kick <-chan struct{}) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-kick:
+	case <-timer.C:
 	}
+}
+
+// suspectNode has the node enrol again: a CDS that was restarted is a new CA
+// and does not know the old certificate.
+func (a *Agent) suspectNode() {
+	select {
+	case a.nodeKick <- struct{}{}:
+	default:
+	}
+}
+
+// adoptNode takes a new node credential into use. When it is of another mesh
+// CA than before, every pod enrols anew; peers that have not done so yet stay
+// acceptable until the old CA's last certificate must have expired.
+func (a *Agent) adoptNode(cred *client.Credential) {
 	old := a.node.Swap(cred)
 	newCA := old != nil && !slices.EqualFunc(old.Roots, cred.Roots, (*x509.Certificate).Equal)
-	a.mesh.roots.Store(roots)
+	a.mesh.setRoots(cred.Roots, a.cfg.Now())
 	a.setNodeErr("")
 	a.cfg.Log.Info("node enrolled", "id", cred.Peer.ID.String(), "notAfter", cred.TLS.Leaf.NotAfter,
 		"simulated", cred.Peer.Claims.Simulated, "newCA", newCA)

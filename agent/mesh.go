@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/c8s-dev/c8s/cds/ca"
 	"github.com/c8s-dev/c8s/datapath"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -22,6 +25,14 @@ type mesh struct {
 	routes   atomic.Pointer[Routes]
 	roots    atomic.Pointer[x509.CertPool]
 	manifest *atomic.Pointer[policy.Signed]
+	current  []*x509.Certificate // roots that issue
+	retired  []retiredRoot
+}
+
+// retiredRoot no longer issues, but leaves it issued may still be valid.
+type retiredRoot struct {
+	cert  *x509.Certificate
+	until time.Time
 }
 
 var _ datapath.Mesh = (*mesh)(nil)
@@ -48,6 +59,28 @@ func (m *mesh) Manifest() *policy.Signed { return m.manifest.Load() }
 
 // Roots returns the mesh CA certificates that peers must chain to.
 func (m *mesh) Roots() *x509.CertPool { return m.roots.Load() }
+
+// setRoots replaces the roots that issue. Replaced ones are accepted for as
+// long as a leaf of theirs can be valid.
+func (m *mesh) setRoots(roots []*x509.Certificate, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.retired = slices.DeleteFunc(m.retired, func(r retiredRoot) bool { return !now.Before(r.until) })
+	for _, old := range m.current {
+		if !slices.ContainsFunc(roots, old.Equal) {
+			m.retired = append(m.retired, retiredRoot{old, now.Add(ca.MaxLife)})
+		}
+	}
+	m.current = roots
+	pool := x509.NewCertPool()
+	for _, c := range roots {
+		pool.AddCert(c)
+	}
+	for _, r := range m.retired {
+		pool.AddCert(r.cert)
+	}
+	m.roots.Store(pool)
+}
 
 // add publishes p. An address belongs to one pod at a time: the second
 // claimant is refused until the first is gone.

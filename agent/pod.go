@@ -189,6 +189,9 @@ func (p *pod) enrol(ctx context.Context, entry *policy.Workload, digest policy.D
 // enrolFailed keeps a still valid credential in use, and locks the pod when
 // there is none.
 func (p *pod) enrolFailed(ctx context.Context, err error) time.Duration {
+	if !errors.Is(err, errNodeNotEnrolled) {
+		p.a.suspectNode()
+	}
 	if p.cred != nil && p.a.cfg.Now().Before(p.cred.TLS.Leaf.NotAfter) {
 		return p.failed(ctx, StateOpen, "renewal-failed", err)
 	}

@@ -122,8 +122,10 @@ static __always_inline enum c8s_reason parse_arp(struct __sk_buff *skb, struct p
 	__u32 ip;
 
 	p->neighbour = true;
-	if (skb->len > ARP_MAX_LEN || bpf_skb_load_bytes(skb, ETH_HLEN, &arp, sizeof(arp)))
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &arp, sizeof(arp)))
 		return C8S_MALFORMED;
+	if (skb->len > ARP_MAX_LEN)
+		return C8S_NEIGHBOUR_SPOOF;
 	if (arp.hrd != bpf_htons(1 /* Ethernet */) || arp.pro != bpf_htons(ETH_P_IP) || arp.hln != ETH_ALEN || arp.pln != 4)
 		return C8S_MALFORMED;
 	__builtin_memcpy(&ip, arp.sip, 4);
@@ -145,7 +147,7 @@ static __always_inline enum c8s_reason parse_icmp6(struct __sk_buff *skb, struct
 		return C8S_ALLOWED; /* plain ICMPv6: refused by its protocol */
 	p->neighbour = true;
 	if (hop_limit != 255 || skb->len > ND_MAX_LEN)
-		return C8S_MALFORMED;
+		return C8S_NEIGHBOUR_SPOOF;
 	if (p->nd_type == 135 || p->nd_type == 136) {
 		if (bpf_skb_load_bytes(skb, p->l4, head, sizeof(head)))
 			return C8S_MALFORMED;

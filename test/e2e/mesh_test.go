@@ -155,7 +155,7 @@ func TestManifestChangeClosesWhatItNoLongerAllows(t *testing.T) {
 		conn.Close()
 		t.Error("a new connection was made against the new manifest")
 	}
-	if err := c.Publish(t.Context(), func(m *policy.Manifest) { m.Workloads = workloads()[1:] }); err != nil {
+	if err := c.Publish(t.Context(), func(m *policy.Manifest) { m.Workloads = []policy.Workload{workload("stranger")} }); err != nil {
 		t.Fatal(err)
 	}
 	if err := client.WaitState(t.Context(), agent.StateLocked, ""); err != nil {
