@@ -93,7 +93,7 @@ func (p *Proxy) accept(ctx context.Context, t *tunnel.Tunnel, h tunnel.Header) (
 		p.refused(rec, refuse(reasonTooMany, "connection limit", "fewer connections", "the limit of the pod or the node is reached"))
 		return nil, nil, tunnel.ReasonTooMany
 	}
-	app, err := p.dialPod(ctx, h.Src, h.Dst)
+	app, err := DialPod(ctx, h.Src, h.Dst, p.cfg.DaemonMark, p.cfg.Limits.DialTimeout)
 	if err != nil {
 		p.in.give(s.pod.UID)
 		code := dialReason(err)

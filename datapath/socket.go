@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -81,28 +82,28 @@ func podSocket(raw syscall.RawConn, ipv6 bool, mark uint32) error {
 	return tunnel.Control(raw, podCongestion)
 }
 
-// dialPod connects to a local pod as the pod at src, so that the application
-// sees who it talks to. A port that is taken is replaced; a pod that talks to
-// itself sees the node, because its own address would never come back here.
-func (p *Proxy) dialPod(ctx context.Context, src, dst netip.AddrPort) (*net.TCPConn, error) {
+// DialPod connects to a local pod under the address and port of the pod at
+// the other end, with another port where that one is taken. A pod that talks
+// to itself must see a peer that is not itself, so src is not used then.
+func DialPod(ctx context.Context, src, dst netip.AddrPort, mark uint32, timeout time.Duration) (*net.TCPConn, error) {
 	if src.Addr() == dst.Addr() {
-		return p.dialPodFrom(ctx, nil, dst)
+		return dialPodFrom(ctx, nil, dst, mark, timeout)
 	}
-	c, err := p.dialPodFrom(ctx, net.TCPAddrFromAddrPort(src), dst)
+	c, err := dialPodFrom(ctx, net.TCPAddrFromAddrPort(src), dst, mark, timeout)
 	if errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL) {
-		return p.dialPodFrom(ctx, net.TCPAddrFromAddrPort(netip.AddrPortFrom(src.Addr(), 0)), dst)
+		return dialPodFrom(ctx, net.TCPAddrFromAddrPort(netip.AddrPortFrom(src.Addr(), 0)), dst, mark, timeout)
 	}
 	return c, err
 }
 
-func (p *Proxy) dialPodFrom(ctx context.Context, src *net.TCPAddr, dst netip.AddrPort) (*net.TCPConn, error) {
-	d := net.Dialer{KeepAliveConfig: tunnel.KeepAlive(), Timeout: p.cfg.Limits.DialTimeout}
+func dialPodFrom(ctx context.Context, src *net.TCPAddr, dst netip.AddrPort, mark uint32, timeout time.Duration) (*net.TCPConn, error) {
+	d := net.Dialer{KeepAliveConfig: tunnel.KeepAlive(), Timeout: timeout}
 	if src != nil {
 		d.LocalAddr = src
 	}
 	d.SetMultipathTCP(false)
 	d.ControlContext = func(_ context.Context, _, _ string, raw syscall.RawConn) error {
-		return podSocket(raw, dst.Addr().Is6(), p.cfg.DaemonMark)
+		return podSocket(raw, dst.Addr().Is6(), mark)
 	}
 	c, err := d.DialContext(ctx, "tcp", dst.String())
 	if err != nil {
