@@ -79,25 +79,21 @@ func TestAllowedPodsTalkAndSeeEachOthersAddress(t *testing.T) {
 }
 
 func TestSourcePortIsPreservedWhereItIsFree(t *testing.T) {
-	_, a, b := pair(t)
 	peers := echo(t, dbApp)
-	// The pod's own socket holds the port on this host, so take one that is
-	// only named in the OPEN: dial the pod directly.
 	src := netip.MustParseAddrPort(webAddr + ":31234")
-	c, err := b.proxy.dialPod(t.Context(), src, netip.MustParseAddrPort(dbApp))
+	c, err := DialPod(t.Context(), src, netip.MustParseAddrPort(dbApp), 0, 5*time.Second)
 	must(t, err)
 	defer c.Close()
 	if got := <-peers; got != src {
 		t.Errorf("the application sees %s, want %s", got, src)
 	}
 	// Taken: the same address, another port.
-	again, err := b.proxy.dialPod(t.Context(), src, netip.MustParseAddrPort(dbApp))
+	again, err := DialPod(t.Context(), src, netip.MustParseAddrPort(dbApp), 0, 5*time.Second)
 	must(t, err)
 	defer again.Close()
 	if got := <-peers; got.Addr() != src.Addr() || got.Port() == src.Port() {
 		t.Errorf("the application sees %s", got)
 	}
-	_ = a
 }
 
 func TestPodsOfOneNodeTalkThroughATunnelToo(t *testing.T) {

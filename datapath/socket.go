@@ -82,9 +82,10 @@ func podSocket(raw syscall.RawConn, ipv6 bool, mark uint32) error {
 	return tunnel.Control(raw, podCongestion)
 }
 
-// DialPod connects to a local pod under the address and port of the pod at
-// the other end, with another port where that one is taken. A pod that talks
-// to itself must see a peer that is not itself, so src is not used then.
+// DialPod connects to a local pod as the pod at src, so that the application
+// sees who it talks to. A port that is taken is replaced; a pod that talks to
+// itself sees the node, because its own address would never come back here.
+// The socket carries mark (SO_MARK); 0 sets none.
 func DialPod(ctx context.Context, src, dst netip.AddrPort, mark uint32, timeout time.Duration) (*net.TCPConn, error) {
 	if src.Addr() == dst.Addr() {
 		return dialPodFrom(ctx, nil, dst, mark, timeout)
