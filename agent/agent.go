@@ -124,6 +124,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	part("manifest", a.watchManifest)
 	part("routes", a.watchRoutes)
 	part("pods", a.watchPods)
+	part("memory", a.tidy)
 	part("admin socket", func(ctx context.Context) error {
 		return (&admin{status: a.Status, flows: a.flows, log: a.cfg.Log}).serve(ctx, a.cfg.RunDir)
 	})
@@ -146,7 +147,7 @@ func (a *Agent) startProxy(ctx context.Context) error {
 		return err
 	}
 	a.proxy, err = datapath.New(datapath.Config{
-		Mesh: a.mesh, Listeners: listeners, NodeAddr: a.cfg.NodeAddr, DaemonMark: a.cfg.DaemonMark,
+		Mesh: a.mesh, Listeners: listeners, NodeAddr: a.cfg.NodeAddr, NodeName: a.cfg.NodeName, DaemonMark: a.cfg.DaemonMark,
 		Limits: a.cfg.Limits, Flows: a.flows, Now: a.cfg.Now, Log: a.cfg.Log,
 	})
 	if err != nil {
