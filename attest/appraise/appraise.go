@@ -45,6 +45,7 @@ const (
 	CheckSignature       = "signature"
 	CheckReportData      = "report-data"
 	CheckTCBCommitted    = "tcb-committed"
+	CheckDecision        = "manifest-decision" // only on refusal: the manifest's answer as a whole
 )
 
 // Codes of failures that are not another package's.
@@ -53,7 +54,6 @@ const (
 	CodeTEE          = "tee-unsupported"
 	CodeReportData   = "report-data"
 	CodeNotReached   = "not-reached"
-	CodeNoManifest   = "manifest-rules"
 	CodeTCBCommitted = "tcb-committed"
 )
 

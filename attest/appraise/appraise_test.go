@@ -146,6 +146,11 @@ func TestEachDisagreementHasItsOwnCode(t *testing.T) {
 			if v.OK || v.Code != c.code {
 				t.Errorf("got %q, want %q\n%s", v.Code, c.code, v)
 			}
+			for _, id := range allChecks() {
+				if !slices.Contains(checkIDs(v), id) {
+					t.Errorf("check %s is missing", id)
+				}
+			}
 		})
 	}
 }

@@ -35,21 +35,19 @@ func (a *appraisal) policy(req Request) {
 		seen[rule.ID] = true
 		a.add(checkOf(rule.ID, rule.Decision))
 	}
-	if match.Substrate == nil {
-		a.add(checkOf(string(match.Code), match.Decision))
-		a.tcbCommitted(nil, reported, committed)
-		return
+	if !match.Allowed { // whatever the rules said, the decision counts
+		a.add(checkOf(CheckDecision, match.Decision))
 	}
-	a.v.Substrate = match.Substrate.Name
-	a.tcbCommitted(match.Substrate.MinTCB, reported, committed)
 	for _, code := range manifestRules() {
 		if !seen[string(code)] {
-			a.notReached(string(code), docRules+"substrates", "the rule", "answer from the manifest")
+			a.notReached(string(code), docRules+"substrates", "a substrate's rule", "substrate")
 		}
 	}
-	if !match.Allowed { // whatever the rules said, the decision counts
-		a.add(checkOf(CodeNoManifest, match.Decision))
+	var floor *policy.TCB
+	if match.Substrate != nil {
+		a.v.Substrate, floor = match.Substrate.Name, match.Substrate.MinTCB
 	}
+	a.tcbCommitted(floor, reported, committed)
 }
 
 func (a *appraisal) rulesNotReached() {
@@ -90,7 +88,7 @@ func (a *appraisal) tcbCommitted(floor *policy.TCB, reported, committed policy.T
 	switch {
 	case floor == nil:
 		c.Status, c.Code = attest.Fail, CodeNotReached
-		c.Actual = "not checked: no substrate for the role"
+		c.Actual = "not checked: no usable substrate"
 	case !committed.AtLeast(*floor) || !reported.AtLeast(*floor):
 		c.Status, c.Code = attest.Fail, CodeTCBCommitted
 		c.Expected = "both at least " + floor.String()

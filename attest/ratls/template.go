@@ -13,6 +13,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/c8s-dev/c8s/attest/snp"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -63,4 +64,4 @@ func Template(role policy.Role, id spiffeid.ID, claims Claims, addrs []netip.Add
 
 // SimulatedMark is in the subject of every certificate that rests on a
 // simulated TEE.
-const SimulatedMark = "SIMULATED"
+const SimulatedMark = snp.SimulatedMark

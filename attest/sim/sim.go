@@ -62,7 +62,7 @@ type TEE struct {
 }
 
 // New starts a simulated machine. The vendor's root is kept in dir, mode 0600,
-// and shared by all machines that use the same dir; making it takes seconds.
+// and shared by all machines that use the same dir; making it takes about a second.
 func New(dir string, opts Options) (*TEE, error) {
 	if opts.Product == "" {
 		opts.Product = snp.Milan

@@ -126,7 +126,7 @@ func newVendor(product snp.Product, now time.Time, random io.Reader) (*vendor, e
 		key *rsa.PrivateKey
 		err error
 	}
-	other := make(chan made, 1) // a 4096-bit key takes seconds: make both at once
+	other := make(chan made, 1) // a 4096-bit key takes up to seconds: make both at once
 	go func() {
 		key, err := rsa.GenerateKey(random, vendorBits)
 		other <- made{key, err}

@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-sev-guest/abi"
+	"github.com/google/go-sev-guest/proto/sevsnp"
+	"github.com/google/go-sev-guest/verify"
 	"github.com/google/go-sev-guest/verify/trust"
 )
 
@@ -110,6 +113,34 @@ func TestRealEvidenceVerifies(t *testing.T) {
 			}
 			if chain.Simulated() {
 				t.Error("real evidence counts as simulated")
+			}
+		})
+	}
+}
+
+// TestGoSEVGuestAgreesAboutRealEvidence asks another verifier about the same
+// bytes, under its own copy of AMD's roots.
+func TestGoSEVGuestAgreesAboutRealEvidence(t *testing.T) {
+	for _, c := range realCases() {
+		t.Run(c.name, func(t *testing.T) {
+			r, chain := c.load(t)
+			if err := verify.RawSnpReport(r.raw[:], &verify.Options{DisableCertFetching: true, Now: realClock()}); err == nil {
+				t.Error("it accepts a report without certificates")
+			}
+			table := MarshalCertTable(chain.VCEK.Raw, chain.ASK.Raw, chain.ARK.Raw)
+			attestation, err := abi.ReportCertsToProto(append(r.raw[:], table...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			options := &verify.Options{DisableCertFetching: true, Now: realClock(), Product: &sevsnp.SevProduct{Name: sevsnp.SevProduct_SEV_PRODUCT_MILAN}}
+			if c.product == "Genoa" {
+				options.Product.Name = sevsnp.SevProduct_SEV_PRODUCT_GENOA
+			}
+			if r.Version > 2 {
+				options.Product = nil // the report says
+			}
+			if err := verify.SnpAttestation(attestation, options); err != nil {
+				t.Error(err)
 			}
 		})
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package simtest gives tests simulated TEEs that share one vendor root, kept
-// in the user's cache folder because making it takes seconds.
+// in the user's cache folder so that not every package makes its own.
 package simtest
 
 import (
