@@ -66,7 +66,11 @@ func (c *Cluster) newNode(n *lab.Node) (*Node, error) {
 			"--state-dir", filepath.Join(node.dir, "state"), "--run-dir", node.dir,
 			"--tee", "sim", "--sim-dir", c.simDir, "--metrics-address", fmt.Sprintf("127.0.0.1:%d", MetricsPort),
 		}
-		return n.Command(context.Background(), c.opts.Binary, append(args, c.opts.NodeFlags...)...)
+		binary := c.opts.Binary
+		if other, ok := c.opts.Impostors[n.Name]; ok {
+			binary = other
+		}
+		return n.Command(context.Background(), binary, append(args, c.opts.NodeFlags...)...)
 	})
 	return node, nil
 }
