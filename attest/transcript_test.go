@@ -70,9 +70,22 @@ func TestTranscriptFieldsDoNotRunIntoEachOther(t *testing.T) {
 	x, y := []byte("x"), []byte("y")
 	xy := []byte("xy")
 	all := []Transcript{
-		{}, {Purpose: "x"}, {Nonce: x}, {Exporter: x}, {SPKIHash: x}, {HPKEHash: x}, {ClaimsHash: x}, {GPUHash: x}, {Beacon: x},
-		{Nonce: xy}, {Nonce: x, Exporter: y}, {Exporter: xy}, {Purpose: "xy"}, {Purpose: "x", Nonce: y},
-		{Nonce: bytes.Repeat([]byte{0}, 8)}, {Nonce: bytes.Repeat([]byte{0}, 16)},
+		{},
+		{Purpose: "x"},
+		{Nonce: x},
+		{Exporter: x},
+		{SPKIHash: x},
+		{HPKEHash: x},
+		{ClaimsHash: x},
+		{GPUHash: x},
+		{Beacon: x},
+		{Nonce: xy},
+		{Nonce: x, Exporter: y},
+		{Exporter: xy},
+		{Purpose: "xy"},
+		{Purpose: "x", Nonce: y},
+		{Nonce: bytes.Repeat([]byte{0}, 8)},
+		{Nonce: bytes.Repeat([]byte{0}, 16)},
 	}
 	seen := make(map[[64]byte]int)
 	for i, tr := range all {

@@ -64,8 +64,11 @@ static __always_inline enum c8s_reason judge_egress(struct __sk_buff *skb, const
 	reason = parse_link(skb, p);
 	if (reason)
 		return reason;
-	if (p->neighbour)
-		return neighbour_of(pod, p) ? C8S_ALLOWED : C8S_NEIGHBOUR_SPOOF;
+	if (p->neighbour) {
+		if (!neighbour_of(pod, p))
+			return C8S_NEIGHBOUR_SPOOF;
+		return neighbour_fits(skb, p) ? C8S_ALLOWED : C8S_MALFORMED;
+	}
 	if (!own_address(pod, p->src))
 		return C8S_SPOOFED_SOURCE;
 	reason = parse_transport(skb, p);
@@ -130,7 +133,10 @@ int pod_ingress(struct __sk_buff *skb)
 		return drop(skb, &p, C8S_POD_LOCKED);
 	if (reason)
 		return drop(skb, &p, reason);
-	if (!p.neighbour) {
+	if (p.neighbour) {
+		if (!neighbour_fits(skb, &p))
+			return drop(skb, &p, C8S_MALFORMED);
+	} else {
 		if (skb->ingress_ifindex)
 			return drop(skb, &p, C8S_FORWARDED_TO_POD);
 		if ((skb->mark & mark_mask) != mark_daemon && !(pod->flags & C8S_POD_HOST_ACCESS))

@@ -124,8 +124,6 @@ static __always_inline enum c8s_reason parse_arp(struct __sk_buff *skb, struct p
 	p->neighbour = true;
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, &arp, sizeof(arp)))
 		return C8S_MALFORMED;
-	if (skb->len > ARP_MAX_LEN)
-		return C8S_NEIGHBOUR_SPOOF;
 	if (arp.hrd != bpf_htons(1 /* Ethernet */) || arp.pro != bpf_htons(ETH_P_IP) || arp.hln != ETH_ALEN || arp.pln != 4)
 		return C8S_MALFORMED;
 	__builtin_memcpy(&ip, arp.sip, 4);
@@ -146,7 +144,7 @@ static __always_inline enum c8s_reason parse_icmp6(struct __sk_buff *skb, struct
 	if (p->nd_type < 133 || p->nd_type > 137)
 		return C8S_ALLOWED; /* plain ICMPv6: refused by its protocol */
 	p->neighbour = true;
-	if (hop_limit != 255 || skb->len > ND_MAX_LEN)
+	if (hop_limit != 255)
 		return C8S_NEIGHBOUR_SPOOF;
 	if (p->nd_type == 135 || p->nd_type == 136) {
 		if (bpf_skb_load_bytes(skb, p->l4, head, sizeof(head)))
@@ -224,6 +222,12 @@ static __always_inline bool neighbour_of(const struct c8s_pod *pod, const struct
 		return (link_local(p->src) || own_address(pod, p->src)) && (link_local(p->target) || own_address(pod, p->target));
 	}
 	return false;
+}
+
+/* Whether a neighbour message is short enough to carry nothing else. */
+static __always_inline bool neighbour_fits(const struct __sk_buff *skb, const struct packet *p)
+{
+	return skb->len <= (p->v6 ? ND_MAX_LEN : ARP_MAX_LEN);
 }
 
 /* Allows TCP with a whole header and nothing between it and the IP header. */

@@ -145,20 +145,28 @@ func (b *bench) set(t testing.TB, p *lab.Pod, open, hostAccess bool) {
 	}
 }
 
-// count is the number of refusals by reason.
-func (b *bench) count(t testing.TB, r bpf.Reason) uint64 {
+// count is the number of refusals by any of the reasons.
+func (b *bench) count(t testing.TB, reasons ...bpf.Reason) (n uint64) {
 	t.Helper()
 	drops, err := b.l.Drops()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return drops[r]
+	for _, r := range reasons {
+		n += drops[r]
+	}
+	return n
 }
 
 // hello connects from within ns and returns the daemon's greeting.
 func hello(t testing.TB, ns *lab.NS, dst netip.AddrPort) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+	return helloWithin(t, ns, dst, 4*time.Second) // a lost first neighbour solicitation costs one
+}
+
+func helloWithin(t testing.TB, ns *lab.NS, dst netip.AddrPort, limit time.Duration) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	c, err := ns.Dial(ctx, "tcp", dst.String())
 	if err != nil {
@@ -192,3 +200,14 @@ func same(addrs []netip.Addr, like netip.Addr) netip.Addr {
 }
 
 var kinds = []lab.Kind{lab.Routed, lab.Bridged}
+
+func unwrap(t testing.TB, ln net.Listener) *net.TCPListener {
+	t.Helper()
+	tcp, ok := ln.(*net.TCPListener)
+	if !ok {
+		t.Fatalf("%T", ln)
+	}
+	return tcp
+}
+
+func withPort(a netip.Addr) netip.AddrPort { return netip.AddrPortFrom(a, 8080) }

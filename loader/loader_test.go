@@ -8,9 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/c8s-dev/c8s/loader"
-	"github.com/c8s-dev/c8s/test/lab"
 	"github.com/c8s-dev/c8s/bpf"
+	"github.com/c8s-dev/c8s/loader"
 )
 
 func TestTCPOfAnOpenPodReachesTheListenerWithItsDestination(t *testing.T) {
@@ -54,5 +53,3 @@ func nonzero(m map[bpf.Reason]uint64) map[string]uint64 {
 	}
 	return out
 }
-
-var _ = lab.Routed

@@ -185,18 +185,30 @@ func (a *appraisal) certificates(now time.Time) {
 		make             func() error
 		actual           func() string
 	}{
-		{CheckChain, docVCEK + "certificate chain", "ARK signs itself and the ASK, the ASK signs the VCEK", false,
-			func() error { return chain.Verify() }, func() string { return "root " + string(a.v.Root) }},
-		{CheckDates, "RFC 5280 section 4.1.2.5", "all certificates valid at " + now.UTC().Format(time.RFC3339), false,
-			func() error { return chain.CheckDates(now) }, func() string { return "VCEK until " + chain.VCEK.NotAfter.UTC().Format(time.RFC3339) }},
-		{CheckEndorsedProduct, docVCEK + "productName", "the product of the report", true,
-			func() error { return chain.CheckProduct(a.product) }, func() string { return string(chain.Endorsement.Product) }},
-		{CheckEndorsedTCB, docVCEK + "SPL extensions", "the reported TCB", true,
-			func() error { return chain.CheckTCB(a.report) }, func() string { return chain.Endorsement.TCB.String() }},
-		{CheckEndorsedChip, docVCEK + "hwID", "the chip id of the report", true,
-			func() error { return chain.CheckChip(a.report) }, func() string { return hex.EncodeToString(chain.Endorsement.ChipID[:]) }},
-		{CheckSignature, docABI + "ATTESTATION_REPORT, SIGNATURE", "the VCEK's, over the bytes received", true,
-			func() error { return chain.VerifySignature(a.report) }, func() string { return "ECDSA P-384 with SHA-384" }},
+		{
+			CheckChain, docVCEK + "certificate chain", "ARK signs itself and the ASK, the ASK signs the VCEK", false,
+			func() error { return chain.Verify() }, func() string { return "root " + string(a.v.Root) },
+		},
+		{
+			CheckDates, "RFC 5280 section 4.1.2.5", "all certificates valid at " + now.UTC().Format(time.RFC3339), false,
+			func() error { return chain.CheckDates(now) }, func() string { return "VCEK until " + chain.VCEK.NotAfter.UTC().Format(time.RFC3339) },
+		},
+		{
+			CheckEndorsedProduct, docVCEK + "productName", "the product of the report", true,
+			func() error { return chain.CheckProduct(a.product) }, func() string { return string(chain.Endorsement.Product) },
+		},
+		{
+			CheckEndorsedTCB, docVCEK + "SPL extensions", "the reported TCB", true,
+			func() error { return chain.CheckTCB(a.report) }, func() string { return chain.Endorsement.TCB.String() },
+		},
+		{
+			CheckEndorsedChip, docVCEK + "hwID", "the chip id of the report", true,
+			func() error { return chain.CheckChip(a.report) }, func() string { return hex.EncodeToString(chain.Endorsement.ChipID[:]) },
+		},
+		{
+			CheckSignature, docABI + "ATTESTATION_REPORT, SIGNATURE", "the VCEK's, over the bytes received", true,
+			func() error { return chain.VerifySignature(a.report) }, func() string { return "ECDSA P-384 with SHA-384" },
+		},
 	} {
 		switch {
 		case a.chain == nil:

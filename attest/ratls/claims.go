@@ -207,8 +207,12 @@ func (w *wire) validate() error {
 		b    []byte
 		size int
 	}{
-		{"measurement", w.Measurement, 48}, {"host data", w.HostData, 32}, {"machine", w.Machine, 64},
-		{"root", w.Root, 32}, {"manifest digest", w.ManifestDigest, 32}, {"evidence hash", w.EvidenceHash, 32},
+		{"measurement", w.Measurement, 48},
+		{"host data", w.HostData, 32},
+		{"machine", w.Machine, 64},
+		{"root", w.Root, 32},
+		{"manifest digest", w.ManifestDigest, 32},
+		{"evidence hash", w.EvidenceHash, 32},
 	} {
 		if len(f.b) != f.size {
 			return fmt.Errorf("%s of %d bytes, expected %d", f.name, len(f.b), f.size)
@@ -219,9 +223,12 @@ func (w *wire) validate() error {
 		max     int
 		needed  bool
 	}{
-		{"TEE", w.TEE, maxShortText, true}, {"product", w.Product, maxShortText, true},
-		{"workload", w.Workload, maxShortText, false}, {"namespace", w.Namespace, maxShortText, false},
-		{"pod", w.Pod, maxName, false}, {"pod UID", w.PodUID, maxShortText, false},
+		{"TEE", w.TEE, maxShortText, true},
+		{"product", w.Product, maxShortText, true},
+		{"workload", w.Workload, maxShortText, false},
+		{"namespace", w.Namespace, maxShortText, false},
+		{"pod", w.Pod, maxName, false},
+		{"pod UID", w.PodUID, maxShortText, false},
 	} {
 		if len(f.s) > f.max || !printable(f.s) || f.needed && f.s == "" {
 			return fmt.Errorf("%s is not 1 to %d printable ASCII characters", f.name, f.max)

@@ -164,7 +164,7 @@ func TestEvidenceUnderTCGsNumberIsReadToo(t *testing.T) {
 }
 
 // handshake connects a client and a server and returns both errors.
-func handshake(t *testing.T, client, server *tls.Config) (c, s error, state tls.ConnectionState) {
+func handshake(t *testing.T, client, server *tls.Config) (state tls.ConnectionState, c, s error) {
 	t.Helper()
 	a, b := net.Pipe()
 	t.Cleanup(func() { _ = a.Close(); _ = b.Close() })
@@ -187,7 +187,7 @@ func handshake(t *testing.T, client, server *tls.Config) (c, s error, state tls.
 		_, c = conn.Read(make([]byte, 1))
 	}
 	_ = a.Close()
-	return c, <-done, state
+	return state, c, <-done
 }
 
 func TestTwoPeersTalkPostQuantumTLS13AndNothingElse(t *testing.T) {
@@ -201,7 +201,7 @@ func TestTwoPeersTalkPostQuantumTLS13AndNothingElse(t *testing.T) {
 		return f.Manifest.AcceptPeer(p.Facts()).Err()
 	})
 	server, client := ratls.ServerConfig(serverCert, verify), ratls.ClientConfig(clientCert, verify)
-	c, s, state := handshake(t, client, server)
+	state, c, s := handshake(t, client, server)
 	if c != nil || s != nil {
 		t.Fatal(c, s)
 	}
@@ -221,7 +221,7 @@ func TestTwoPeersTalkPostQuantumTLS13AndNothingElse(t *testing.T) {
 		"client of another domain": {ratls.ClientConfig(clientCert, ratls.PeerVerify(ca.Pool, "other.test", time.Now, func(*ratls.Peer) error { return nil })), server},
 		"classical curves only":    {curves(client, tls.CurveP256), server},
 	} {
-		if c, s, _ := handshake(t, pair[0], pair[1]); c == nil && s == nil {
+		if _, c, s := handshake(t, pair[0], pair[1]); c == nil && s == nil {
 			t.Errorf("%s: connected", name)
 		}
 	}

@@ -188,11 +188,20 @@ type byteField struct {
 // byteFields are the parts of a report that are copied as they are.
 func (r *Report) byteFields() [14]byteField {
 	return [14]byteField{
-		{r.FamilyID[:], offFamilyID}, {r.ImageID[:], offImageID},
-		{r.ReportData[:], offReportData}, {r.Measurement[:], offMeasurement}, {r.HostData[:], offHostData},
-		{r.IDKey[:], offIDKey}, {r.AuthorKey[:], offAuthorKey},
-		{r.ReportID[:], offReportID}, {r.ReportIDMA[:], offReportIDMA}, {r.ChipID[:], offChipID},
-		{r.Current[:], offCurrent}, {r.Reported[:], offReported}, {r.Committed[:], offCommitted}, {r.Launch[:], offLaunch},
+		{r.FamilyID[:], offFamilyID},
+		{r.ImageID[:], offImageID},
+		{r.ReportData[:], offReportData},
+		{r.Measurement[:], offMeasurement},
+		{r.HostData[:], offHostData},
+		{r.IDKey[:], offIDKey},
+		{r.AuthorKey[:], offAuthorKey},
+		{r.ReportID[:], offReportID},
+		{r.ReportIDMA[:], offReportIDMA},
+		{r.ChipID[:], offChipID},
+		{r.Current[:], offCurrent},
+		{r.Reported[:], offReported},
+		{r.Committed[:], offCommitted},
+		{r.Launch[:], offLaunch},
 	}
 }
 

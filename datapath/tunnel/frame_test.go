@@ -51,8 +51,11 @@ func TestFramesSurviveTheWire(t *testing.T) {
 	wire = append(wire, typeRefuse, 0, 0, 1, byte(ReasonNotAllowed))
 	wire = appendOpen(wire, header6)
 	want := []event{
-		{typ: typeOpen, header: testHeader}, {typ: typeData, data: []byte("hello")}, {typ: typeFin},
-		{typ: typeRst, seq: 0xdeadbeef, reason: ReasonIdle}, {typ: typeRefuse, reason: ReasonNotAllowed},
+		{typ: typeOpen, header: testHeader},
+		{typ: typeData, data: []byte("hello")},
+		{typ: typeFin},
+		{typ: typeRst, seq: 0xdeadbeef, reason: ReasonIdle},
+		{typ: typeRefuse, reason: ReasonNotAllowed},
 		{typ: typeOpen, header: header6},
 	}
 	got, mid, err := decodeAll(wire)

@@ -212,10 +212,12 @@ func ofFamily(f family) []Attack {
 		{"udplite-", "UDP-Lite (136)", 136, []byte{0xb7, 0x99, 0x1b, 0x5f, 0, 8, 0, 0}},
 		{"ipip-", "IPv4 inside IP (4)", 4, nil},
 	} {
-		attacks = append(attacks, Attack{p.name, "send " + p.words + " through a raw socket", Outside, ReasonProtocol,
+		attacks = append(attacks, Attack{
+			p.name, "send " + p.words + " through a raw socket", Outside, ReasonProtocol,
 			f.raw(p.words, func(e Env) []packet {
 				return []packet{f.ip(f.src(e), f.dst(e, Outside), p.number, append(append([]byte(nil), p.header...), e.Canary...))}
-			})})
+			}),
+		})
 	}
 	if f == v6 {
 		attacks = append(attacks, extensionAttacks()...)

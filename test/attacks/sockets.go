@@ -201,12 +201,14 @@ func extensionAttacks() []Attack {
 		{"extension-destination-", "destination options", protoDestOpts, pad},
 		{"extension-routing-", "a routing header", protoRouting, routing},
 	} {
-		attacks = append(attacks, Attack{h.name, "hide a datagram behind " + h.words, Outside, ReasonExtensionHeader,
+		attacks = append(attacks, Attack{
+			h.name, "hide a datagram behind " + h.words, Outside, ReasonExtensionHeader,
 			v6.raw("a datagram behind "+h.words, func(e Env) []packet {
 				dst := e.Outside6
 				payload := append(append([]byte(nil), h.header...), udpDatagram(e.Src6, dst, e.Canary)...)
 				return []packet{{dst, ipv6(e.Src6, dst, h.next, payload)}}
-			})})
+			}),
+		})
 	}
 	return attacks
 }
