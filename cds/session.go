@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cds
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/c8s-dev/c8s/attest/ratls"
+	"github.com/c8s-dev/c8s/cds/api"
+)
+
+// session is the TLS connection a call came on.
+type session struct {
+	tls    *tls.ConnectionState
+	remote string
+}
+
+type sessionKey struct{}
+
+func withSession(ctx context.Context, cs *tls.ConnectionState, remote string) context.Context {
+	return context.WithValue(ctx, sessionKey{}, session{cs, remote})
+}
+
+func sessionOf(ctx context.Context) session {
+	s, _ := ctx.Value(sessionKey{}).(session)
+	return s
+}
+
+// id names the TLS session: nobody else has its exporter.
+func (s session) id() ([sha256.Size]byte, error) {
+	ekm, err := api.Exporter(s.tls, []byte("session"))
+	if err != nil {
+		return [sha256.Size]byte{}, err
+	}
+	return sha256.Sum256(ekm), nil
+}
+
+// peer is the verified certificate the caller showed, nil for none.
+func (s session) peer() (*ratls.Peer, error) {
+	if s.tls == nil || len(s.tls.PeerCertificates) == 0 {
+		return nil, nil
+	}
+	return ratls.ParsePeer(s.tls.PeerCertificates[0])
+}
+
+// Calls one remote host may make: a burst when many pods start, then a
+// steady rate. The unit is calls; a host is an IP address.
+const (
+	callBurst      = 2000
+	callsPerSecond = 500
+	maxCallers     = 16384
+)
+
+// callers limits how fast each remote host may call.
+type callers struct {
+	now func() time.Time
+	mu  sync.Mutex
+	all map[string]*bucket
+}
+
+type bucket struct {
+	tokens float64
+	last   time.Time
+}
+
+func newCallers(now func() time.Time) *callers {
+	return &callers{now: now, all: map[string]*bucket{}}
+}
+
+func (c *callers) allow(remote string) bool {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		host = remote
+	}
+	now := c.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.all[host]
+	if b == nil {
+		if len(c.all) >= maxCallers {
+			c.forget(now)
+		}
+		b = &bucket{tokens: callBurst, last: now}
+		c.all[host] = b
+	}
+	b.tokens = min(callBurst, b.tokens+max(0, now.Sub(b.last).Seconds())*callsPerSecond)
+	b.last = now
+	if b.tokens < 1 {
+		return false
+	}
+	b.tokens--
+	return true
+}
+
+// forget drops hosts that have been quiet long enough to have a full burst.
+func (c *callers) forget(now time.Time) {
+	for host, b := range c.all {
+		if now.Sub(b.last).Seconds()*callsPerSecond >= callBurst {
+			delete(c.all, host)
+		}
+	}
+}
+
+// guard turns every error into a code for the caller and a log line for the
+// operator, and applies the per-host rate.
+func (s *Server) guard() connect.Interceptor { return guard{s} }
+
+type guard struct{ s *Server }
+
+func (g guard) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		began := time.Now()
+		resp, err := g.admit(ctx, func() (connect.AnyResponse, error) { return next(ctx, req) })
+		g.s.metrics.latency.WithLabelValues(req.Spec().Procedure).Observe(time.Since(began).Seconds())
+		return resp, g.conceal(ctx, req.Spec().Procedure, err)
+	}
+}
+
+func (g guard) admit(ctx context.Context, call func() (connect.AnyResponse, error)) (connect.AnyResponse, error) {
+	if !g.s.callers.allow(sessionOf(ctx).remote) {
+		return nil, refuse(codeTooFast, "more than %d calls per second", callsPerSecond)
+	}
+	return call()
+}
+
+func (g guard) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+func (g guard) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		if !g.s.callers.allow(sessionOf(ctx).remote) {
+			return g.conceal(ctx, conn.Spec().Procedure, refuse(codeTooFast, "more than %d calls per second", callsPerSecond))
+		}
+		return g.conceal(ctx, conn.Spec().Procedure, next(ctx, conn))
+	}
+}
+
+func (g guard) conceal(ctx context.Context, procedure string, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	code := codeOf(err)
+	var malformed *connect.Error
+	if code == codeInternal && errors.As(err, &malformed) {
+		code = codeMalformed
+	}
+	g.s.metrics.refused.WithLabelValues(code).Inc()
+	g.s.cfg.Log.Warn("call refused", "call", procedure, "remote", sessionOf(ctx).remote, "code", code, "err", err)
+	return connect.NewError(status(code), errors.New(code))
+}
