@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cds_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/c8s-dev/c8s/attest"
+	"github.com/c8s-dev/c8s/attest/ratls"
+	"github.com/c8s-dev/c8s/attest/sim"
+	"github.com/c8s-dev/c8s/attest/sim/simtest"
+	"github.com/c8s-dev/c8s/cds"
+	"github.com/c8s-dev/c8s/cds/api"
+	"github.com/c8s-dev/c8s/cds/client"
+	"github.com/c8s-dev/c8s/policy"
+	"github.com/c8s-dev/c8s/policy/policytest"
+)
+
+// world is a running CDS with a manifest that accepts simulated machines.
+type world struct {
+	t     testing.TB
+	f     *policytest.Fixture
+	addr  string
+	dir   string
+	log   *lockedBuffer
+	clock *clock
+	stop  func()
+	tees  map[string]func(*sim.Options)
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+type clock struct {
+	mu     sync.Mutex
+	offset time.Duration
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.offset)
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.offset += d
+}
+
+// measuredFor launches a machine as the operators' own: HOST_DATA names them.
+func measuredFor(ops policy.Operators) func(*sim.Options) {
+	return func(o *sim.Options) { o.HostData = ops.Digest() }
+}
+
+func newWorld(t testing.TB) *world {
+	w := &world{t: t, dir: t.TempDir(), log: &lockedBuffer{}, clock: &clock{}}
+	w.f = policytest.New(t, policytest.With(func(m *policy.Manifest) {
+		own := measuredFor(m.Operators)
+		simtest.Accept(simtest.New(t, "cds", own), simtest.New(t, "node", own))(m)
+	}))
+	w.start(simtest.Attester(t, "cds", measuredFor(w.f.Operators)))
+	return w
+}
+
+func (w *world) start(att attest.Attester) {
+	w.t.Helper()
+	server, err := cds.New(cds.Config{
+		Attester: att, Manifest: w.f.Signed, Operators: w.f.Operators, StateDir: filepath.Join(w.dir, "cds"),
+		Registry: prometheus.NewRegistry(), Now: w.clock.now, Log: slog.New(slog.NewJSONHandler(w.log, nil)),
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.addr = ln.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ctx, ln) }()
+	var once sync.Once
+	w.stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; !errors.Is(err, context.Canceled) {
+				w.t.Errorf("Serve: %v", err)
+			}
+		})
+	}
+	w.t.Cleanup(w.stop)
+}
+
+func (w *world) node() attest.Attester {
+	return simtest.Attester(w.t, "node", measuredFor(w.f.Operators))
+}
+
+func (w *world) client() *client.Client {
+	w.t.Helper()
+	c, err := client.New(client.Config{
+		Addr: w.addr, Operators: w.f.Operators, Manifest: w.f.Signed, Now: w.clock.now, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return c
+}
+
+func webPod() client.Pod {
+	return client.Pod{
+		Namespace: "default", Name: "web-0", UID: "uid-web-0", Images: []policy.Digest{policytest.Digest(policytest.Web)},
+		Addrs: []netip.Addr{netip.MustParseAddr("10.81.1.2"), netip.MustParseAddr("fd81:1::2")},
+	}
+}
+
+// caller is a client that may do anything: it holds one raw connection.
+type caller struct {
+	t    testing.TB
+	conn *tls.Conn
+	api  api.AttestationClient
+	mani api.ManifestClient
+	key  *ecdsa.PrivateKey
+	csr  []byte
+	spki []byte
+}
+
+func (w *world) call(cert *tls.Certificate) *caller {
+	w.t.Helper()
+	cfg := ratls.ClientConfig(func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		if cert == nil {
+			return &tls.Certificate{}, nil
+		}
+		return cert, nil
+	}, func(tls.ConnectionState) error { return nil })
+	cfg.NextProtos = []string{"h2"}
+	conn, err := tls.Dial("tcp", w.addr, cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { conn.Close() })
+	var used bool
+	h := &http.Client{Transport: &http.Transport{
+		ForceAttemptHTTP2: true,
+		DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
+			if used {
+				return nil, errors.New("the connection is gone")
+			}
+			used = true
+			return conn, nil
+		},
+	}}
+	c := &caller{t: w.t, conn: conn, api: api.NewAttestationClient(h, "https://cds"), mani: api.NewManifestClient(h, "https://cds")}
+	c.newKey()
+	return c
+}
+
+func (c *caller) newKey() {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if c.csr, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key); err != nil {
+		c.t.Fatal(err)
+	}
+	if c.spki, err = x509.MarshalPKIXPublicKey(key.Public()); err != nil {
+		c.t.Fatal(err)
+	}
+	c.key = key
+}
+
+func (c *caller) nonce() []byte {
+	c.t.Helper()
+	resp, err := c.api.Challenge(c.t.Context(), &api.ChallengeRequest{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return resp.GetNonce()
+}
+
+func (c *caller) exporter(nonce []byte) []byte {
+	c.t.Helper()
+	cs := c.conn.ConnectionState()
+	e, err := api.Exporter(&cs, nonce)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return e
+}
+
+// evidence attests what the caller would have to, unless told otherwise.
+func (c *caller) evidence(att attest.Attester, nonce, exporter, spki []byte) *api.EnrolRequest {
+	c.t.Helper()
+	ev, err := att.Attest(c.t.Context(), api.NodeReportData(nonce, exporter, spki))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	record, err := attest.MarshalCMW(ev)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return &api.EnrolRequest{Nonce: nonce, Csr: c.csr, Proof: &api.EnrolRequest_Node{Node: &api.NodeProof{Evidence: record}}}
+}
+
+// statement is an honest statement about webPod for the caller's key.
+func (c *caller) statement(node *client.Credential, nonce []byte) *api.PodStatement {
+	p, spki := webPod(), sha256.Sum256(c.spki)
+	st := &api.PodStatement{
+		Nonce: nonce, Exporter: c.exporter(nonce), SPKIHash: spki[:], Evidence: node.Peer.Claims.EvidenceHash[:],
+		Namespace: p.Namespace, Name: p.Name, UID: p.UID, Images: p.Images,
+	}
+	for _, a := range p.Addrs {
+		st.Addrs = append(st.Addrs, a.AsSlice())
+	}
+	return st
+}
+
+func (c *caller) signed(st *api.PodStatement, key *ecdsa.PrivateKey) *api.EnrolRequest {
+	c.t.Helper()
+	raw, err := st.Marshal()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	digest := api.StatementDigest(raw)
+	sig, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return &api.EnrolRequest{Nonce: st.Nonce, Csr: c.csr, Proof: &api.EnrolRequest_Pod{Pod: &api.PodProof{Statement: raw, Signature: sig}}}
+}
+
+// wantCode requires that err carries exactly the code and nothing else.
+func wantCode(t *testing.T, err error, code string) {
+	t.Helper()
+	var remote *connect.Error
+	if !errors.As(err, &remote) {
+		t.Fatalf("got %v, want a refusal with %s", err, code)
+	}
+	if remote.Message() != code {
+		t.Errorf("refused with %q, want %q and no detail", remote.Message(), code)
+	}
+}
