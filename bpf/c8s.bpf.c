@@ -215,7 +215,7 @@ int steer(struct bpf_sk_lookup *ctx)
 	owner = bpf_map_lookup_elem(&pod_addrs, p.src);
 	if (!owner)
 		return SK_PASS;
-	if (ctx->ingress_ifindex != owner->ifindex && ctx->ingress_ifindex != owner->master)
+	if (ctx->ingress_ifindex != owner->ifindex && !(owner->master && ctx->ingress_ifindex == owner->master))
 		return steer_drop(ctx, &p, C8S_STEER_SPOOFED);
 	if (ctx->protocol != IPPROTO_TCP)
 		return steer_drop(ctx, &p, C8S_UDP);

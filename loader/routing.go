@@ -208,8 +208,6 @@ func (l *Loader) installRoute(f family) error {
 }
 
 func (l *Loader) routes(f family) ([]netlink.Route, error) {
-	// The type is not filtered for: the library's filter leaves out local
-	// routes unless a table is named, and that is.
 	routes, err := l.nl.RouteListFiltered(f.number, &netlink.Route{Table: l.cfg.Table}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return nil, fmt.Errorf("listing table %d: %w", l.cfg.Table, err)
@@ -237,7 +235,8 @@ func (l *Loader) warnOverlap() error {
 			if r.Protocol == routeProtocol || r.Priority > l.cfg.RulePref || mask == 0 {
 				continue
 			}
-			if both := mask & l.cfg.MarkMask; r.Mark&both == l.cfg.CaptureMark&both {
+			// The link crossing cleared all other bits of a pod packet's mark.
+			if (l.cfg.CaptureMark&mask == r.Mark) != r.Invert {
 				l.log.Warn("another rule may take captured packets; choose other marks or a smaller rule priority",
 					"rule", r.String(), "mark", fmt.Sprintf("%#x/%#x", r.Mark, mask), "ours", l.cfg.RulePref)
 			}

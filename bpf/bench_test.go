@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"testing"
+
+	"github.com/cilium/ebpf"
+)
+
+// BenchmarkPrograms runs each program b.N times within one system call.
+func BenchmarkPrograms(b *testing.B) {
+	k := load(b)
+	k.pod(nil)
+	k.listen()
+	full := make([]byte, 1400)
+	for name, c := range map[string]struct {
+		program *ebpf.Program
+		frame   []byte
+		in      skb
+	}{
+		"pod_egress/v4":          {k.PodEgress, ip(pod4, other4, 6, append(tcp(), full...)), skb{}},
+		"pod_egress/v6":          {k.PodEgress, ip(pod6, other6, 6, append(tcp(), full...)), skb{}},
+		"pod_egress/refused-udp": {k.PodEgress, ip(pod4, other4, 17, full), skb{}},
+		"pod_ingress/v4":         {k.PodIngress, ip(other4, pod4, 6, append(tcp(), full...)), skb{Mark: 0x2000}},
+		"pod_ingress/v6":         {k.PodIngress, ip(other6, pod6, 6, append(tcp(), full...)), skb{Mark: 0x2000}},
+		"pod_guard/refused":      {k.PodGuard, ip(other4, pod4, 6, tcp()), skb{}},
+		"node_egress/own":        {k.NodeEgress, ip(other4, pod4, 6, tcp()), skb{}},
+		"node_egress/refused":    {k.NodeEgress, ip(other4, pod4, 6, tcp()), skb{IngressIfindex: 1}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			c.in.Ifindex = loopback
+			_, err := c.program.Run(&ebpf.RunOptions{Data: c.frame, Context: &c.in, Repeat: uint32(b.N)})
+			if err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+)
+
+var be = binary.BigEndian
+
+func ether(proto uint16, payload ...[]byte) []byte {
+	b := be.AppendUint16([]byte{2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 5}, proto)
+	return append(b, slices.Concat(payload...)...)
+}
+
+// ip is an IPv4 or IPv6 frame, by the source's family.
+func ip(src, dst netip.Addr, proto uint8, payload []byte) []byte {
+	if src.Is4() {
+		h := make([]byte, 20)
+		h[0], h[8], h[9] = 0x45, 64, proto
+		be.PutUint16(h[2:], uint16(20+len(payload)))
+		copy(h[12:], src.AsSlice())
+		copy(h[16:], dst.AsSlice())
+		return ether(0x0800, h, payload)
+	}
+	h := make([]byte, 40)
+	h[0], h[6], h[7] = 0x60, proto, 255
+	be.PutUint16(h[4:], uint16(len(payload)))
+	copy(h[8:], src.AsSlice())
+	copy(h[24:], dst.AsSlice())
+	return ether(0x86dd, h, payload)
+}
+
+func tcp() []byte {
+	b := make([]byte, 20)
+	be.PutUint16(b, 40000)
+	be.PutUint16(b[2:], 80)
+	b[12], b[13] = 5<<4, 2
+	return b
+}
+
+// with returns a copy of b with one byte changed.
+func with(b []byte, at int, v byte) []byte {
+	b = slices.Clone(b)
+	b[at] = v
+	return b
+}
+
+func arp(sender netip.Addr, trailer int) []byte {
+	b := []byte{0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 5}
+	b = append(append(b, sender.AsSlice()...), 0, 0, 0, 0, 0, 0)
+	return ether(0x0806, append(b, other4.AsSlice()...), make([]byte, trailer))
+}
+
+// nd is a neighbour discovery message about target with trailing bytes.
+func nd(kind byte, src, target netip.Addr, trailer int) []byte {
+	b := append([]byte{kind, 0, 0, 0, 0, 0, 0, 0}, target.AsSlice()...)
+	return ip(src, netip.MustParseAddr("ff02::1"), 58, append(b, make([]byte, trailer)...))
+}
