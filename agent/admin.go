@@ -3,10 +3,12 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -81,22 +83,35 @@ func (a *admin) getFlows(w http.ResponseWriter, r *http.Request) {
 // serve listens on the socket in dir until ctx ends. A socket left by a
 // killed daemon is replaced.
 func (a *admin) serve(ctx context.Context, dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("making the run folder: %w", err)
-	}
-	path := filepath.Join(dir, SocketName)
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("removing the old admin socket: %w", err)
-	}
-	ln, err := net.Listen("unix", path)
+	ln, err := listenPrivate(dir)
 	if err != nil {
 		return fmt.Errorf("opening the admin socket: %w", err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		ln.Close()
-		return fmt.Errorf("restricting the admin socket: %w", err)
-	}
 	return serveHTTP(ctx, ln, a.handler())
+}
+
+// listenPrivate makes the socket where only root gets, and moves it to its
+// place once its mode is right: dir itself may be open to others.
+func listenPrivate(dir string) (net.Listener, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	private, err := os.MkdirTemp(dir, ".s")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(private)
+	path := filepath.Join(private, "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	ln.SetUnlinkOnClose(false) // by then it may be a successor's
+	if err := errors.Join(os.Chmod(path, 0o600), os.Rename(path, filepath.Join(dir, SocketName))); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
 }
 
 // serveHTTP runs a small internal server until ctx ends.
@@ -142,8 +157,9 @@ func (c *Client) get(ctx context.Context, path string) (*http.Response, error) {
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		resp.Body.Close()
-		return nil, fmt.Errorf("asking the node daemon: %s", resp.Status)
+		defer resp.Body.Close()
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		return nil, fmt.Errorf("asking the node daemon: %s: %s", resp.Status, bytes.TrimSpace(why))
 	}
 	return resp, nil
 }

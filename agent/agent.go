@@ -67,9 +67,18 @@ type Agent struct {
 	flows    *flow.Ring
 	metrics  *metrics
 
+	// What pods need of the parts; tests put others in their place.
+	kernel   kernel
+	enroller enroller
+	hostLink func(netns, name string) (int, error)
+	recheck  func() // closes tunnels that are no longer allowed
+
 	mu      sync.Mutex
 	pods    map[string]*member // by UID
+	ending  map[*member]struct{}
 	nodeErr string
+
+	pending sync.WaitGroup // of pod goroutines
 
 	nodeKick chan struct{} // a pod could not be enrolled: perhaps the CDS is a new one
 }
@@ -77,8 +86,8 @@ type Agent struct {
 // member is a pod with the means to end it.
 type member struct {
 	pod    *pod
-	cancel context.CancelFunc
-	done   chan struct{}
+	cancel context.CancelCauseFunc
+	done   chan struct{} // closed when nothing is left of the pod
 }
 
 // flowHistory is how many flow records the daemon remembers.
@@ -89,7 +98,9 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Manifest == nil || cfg.Attester == nil || cfg.CDS == nil || cfg.Loader == nil || cfg.Source == nil || cfg.Log == nil || cfg.Now == nil {
 		return nil, errors.New("starting the agent: the configuration lacks a part")
 	}
-	a := &Agent{cfg: cfg, pods: map[string]*member{}, flows: flow.NewRing(flowHistory), nodeKick: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, pods: map[string]*member{}, ending: map[*member]struct{}{}, flows: flow.NewRing(flowHistory), nodeKick: make(chan struct{}, 1),
+		kernel: cfg.Loader, enroller: cfg.CDS, hostLink: hostLink}
+	a.recheck = func() { a.proxy.Recheck() }
 	a.manifest.Store(cfg.Manifest)
 	a.mesh = newMesh(&a.manifest)
 	routes, err := LoadRoutes(cfg.RoutesFile)
@@ -110,10 +121,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	part := func(name string, fn func(context.Context) error) {
 		g.Go(func() error {
-			if err := fn(ctx); err != nil && ctx.Err() == nil {
-				return fmt.Errorf("%s: %w", name, err)
+			err := fn(ctx)
+			switch {
+			case ctx.Err() != nil:
+				return nil
+			case err == nil:
+				return fmt.Errorf("%s: it ended without being told to", name)
 			}
-			return nil
+			return fmt.Errorf("%s: %w", name, err)
 		})
 	}
 	part("policy routing", a.cfg.Loader.Routing)
@@ -132,15 +147,13 @@ func (a *Agent) Run(ctx context.Context) error {
 		part("metrics", func(ctx context.Context) error { return a.metrics.serve(ctx, a.cfg.Metrics) })
 	}
 	err := g.Wait()
-	a.waitPods()
-	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
-		err = cause
-	}
+	a.pending.Wait()
 	return err
 }
 
 // startProxy opens the transparent listeners and only then lets the kernel
-// steer pods to them.
+// steer pods to them. Pods that an earlier daemon left open are locked first:
+// nobody has judged them in this run, and some may be gone from the source.
 func (a *Agent) startProxy(ctx context.Context) error {
 	listeners, err := datapath.ListenTransparent(ctx, a.cfg.DaemonMark)
 	if err != nil {
@@ -153,6 +166,9 @@ func (a *Agent) startProxy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.cfg.Loader.ClosePods(); err != nil {
+		return fmt.Errorf("locking the pods of an earlier run: %w", err)
+	}
 	for _, ln := range listeners {
 		if err := a.cfg.Loader.SetListener(ln); err != nil {
 			return fmt.Errorf("steering pods to the transparent listener: %w", err)
@@ -162,6 +178,10 @@ func (a *Agent) startProxy(ctx context.Context) error {
 }
 
 func (a *Agent) linkEvent(e loader.LinkEvent) {
+	if e.Kind == loader.LinkFailed {
+		a.cfg.Log.Error("a pod link could not be locked", "link", e.Name, "ifindex", e.Ifindex, "err", e.Err)
+		return
+	}
 	a.cfg.Log.Debug("pod link", "event", e.Kind, "link", e.Name, "ifindex", e.Ifindex, "err", e.Err)
 }
 
@@ -199,7 +219,7 @@ func (a *Agent) keepNodeEnrolled(ctx context.Context) error {
 		cred, err := a.cfg.CDS.EnrolNode(ctx, a.cfg.Attester)
 		if err != nil {
 			fails++
-			wait := min(retryMax, retryMin<<min(fails, 10))
+			wait := backoff(fails)
 			a.cfg.Log.Warn("node enrolment failed", "err", err, "retryIn", wait)
 			a.setNodeErr(err.Error())
 			sleep(ctx, wait, nil)
@@ -240,9 +260,9 @@ func (a *Agent) suspectNode() {
 // CA than before, every pod enrols anew; peers that have not done so yet stay
 // acceptable until the old CA's last certificate must have expired.
 func (a *Agent) adoptNode(cred *client.Credential) {
+	a.mesh.setRoots(cred.Roots, a.cfg.Now()) // before any pod can have a leaf of theirs
 	old := a.node.Swap(cred)
 	newCA := old != nil && !slices.EqualFunc(old.Roots, cred.Roots, (*x509.Certificate).Equal)
-	a.mesh.setRoots(cred.Roots, a.cfg.Now())
 	a.setNodeErr("")
 	a.cfg.Log.Info("node enrolled", "id", cred.Peer.ID.String(), "notAfter", cred.TLS.Leaf.NotAfter,
 		"simulated", cred.Peer.Claims.Simulated, "newCA", newCA)
@@ -252,7 +272,9 @@ func (a *Agent) adoptNode(cred *client.Credential) {
 		if newCA {
 			m.pod.reenrol.Store(true)
 		}
-		m.pod.wake()
+		if newCA || m.pod.statusNow().ID == "" {
+			m.pod.wake()
+		}
 	}
 }
 
@@ -276,7 +298,7 @@ func (a *Agent) watchManifest(ctx context.Context) error {
 			m.pod.wake()
 		}
 		a.mu.Unlock()
-		a.proxy.Recheck()
+		a.recheck()
 	})
 }
 
@@ -297,42 +319,48 @@ func (a *Agent) watchPods(ctx context.Context) error {
 	return g.Wait()
 }
 
-// podEvent starts, replaces or ends a pod. A changed description ends the pod
-// and begins it anew: nothing is carried over from the old one.
+// podEvent starts, replaces or ends a pod, and never waits for one: enrolment
+// may take long. A changed description ends the pod and begins it anew; nothing
+// is carried over from the old one.
 func (a *Agent) podEvent(ctx context.Context, e PodEvent) {
 	a.mu.Lock()
-	old := a.pods[e.Pod.UID]
-	delete(a.pods, e.Pod.UID)
-	a.mu.Unlock()
-	if old != nil {
-		old.cancel()
-		<-old.done
-		old.pod.close()
+	defer a.mu.Unlock()
+	if old := a.pods[e.Pod.UID]; old != nil {
+		old.cancel(errRemoved)
+		delete(a.pods, e.Pod.UID)
+		a.ending[old] = struct{}{}
 	}
 	if e.Removed {
 		return
 	}
-	p := newPod(a, e.Pod)
-	podCtx, cancel := context.WithCancel(ctx)
-	m := &member{pod: p, cancel: cancel, done: make(chan struct{})}
-	a.mu.Lock()
+	podCtx, cancel := context.WithCancelCause(ctx)
+	m := &member{pod: newPod(a, e.Pod), cancel: cancel, done: make(chan struct{})}
 	a.pods[e.Pod.UID] = m
-	a.mu.Unlock()
-	go func() {
-		defer close(m.done)
-		p.run(podCtx)
-	}()
+	before := a.before(e.Pod)
+	a.pending.Go(func() {
+		defer cancel(nil)
+		for _, old := range before {
+			<-old.done
+		}
+		m.pod.run(podCtx)
+		a.mu.Lock()
+		delete(a.ending, m)
+		a.mu.Unlock()
+		close(m.done)
+	})
 }
 
-// waitPods lets the pod goroutines finish when the daemon ends. Their kernel
-// state stays as it is.
-func (a *Agent) waitPods() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, m := range a.pods {
-		m.cancel()
-		<-m.done
+// before returns the pods that must be gone before info may be touched: what
+// they still do to the kernel and the mesh would hit the new pod. Callers hold
+// mu.
+func (a *Agent) before(info PodInfo) (old []*member) {
+	for m := range a.ending {
+		was := m.pod.info
+		if was.UID == info.UID || was.Netns == info.Netns || slices.ContainsFunc(was.Addrs, func(addr netip.Addr) bool { return slices.Contains(info.Addrs, addr) }) {
+			old = append(old, m)
+		}
 	}
+	return old
 }
 
 // Status is a snapshot of the whole daemon.
@@ -342,12 +370,12 @@ func (a *Agent) Status() Status {
 		Node:      NodeStatus{Name: a.cfg.NodeName, Address: a.cfg.NodeAddr.String(), Version: a.cfg.Version},
 		Manifest:  ManifestStatus{TrustDomain: signed.Manifest.TrustDomain, Version: signed.Manifest.Version, Digest: signed.Digest},
 		Simulated: a.cfg.Simulated,
-		Drops:     map[string]uint64{},
+		Drops:     map[string]uint64{}, Pods: []PodStatus{},
 	}
 	if cred := a.node.Load(); cred != nil {
 		s.Node.ID, s.Node.NotAfter = cred.Peer.ID.String(), cred.TLS.Leaf.NotAfter
 	}
-	if drops, err := a.cfg.Loader.Drops(); err == nil {
+	if drops, err := a.kernel.Drops(); err == nil {
 		for reason, n := range drops {
 			s.Drops[reason.String()] = n
 		}

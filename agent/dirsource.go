@@ -52,6 +52,19 @@ func (s *DirSource) Watch(ctx context.Context, out chan<- PodEvent) error {
 			// An overflow loses events, never state: the next sync reads the whole folder.
 			s.Log.Warn("pod folder watcher", "err", err)
 		case <-w.Events:
+			settle(w.Events)
+		}
+	}
+}
+
+// settle takes the events that are there already: one look at the folder
+// answers them all.
+func settle(events <-chan fsnotify.Event) {
+	for {
+		select {
+		case <-events:
+		default:
+			return
 		}
 	}
 }

@@ -65,15 +65,33 @@ func (m *mesh) Roots() *x509.CertPool { return m.roots.Load() }
 func (m *mesh) setRoots(roots []*x509.Certificate, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.retired = slices.DeleteFunc(m.retired, func(r retiredRoot) bool { return !now.Before(r.until) })
 	for _, old := range m.current {
 		if !slices.ContainsFunc(roots, old.Equal) {
 			m.retired = append(m.retired, retiredRoot{old, now.Add(ca.MaxLife)})
 		}
 	}
 	m.current = roots
+	m.publishRoots()
+}
+
+// expireRoots ends the acceptance of roots whose last leaf must have expired,
+// and reports whether there were any.
+func (m *mesh) expireRoots(now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := len(m.retired)
+	m.retired = slices.DeleteFunc(m.retired, func(r retiredRoot) bool { return !now.Before(r.until) })
+	if len(m.retired) == before {
+		return false
+	}
+	m.publishRoots()
+	return true
+}
+
+// publishRoots makes the pool that readers see. Callers hold mu.
+func (m *mesh) publishRoots() {
 	pool := x509.NewCertPool()
-	for _, c := range roots {
+	for _, c := range m.current {
 		pool.AddCert(c)
 	}
 	for _, r := range m.retired {

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/c8s-dev/c8s/bpf"
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/datapath"
 	"github.com/c8s-dev/c8s/loader"
@@ -25,6 +26,23 @@ const (
 	retryMax = 30 * time.Second
 )
 
+// kernel is the lock, as pods and their status need it.
+type kernel interface {
+	LockLink(ctx context.Context, ifindex int) error
+	SetPod(p loader.Pod) error
+	DeletePod(ifindex int) error
+	Drops() (map[bpf.Reason]uint64, error)
+}
+
+// enroller certifies pods.
+type enroller interface {
+	EnrolPod(ctx context.Context, node *client.Credential, p client.Pod) (*client.Credential, error)
+}
+
+// errRemoved is why a pod's context ends when the pod is gone, as opposed to
+// the daemon.
+var errRemoved = errors.New("the pod is gone")
+
 // pod drives one pod from seen to closed. One goroutine owns it; status reads
 // go through mu.
 type pod struct {
@@ -36,6 +54,7 @@ type pod struct {
 	reenrol atomic.Bool  // the mesh CA changed: the credential is of no use any more
 	link    atomic.Int32 // host side ifindex once locked, else 0
 
+	opened bool             // the kernel may have it open
 	entry  *policy.Workload // as admitted
 	digest policy.Digest    // of entry
 	cred   *client.Credential
@@ -55,20 +74,14 @@ func newPod(a *Agent, info PodInfo) *pod {
 }
 
 // run keeps the pod where the manifest and the CDS allow it to be, until ctx
-// ends because the pod is gone. When the whole daemon ends it leaves the
-// kernel state alone: the pod stays locked, because no listener answers.
+// ends. A pod that is gone leaves nothing in the kernel. When the whole daemon
+// ends the kernel state stays: the pod is locked, because no listener answers.
 func (p *pod) run(ctx context.Context) {
-	for {
-		wait := p.step(ctx)
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		case <-p.kick:
-			timer.Stop()
-		case <-timer.C:
-		}
+	for ctx.Err() == nil {
+		sleep(ctx, p.step(ctx), p.kick)
+	}
+	if errors.Is(context.Cause(ctx), errRemoved) {
+		p.close()
 	}
 }
 
@@ -82,56 +95,75 @@ func (p *pod) wake() {
 
 // step brings the pod as far as it may go now and says when to look again.
 func (p *pod) step(ctx context.Context) time.Duration {
-	if p.link.Load() == 0 {
-		if err := p.lock(ctx); err != nil {
-			return p.failed(ctx, StateSeen, "lock-failed", err)
-		}
-		p.set(StateLocked, "", "")
+	if err := p.lock(ctx); err != nil {
+		return p.failed(ctx, StateSeen, "lock-failed", err)
 	}
 	signed := p.a.manifest.Load()
 	entry, decision := signed.Manifest.Admit(policy.PodFacts{
 		Namespace: p.info.Namespace, Name: p.info.Name, UID: p.info.UID, Images: p.info.Images, Entry: p.info.Entry,
 	})
 	if !decision.Allowed {
-		p.shut(decision)
-		return time.Hour
+		return p.shut(decision)
 	}
 	digest := entry.Digest()
-	now := p.a.cfg.Now()
-	if p.reenrol.Swap(false) {
-		p.renew = now
+	if p.cred != nil && digest != p.digest {
+		p.drop()
 	}
-	if p.cred == nil || digest != p.digest || !now.Before(p.renew) {
-		if p.cred == nil || digest != p.digest {
-			p.drop()
-			p.set(StateAdmitted, "", "")
-		}
+	if p.cred == nil {
+		p.set(StateAdmitted, "", "")
+	}
+	reenrol := p.reenrol.Swap(false)
+	if reenrol || p.cred == nil || !p.a.cfg.Now().Before(p.renew) {
 		if err := p.enrol(ctx, entry, digest); err != nil {
+			if reenrol {
+				p.reenrol.Store(true)
+			}
 			return p.enrolFailed(ctx, err)
+		}
+		if p.a.manifest.Load() != signed {
+			return 0 // judge again: enrolling may have taken long
 		}
 	}
 	if err := p.open(entry.HostAccess); err != nil {
 		return p.failed(ctx, StateEnrolled, "open-failed", err)
 	}
-	p.fails = 0
 	return p.renew.Sub(p.a.cfg.Now())
 }
 
-// lock puts deny-all on the pod's link. The link watcher has usually done so
-// already, at the link's birth.
+// lock puts deny-all on the pod's link, unless this pod did so before. The
+// link watcher has usually done so already, at the link's birth. A pod whose
+// link is another one than before is locked on both.
 func (p *pod) lock(ctx context.Context) error {
-	ifindex, err := hostLink(p.info.Netns, p.info.Interface)
+	ifindex, err := p.a.hostLink(p.info.Netns, p.info.Interface)
+	was := p.hostIfindex()
+	if was != 0 && (err != nil || ifindex == was) {
+		return nil // an unreadable namespace is no reason to cut a pod off
+	}
 	if err != nil {
 		return err
 	}
-	if err := p.a.cfg.Loader.LockLink(ctx, ifindex); err != nil {
+	if was != 0 {
+		p.unlink(was)
+	}
+	if err := p.a.kernel.LockLink(ctx, ifindex); err != nil {
 		return err
 	}
-	if err := p.a.cfg.Loader.SetPod(p.kernelPod(ifindex, false, false)); err != nil {
+	if err := p.a.kernel.SetPod(p.kernelPod(ifindex, false, false)); err != nil {
 		return err
 	}
 	p.link.Store(int32(ifindex))
+	p.set(StateLocked, "", "")
 	return nil
+}
+
+// unlink forgets a link that is the pod's no more.
+func (p *pod) unlink(ifindex int) {
+	if err := p.a.kernel.DeletePod(ifindex); err != nil {
+		p.log.Error("removing the pod from the kernel", "err", err)
+	}
+	p.link.Store(0)
+	p.opened = false
+	p.drop()
 }
 
 func (p *pod) kernelPod(ifindex int, open, hostAccess bool) loader.Pod {
@@ -141,28 +173,38 @@ func (p *pod) kernelPod(ifindex int, open, hostAccess bool) loader.Pod {
 	}
 }
 
-// shut locks a pod that the manifest does not list (any more).
-func (p *pod) shut(d policy.Decision) {
+// shut locks a pod that the manifest does not list (any more). Only a new
+// manifest can change that, but a kernel that would not lock it is asked again.
+func (p *pod) shut(d policy.Decision) time.Duration {
 	p.drop()
 	if p.statusNow().Reason != string(d.Code) {
 		p.log.Warn("pod refused", "code", d.Code, "rule", d.Rule, "expected", d.Expected, "actual", d.Actual, "remedy", d.Remedy)
 	}
 	p.set(StateLocked, string(d.Code), d.Error())
+	p.fails = 0
+	if p.opened {
+		return retryMin
+	}
+	return time.Hour
 }
 
-// drop takes the identity away and locks the link: first the kernel, then the
+// drop locks the link and takes the identity away: first the kernel, then the
 // mesh, then the tunnels that used it.
 func (p *pod) drop() {
+	if p.opened {
+		if err := p.a.kernel.SetPod(p.kernelPod(p.hostIfindex(), false, false)); err != nil {
+			p.log.Error("locking the pod", "err", err)
+		} else {
+			p.opened = false
+		}
+	}
 	if p.cred == nil {
 		return
-	}
-	if err := p.a.cfg.Loader.SetPod(p.kernelPod(p.hostIfindex(), false, false)); err != nil {
-		p.log.Error("locking the pod", "err", err)
 	}
 	p.cred = nil
 	p.cert.Store(nil)
 	p.a.mesh.remove(p)
-	p.a.proxy.Recheck()
+	p.a.recheck()
 }
 
 func (p *pod) enrol(ctx context.Context, entry *policy.Workload, digest policy.Digest) error {
@@ -171,17 +213,20 @@ func (p *pod) enrol(ctx context.Context, entry *policy.Workload, digest policy.D
 		return errNodeNotEnrolled
 	}
 	began := p.a.cfg.Now()
-	cred, err := p.a.cfg.CDS.EnrolPod(ctx, node, client.Pod{
+	cred, err := p.a.enroller.EnrolPod(ctx, node, client.Pod{
 		Namespace: p.info.Namespace, Name: p.info.Name, UID: p.info.UID,
 		Images: p.info.Images, Entry: entry.Name, Addrs: p.info.Addrs,
 	})
 	if err != nil {
 		return err
 	}
+	p.fails = 0
 	p.entry, p.digest, p.cred = entry, digest, cred
 	p.renew = renewAt(began, cred.TLS.Leaf.NotAfter)
 	p.cert.Store(&cred.TLS)
-	p.set(StateEnrolled, "", "")
+	if !p.opened {
+		p.set(StateEnrolled, "", "")
+	}
 	p.log.Info("pod enrolled", "id", cred.Peer.ID.String(), "notAfter", cred.TLS.Leaf.NotAfter, "simulated", cred.Peer.Claims.Simulated)
 	return nil
 }
@@ -189,11 +234,16 @@ func (p *pod) enrol(ctx context.Context, entry *policy.Workload, digest policy.D
 // enrolFailed keeps a still valid credential in use, and locks the pod when
 // there is none.
 func (p *pod) enrolFailed(ctx context.Context, err error) time.Duration {
-	if !errors.Is(err, errNodeNotEnrolled) {
+	if ctx.Err() != nil {
+		return 0 // the pod or the daemon ends; nobody failed
+	}
+	if nodeSuspect(err) {
 		p.a.suspectNode()
 	}
-	if p.cred != nil && p.a.cfg.Now().Before(p.cred.TLS.Leaf.NotAfter) {
-		return p.failed(ctx, StateOpen, "renewal-failed", err)
+	if p.cred != nil {
+		if left := p.cred.TLS.Leaf.NotAfter.Sub(p.a.cfg.Now()); left > 0 {
+			return min(left, p.failed(ctx, p.statusNow().State, "renewal-failed", err))
+		}
 	}
 	p.drop()
 	if errors.Is(err, errNodeNotEnrolled) {
@@ -203,12 +253,27 @@ func (p *pod) enrolFailed(ctx context.Context, err error) time.Duration {
 	return p.failed(ctx, StateAdmitted, "enrolment-failed", err)
 }
 
-func (p *pod) open(hostAccess bool) error {
-	if err := p.a.mesh.add(p); err != nil {
-		return err
+// nodeSuspect reports whether err may be cured by the node enrolling again: it
+// is not when the CDS understood the node and refused the pod.
+func nodeSuspect(err error) bool {
+	var refused *client.RefusedError
+	if errors.As(err, &refused) {
+		return refused.Code == "node-certificate-required" || refused.Code == "evidence-unknown"
 	}
-	if err := p.a.cfg.Loader.SetPod(p.kernelPod(p.hostIfindex(), true, hostAccess)); err != nil {
-		return err
+	return !errors.Is(err, errNodeNotEnrolled)
+}
+
+// open publishes the pod and steers its traffic into the mesh. A renewed
+// certificate alone changes neither.
+func (p *pod) open(hostAccess bool) error {
+	if !p.opened || p.statusNow().State != StateOpen {
+		if err := p.a.mesh.add(p); err != nil {
+			return err
+		}
+		p.opened = true
+		if err := p.a.kernel.SetPod(p.kernelPod(p.hostIfindex(), true, hostAccess)); err != nil {
+			return err
+		}
 	}
 	p.set(StateOpen, "", "")
 	return nil
@@ -217,8 +282,7 @@ func (p *pod) open(hostAccess bool) error {
 // failed records why a step did not work and backs off with jitter.
 func (p *pod) failed(ctx context.Context, at State, code string, err error) time.Duration {
 	p.fails++
-	wait := min(retryMax, retryMin<<min(p.fails, 10))
-	wait = wait/2 + rand.N(wait)
+	wait := backoff(p.fails)
 	p.set(at, code, err.Error())
 	if ctx.Err() == nil {
 		p.log.Warn("pod held back", "state", at, "code", code, "err", err, "retryIn", wait)
@@ -226,13 +290,17 @@ func (p *pod) failed(ctx context.Context, at State, code string, err error) time
 	return wait
 }
 
+// backoff doubles with every failure, between half and all of the time, so
+// that those who failed together do not come back together.
+func backoff(fails int) time.Duration {
+	wait := min(retryMax, retryMin<<min(fails-1, 10))
+	return wait/2 + rand.N(wait/2+1)
+}
+
 // close forgets a removed pod: no packet may use its address afterwards.
 func (p *pod) close() {
-	p.drop()
 	if ifindex := p.hostIfindex(); ifindex != 0 {
-		if err := p.a.cfg.Loader.DeletePod(ifindex); err != nil {
-			p.log.Error("removing the pod from the kernel", "err", err)
-		}
+		p.unlink(ifindex)
 	}
 	p.set(StateClosed, "", "")
 }
@@ -267,12 +335,16 @@ func (p *pod) local() *datapath.LocalPod {
 	}
 }
 
+// renewMin keeps a life that is nearly over, because an issuer's is, from
+// being renewed in ever smaller halves.
+const renewMin = time.Second
+
 // renewAt is half the remaining life, give or take a tenth, so that leaves
 // issued together do not come due together.
 func renewAt(now, notAfter time.Time) time.Time {
 	half := notAfter.Sub(now) / 2
-	if half <= 0 {
-		return now
+	if half < renewMin {
+		return now.Add(renewMin)
 	}
 	return now.Add(half - half/10 + rand.N(half/5+1))
 }

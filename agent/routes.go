@@ -77,22 +77,37 @@ func (a *Agent) watchRoutes(ctx context.Context) error {
 		return fmt.Errorf("watching the routes file: %w", err)
 	}
 	for {
+		// Once before the first event: the file may have changed since New.
+		a.reloadRoutes()
+		if !a.routesChanged(ctx, w) {
+			return ctx.Err()
+		}
+	}
+}
+
+func (a *Agent) reloadRoutes() {
+	routes, err := LoadRoutes(a.cfg.RoutesFile)
+	if err != nil {
+		a.cfg.Log.Error("routes unchanged", "err", err)
+		return
+	}
+	a.mesh.routes.Store(routes)
+	a.cfg.Log.Info("routes in force", "prefixes", len(routes.prefixes))
+}
+
+// routesChanged waits for a change of the routes file; false at the end of ctx.
+func (a *Agent) routesChanged(ctx context.Context, w *fsnotify.Watcher) bool {
+	for {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return false
 		case err := <-w.Errors:
 			a.cfg.Log.Warn("routes file watcher", "err", err)
+			return true // events may be lost
 		case e := <-w.Events:
-			if filepath.Base(e.Name) != filepath.Base(a.cfg.RoutesFile) {
-				continue
+			if filepath.Base(e.Name) == filepath.Base(a.cfg.RoutesFile) {
+				return true
 			}
 		}
-		routes, err := LoadRoutes(a.cfg.RoutesFile)
-		if err != nil {
-			a.cfg.Log.Error("routes unchanged", "err", err)
-			continue
-		}
-		a.mesh.routes.Store(routes)
-		a.cfg.Log.Info("routes in force", "prefixes", len(routes.prefixes))
 	}
 }

@@ -14,7 +14,8 @@ const (
 	tidyAfter = 64
 )
 
-// tidy gives memory back once a burst of new tunnels is over. A handshake
+// tidy ends what only the clock ends: the acceptance of retired roots. And it
+// gives memory back once a burst of new tunnels is over. A handshake
 // leaves some 100 KB of garbage behind, and the collector would keep it until
 // the heap doubles: on a quiet node that may be for ever.
 func (a *Agent) tidy(ctx context.Context) error {
@@ -26,6 +27,9 @@ func (a *Agent) tidy(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
+		}
+		if a.mesh.expireRoots(a.cfg.Now()) {
+			a.recheck()
 		}
 		now := a.proxy.Stats().Handshakes
 		if now == last && now-tidied >= tidyAfter {

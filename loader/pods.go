@@ -265,6 +265,32 @@ func (l *Loader) DeletePod(ifindex int) error {
 	return nil
 }
 
+// ClosePods closes every pod that an earlier process left open.
+func (l *Loader) ClosePods() error {
+	if err := l.begin(context.Background()); err != nil {
+		return fmt.Errorf("closing all pods: %w", err)
+	}
+	defer l.mu.Unlock()
+	var ifindex uint32
+	var pod bpf.Pod
+	var open []uint32
+	all := l.objs.Pods.Iterate()
+	for all.Next(&ifindex, &pod) {
+		if pod.State != bpf.PodClosed {
+			open = append(open, ifindex)
+		}
+	}
+	if err := all.Err(); err != nil {
+		return fmt.Errorf("closing all pods: %w", err)
+	}
+	for _, ifindex := range open {
+		if err := l.closePod(int(ifindex)); err != nil {
+			return fmt.Errorf("closing all pods: %w", err)
+		}
+	}
+	return nil
+}
+
 // closePod refuses everything on a link whose pod is known.
 func (l *Loader) closePod(ifindex int) error {
 	err := l.objs.Pods.Update(uint32(ifindex), bpf.Pod{State: bpf.PodClosed}, ebpf.UpdateExist)
