@@ -19,14 +19,14 @@ const featureTCX = "tcx"
 
 // Feature is something the lock needs of the kernel.
 type Feature struct {
-	Name    string
-	Present bool
+	Name    string `json:"name"`
+	Present bool   `json:"present"`
 	// Since is the first kernel version that has it, or the option it needs.
-	Since string
+	Since string `json:"since"`
 	// Required features have no replacement.
-	Required bool
+	Required bool `json:"required"`
 	// Err is why it is not present.
-	Err error
+	Err error `json:"-"`
 }
 
 // Probe asks the kernel for each feature rather than for its version, since
@@ -41,6 +41,7 @@ func Probe() []Feature {
 		required("tc programs", "4.1, CONFIG_NET_CLS_ACT", features.HaveProgramType(ebpf.SchedCLS)),
 		required("sk_lookup programs", "5.9", features.HaveProgramType(ebpf.SkLookup)),
 		required("steering to a socket", "5.9", features.HaveProgramHelper(ebpf.SkLookup, asm.FnSkAssign)),
+		required("knowing a flow's link in sk_lookup", "5.17", haveIngressIfindex()),
 		required("socket maps", "4.14, CONFIG_BPF_STREAM_PARSER or 5.11", features.HaveMapType(ebpf.SockMap)),
 		required("ring buffers", "5.8", features.HaveMapType(ebpf.RingBuf)),
 		required("LRU maps", "4.10", features.HaveMapType(ebpf.LRUHash)),
@@ -48,6 +49,23 @@ func Probe() []Feature {
 		{Name: featureTCX, Present: tcx == nil, Since: "6.6", Err: tcx},
 		{Name: "kernel BTF", Present: btfErr == nil, Since: "5.2, CONFIG_DEBUG_INFO_BTF", Err: btfErr},
 	}
+}
+
+// haveIngressIfindex loads a program that reads what steer decides by: the
+// ingress_ifindex of struct bpf_sk_lookup, at offset 64.
+func haveIngressIfindex() error {
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "c8s_probe", Type: ebpf.SkLookup, AttachType: ebpf.AttachSkLookup, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R0, asm.R1, 64, asm.Word),
+			asm.Mov.Imm(asm.R0, 1), // SK_PASS
+			asm.Return(),
+		},
+	})
+	if err != nil {
+		return err
+	}
+	return prog.Close()
 }
 
 // haveTCX attaches a program to a device that does not exist: with tcx the
