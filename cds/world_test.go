@@ -44,7 +44,6 @@ type world struct {
 	log   *lockedBuffer
 	clock *clock
 	stop  func()
-	tees  map[string]func(*sim.Options)
 }
 
 type lockedBuffer struct {

@@ -58,8 +58,7 @@ func TestNewPodLinkIsLockedAtBirthAndForgottenAtItsEnd(t *testing.T) {
 	early := labtest.Pod(t, b.Node, lab.PodSpec{Name: "early"})
 	events := b.watch(t)
 	expect(t, events, loader.LinkLocked, early.HostLink)
-	var late *lab.Pod
-	late = labtest.Pod(t, b.Node, lab.PodSpec{Name: "late", Kind: lab.Bridged, BeforeUp: func(p *lab.Pod) error {
+	late := labtest.Pod(t, b.Node, lab.PodSpec{Name: "late", Kind: lab.Bridged, BeforeUp: func(p *lab.Pod) error {
 		expect(t, events, loader.LinkLocked, p.HostLink)
 		return nil
 	}})

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/c8s-dev/c8s/agent"
@@ -20,7 +21,7 @@ import (
 
 // refusals tries what must not work, and shows who refused it and why.
 func (s *stage) refusals(ctx context.Context) {
-	const kernel = "Refused by the kernel, as root inside the pod"
+	const kernel = "Refused by the kernel, as root inside the pod, over IPv4 and IPv6"
 	s.attackAll(ctx, kernel, true)
 	s.outsider(ctx)
 
@@ -64,27 +65,53 @@ func (s *stage) attackAll(ctx context.Context, act string, counted bool) {
 		s.add(act, "attacks", "", errors.Join(err, outside.Close()))
 		return
 	}
+	rows := families{}
 	for _, attack := range attacks.All() {
 		hits := outside.Hits() + host.Hits()
 		run := func() error {
 			return s.client.Do(func() error { _, err := attack.Run(ctx, env); return err })
 		}
-		seen := ""
+		seen := "refused by the daemon"
 		if counted && attack.ExpectReason != "" {
 			seen, err = s.counted(ctx, s.Nodes[0], attack.ExpectReason, run)
 		} else {
-			seen, err = "nothing got out", run()
+			err = run()
 		}
 		if arrived := outside.Hits() + host.Hits() - hits; err == nil && arrived > 0 {
 			err = fmt.Errorf("%d packets reached a victim", arrived)
 		}
-		if counted || err != nil {
-			s.add(act, attack.Description, seen, err)
+		rows.add(attack.Description, seen, err)
+	}
+	for _, row := range rows.list {
+		if counted || row.err != nil {
+			s.add(act, row.claim, row.seen, row.err)
 		}
 	}
 	total := outside.Hits() + host.Hits()
 	err = errors.Join(mustBeZero("packets reached a victim", int(total)), outside.Close(), host.Close())
 	s.add(act, fmt.Sprintf("all %d attacks together", len(attacks.All())), "not one packet reached the host next door or the node", err)
+}
+
+// families folds the IPv4 and the IPv6 form of an attack into one row.
+type families struct{ list []*family }
+
+type family struct {
+	claim, seen string
+	err         error
+}
+
+func (f *families) add(description, seen string, err error) {
+	claim, version, _ := strings.Cut(description, " (IPv")
+	if err != nil && version != "" {
+		err = fmt.Errorf("IPv%s: %w", strings.TrimSuffix(version, ")"), err)
+	}
+	for _, row := range f.list {
+		if row.claim == claim {
+			row.err = errors.Join(row.err, err)
+			return
+		}
+	}
+	f.list = append(f.list, &family{claim, seen, err})
 }
 
 // counted runs an attack and requires that the kernel's counter of reason
@@ -103,8 +130,8 @@ func (s *stage) counted(ctx context.Context, n *cluster.Node, reason string, att
 		if err != nil {
 			return "", err
 		}
-		if moved := after.Drops[reason] - before.Drops[reason]; moved > 0 {
-			return fmt.Sprintf("dropped: %s (%d)", reason, moved), nil
+		if after.Drops[reason] > before.Drops[reason] {
+			return "dropped: " + reason, nil
 		}
 		if time.Now().After(deadline) {
 			return "", fmt.Errorf("the kernel counted no %s", reason)
