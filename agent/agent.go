@@ -288,18 +288,22 @@ func (a *Agent) setNodeErr(s string) {
 // signatures, hash chain, never backwards) before it arrives here.
 func (a *Agent) watchManifest(ctx context.Context) error {
 	return a.cfg.CDS.Watch(ctx, func(next *policy.Signed) {
-		if next.Manifest.Version <= a.manifest.Load().Manifest.Version {
-			return
+		if next.Manifest.Version > a.manifest.Load().Manifest.Version {
+			a.adoptManifest(next)
 		}
-		a.manifest.Store(next)
-		a.cfg.Log.Info("manifest in force", "version", next.Manifest.Version, "digest", next.Digest)
-		a.mu.Lock()
-		for _, m := range a.pods {
-			m.pod.wake()
-		}
-		a.mu.Unlock()
-		a.recheck()
 	})
+}
+
+// adoptManifest has every pod and every tunnel judged again.
+func (a *Agent) adoptManifest(next *policy.Signed) {
+	a.manifest.Store(next)
+	a.cfg.Log.Info("manifest in force", "version", next.Manifest.Version, "digest", next.Digest)
+	a.mu.Lock()
+	for _, m := range a.pods {
+		m.pod.wake()
+	}
+	a.mu.Unlock()
+	a.recheck()
 }
 
 func (a *Agent) watchPods(ctx context.Context) error {

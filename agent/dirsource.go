@@ -22,7 +22,7 @@ import (
 const maxPodFile = 64 << 10
 
 // DirSource reads pods from a folder: one JSON PodInfo per file named
-// *.json. Writers create a file under another name and rename it in, so that
+// *.json, hidden ones aside. Writers create a file under another name and rename it in, so that
 // a half-written description is never seen. A file that cannot be read or
 // understood is no pod: its link stays locked.
 type DirSource struct {
@@ -112,7 +112,7 @@ func (s *DirSource) read() (map[string]PodInfo, error) {
 	}
 	found := map[string]PodInfo{}
 	for _, e := range entries {
-		if e.IsDir() || !strings.HasSuffix(e.Name(), ".json") {
+		if e.IsDir() || strings.HasPrefix(e.Name(), ".") || !strings.HasSuffix(e.Name(), ".json") {
 			continue
 		}
 		pod, err := readPod(filepath.Join(s.Dir, e.Name()))

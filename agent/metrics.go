@@ -85,13 +85,18 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	send(m.manifest, prometheus.GaugeValue, float64(status.Manifest.Version))
 }
 
-// serve answers /metrics, /healthz (the process works) and /readyz (the node
-// is enrolled and can take pods).
+// serve answers on addr until ctx ends.
 func (m *metrics) serve(ctx context.Context, addr string) error {
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return fmt.Errorf("listening for metrics: %w", err)
 	}
+	return serveHTTP(ctx, ln, m.handler())
+}
+
+// handler answers /metrics, /healthz (the process works) and /readyz (the
+// node is enrolled and can take pods).
+func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -102,5 +107,5 @@ func (m *metrics) serve(ctx context.Context, addr string) error {
 		}
 		fmt.Fprintln(w, "ok")
 	})
-	return serveHTTP(ctx, ln, mux)
+	return mux
 }

@@ -55,6 +55,7 @@ type pod struct {
 	link    atomic.Int32 // host side ifindex once locked, else 0
 
 	opened bool             // the kernel may have it open
+	access bool             // with host access
 	entry  *policy.Workload // as admitted
 	digest policy.Digest    // of entry
 	cred   *client.Credential
@@ -111,6 +112,12 @@ func (p *pod) step(ctx context.Context) time.Duration {
 	}
 	if p.cred == nil {
 		p.set(StateAdmitted, "", "")
+	}
+	if p.cred != nil && p.opened {
+		// Host access is no part of the digest, and must not wait for a renewal.
+		if err := p.open(entry.HostAccess); err != nil {
+			return p.failed(ctx, StateEnrolled, "open-failed", err)
+		}
 	}
 	reenrol := p.reenrol.Swap(false)
 	if reenrol || p.cred == nil || !p.a.cfg.Now().Before(p.renew) {
@@ -266,11 +273,11 @@ func nodeSuspect(err error) bool {
 // open publishes the pod and steers its traffic into the mesh. A renewed
 // certificate alone changes neither.
 func (p *pod) open(hostAccess bool) error {
-	if !p.opened || p.statusNow().State != StateOpen {
+	if !p.opened || p.access != hostAccess || p.statusNow().State != StateOpen {
 		if err := p.a.mesh.add(p); err != nil {
 			return err
 		}
-		p.opened = true
+		p.opened, p.access = true, hostAccess
 		if err := p.a.kernel.SetPod(p.kernelPod(p.hostIfindex(), true, hostAccess)); err != nil {
 			return err
 		}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/c8s-dev/c8s/datapath"
+	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/loader"
+	"github.com/c8s-dev/c8s/policy/policytest"
+)
+
+// quiet is an agent with a proxy that listens nowhere.
+func quiet(t *testing.T) *Agent {
+	t.Helper()
+	a := &Agent{
+		cfg:  Config{Now: time.Now, Log: slog.New(slog.DiscardHandler), NodeAddr: netip.MustParseAddr("10.80.0.1")},
+		pods: map[string]*member{}, ending: map[*member]struct{}{}, flows: flow.NewRing(8),
+		kernel: &fakeKernel{pods: map[int]loader.Pod{}},
+	}
+	a.mesh = newMesh(&a.manifest)
+	a.manifest.Store(policytest.New(t).Signed)
+	var err error
+	a.proxy, err = datapath.New(datapath.Config{Mesh: a.mesh, NodeAddr: a.cfg.NodeAddr, Flows: a.flows, Now: time.Now, Log: a.cfg.Log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func get(t *testing.T, h http.Handler, path string) (int, string) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	body, err := io.ReadAll(w.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.Code, string(body)
+}
+
+func TestMetricsExportDropsPodsAndFlows(t *testing.T) {
+	a := quiet(t)
+	for i, state := range []State{StateOpen, StateOpen, StateLocked} {
+		p := newPod(a, PodInfo{Name: fmt.Sprint(i)})
+		p.set(state, "", "")
+		a.pods[fmt.Sprint(i)] = &member{pod: p}
+	}
+	a.flows.Add(flow.Record{Verdict: flow.Refused, Reason: "no-route"})
+	code, body := get(t, newMetrics(a).handler(), "/metrics")
+	if code != http.StatusOK {
+		t.Fatalf("%d: %s", code, body)
+	}
+	for _, line := range []string{
+		`c8s_kernel_drops_total{reason="pod-locked"} 3`,
+		`c8s_pods{state="open"} 2`, `c8s_pods{state="locked"} 1`, `c8s_pods{state="seen"} 0`,
+		`c8s_flows_total{reason="no-route",verdict="refused"} 1`,
+		`c8s_tunnels{use="idle"} 0`, `c8s_node_certificate_expiry_seconds 0`,
+		fmt.Sprintf("c8s_manifest_version %d", a.manifest.Load().Manifest.Version),
+	} {
+		if !strings.Contains(body, line+"\n") {
+			t.Errorf("no line %q", line)
+		}
+	}
+}
+
+func TestReadyOnlyWithAValidNodeCertificate(t *testing.T) {
+	a := quiet(t)
+	h := newMetrics(a).handler()
+	for _, tt := range []struct {
+		life time.Duration // zero: not enrolled
+		code int
+		says string
+	}{
+		{0, http.StatusServiceUnavailable, errNodeNotEnrolled.Error()},
+		{time.Hour, http.StatusOK, "ok"},
+		{-time.Second, http.StatusServiceUnavailable, "expired"},
+	} {
+		if tt.life != 0 {
+			a.node.Store(credential("node", tt.life, nil))
+		}
+		if code, body := get(t, h, "/readyz"); code != tt.code || !strings.Contains(body, tt.says) {
+			t.Errorf("life %s: /readyz says %d %q, want %d %q", tt.life, code, body, tt.code, tt.says)
+		}
+		if code, _ := get(t, h, "/healthz"); code != http.StatusOK {
+			t.Errorf("/healthz says %d", code)
+		}
+	}
+}
+
+func TestMetricsServerEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := newMetrics(quiet(t)).serve(ctx, "127.0.0.1:0"); ctx.Err() == nil {
+		t.Errorf("it ended early: %v", err)
+	}
+}

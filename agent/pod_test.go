@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/c8s-dev/c8s/cds/client"
+	"github.com/c8s-dev/c8s/policy"
+)
+
+func TestListedPodOpensAndIsDeletedWhenRemoved(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web := w.web()
+		w.add(web)
+		w.want(web.UID, StateOpen, "")
+		w.remove(web)
+		if _, known := w.kernel.pod(7); known || len(w.kernel.deleted) != 1 {
+			t.Errorf("the kernel still knows the pod (deleted %v)", w.kernel.deleted)
+		}
+		if _, known := w.mesh.Pod(web.Addrs[0]); known {
+			t.Error("the mesh still knows the pod")
+		}
+		if len(w.pods)+len(w.ending) != 0 {
+			t.Errorf("%d pods, %d ending remain", len(w.pods), len(w.ending))
+		}
+	})
+}
+
+func TestPodIsClosedInTheKernelBeforeItIsJudged(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web := w.web()
+		old := (&pod{info: web}).kernelPod(7, true, true) // as an earlier daemon left it
+		w.kernel.pods[7] = old
+		w.cds.hook = func(ctx context.Context) { <-ctx.Done() }
+		w.add(web)
+		w.want(web.UID, StateAdmitted, "")
+		w.remove(web)
+	})
+}
+
+func TestWhatHoldsAPodBackHasAStateAndACode(t *testing.T) {
+	failure := errors.New("no")
+	for _, tt := range []struct {
+		name  string
+		state State
+		code  string
+		cause func(*world, *PodInfo)
+		cure  func(*world)
+	}{
+		{"namespace unknown", StateSeen, "lock-failed",
+			func(w *world, _ *PodInfo) { w.link("/ns/web", 0) }, func(w *world) { w.link("/ns/web", 7) }},
+		{"link cannot be locked", StateSeen, "lock-failed",
+			func(w *world, _ *PodInfo) { w.kernel.setErrs(failure, nil) }, func(w *world) { w.kernel.setErrs(nil, nil) }},
+		{"kernel refuses the pod", StateSeen, "lock-failed",
+			func(w *world, _ *PodInfo) { w.kernel.setErrs(nil, failure) }, func(w *world) { w.kernel.setErrs(nil, nil) }},
+		{"image not listed", StateLocked, string(policy.CodeImageUnlisted),
+			func(w *world, p *PodInfo) { w.publish(listed("db")) }, func(w *world) { w.publish(listed("web")) }},
+		{"node not enrolled", StateAdmitted, "node-not-enrolled",
+			func(w *world, _ *PodInfo) { w.node.Store(nil) }, func(w *world) { w.adoptNode(credential("node", life, w.cds.root)) }},
+		{"CDS refuses", StateAdmitted, "enrolment-failed",
+			func(w *world, _ *PodInfo) { w.cds.err = failure }, func(w *world) { w.cds.set(func() { w.cds.err = nil }) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				web := w.web()
+				tt.cause(w, &web)
+				w.add(web)
+				w.want(web.UID, tt.state, tt.code)
+				tt.cure(w)
+				time.Sleep(2 * retryMin)
+				w.want(web.UID, StateOpen, "")
+			})
+		})
+	}
+}
+
+func TestAddressBelongsToOnePodUntilItIsGone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web := w.web()
+		w.add(web)
+		second := web
+		second.UID, second.Name, second.Netns = "second", "web-1", "/ns/second"
+		w.link("/ns/second", 8)
+		w.add(second)
+		w.wantConflict(second.UID)
+		w.want(web.UID, StateOpen, "")
+		w.remove(web)
+		time.Sleep(retryMax)
+		w.want(second.UID, StateOpen, "")
+	})
+}
+
+func (w *world) wantConflict(uid string) {
+	w.t.Helper()
+	if s := w.status(uid); s.State != StateEnrolled || s.Reason != "open-failed" {
+		w.t.Errorf("the second claimant is %s %q (%s)", s.State, s.Reason, s.Detail)
+	}
+	if p, _ := w.kernel.pod(8); p.Open {
+		w.t.Error("the second claimant is open in the kernel")
+	}
+}
+
+func TestRetriesBackOffAndRefusalsOfThePodLeaveTheNodeAlone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.cds.err = &client.RefusedError{Code: "image-unlisted"}
+		web := w.web()
+		w.add(web)
+		time.Sleep(10 * time.Minute)
+		asked := w.cds.enrolments()
+		if n := len(asked); n < 20 || n > 55 {
+			t.Errorf("%d attempts in 10 minutes", n)
+		}
+		if last := asked[len(asked)-1].Sub(asked[len(asked)-2]); last < retryMax/2 || last > retryMax {
+			t.Errorf("the last wait was %s, want between %s and %s", last, retryMax/2, retryMax)
+		}
+		if len(w.nodeKick) != 0 {
+			t.Error("the node is to enrol again because a pod was refused")
+		}
+		w.cds.set(func() { w.cds.err = &client.RefusedError{Code: "evidence-unknown"} })
+		time.Sleep(retryMax)
+		if len(w.nodeKick) != 1 {
+			t.Error("the node does not enrol again although the CDS does not know it")
+		}
+	})
+}
+
+func TestManifestChange(t *testing.T) {
+	access, changed := listed("web"), listed("web")
+	access.HostAccess = true
+	changed.Namespaces = []string{"default"}
+	for _, tt := range []struct {
+		name       string
+		next       policy.Workload
+		state      State
+		code       string
+		enrolments int
+	}{
+		{"entry unchanged", listed("web"), StateOpen, "", 1},
+		{"host access given", access, StateOpen, "", 1},
+		{"entry changed", changed, StateOpen, "", 2},
+		{"entry gone", listed("db"), StateLocked, string(policy.CodeImageUnlisted), 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				web := w.web()
+				w.add(web)
+				sets := w.kernel.sets
+				w.publish(tt.next, listed("other"))
+				w.want(web.UID, tt.state, tt.code)
+				if n := len(w.cds.enrolments()); n != tt.enrolments {
+					t.Errorf("%d enrolments, want %d", n, tt.enrolments)
+				}
+				if tt.name == "entry unchanged" && w.kernel.sets != sets {
+					t.Error("the kernel was asked although nothing changed")
+				}
+				if p, _ := w.kernel.pod(7); p.HostAccess != tt.next.HostAccess {
+					t.Errorf("host access is %t", p.HostAccess)
+				}
+			})
+		})
+	}
+}
+
+func TestLockThatTheKernelDidNotTakeIsAskedForAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web := w.web()
+		w.add(web)
+		w.kernel.setErrs(nil, errors.New("map is busy"))
+		w.publish(listed("db"))
+		synctest.Wait()
+		if _, known := w.mesh.Pod(web.Addrs[0]); known {
+			t.Error("the mesh still serves the pod")
+		}
+		w.kernel.setErrs(nil, nil)
+		time.Sleep(retryMin)
+		w.want(web.UID, StateLocked, string(policy.CodeImageUnlisted))
+	})
+}
+
+func TestManifestThatChangesDuringEnrolmentIsObeyed(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web := w.web()
+		w.cds.hook = func(context.Context) { w.publish(listed("db")) }
+		w.add(web)
+		w.want(web.UID, StateLocked, string(policy.CodeImageUnlisted))
+		for _, p := range w.kernel.pods {
+			if p.Open {
+				t.Error("it was opened")
+			}
+		}
+	})
+}
+
+func TestChangedDescriptionBeginsAnew(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web := w.web()
+		w.add(web)
+		old, _ := w.mesh.Pod(web.Addrs[0])
+		w.link("/ns/web", 9)
+		w.add(web)
+		w.want(web.UID, StateOpen, "")
+		if _, known := w.kernel.pod(7); known {
+			t.Error("the old link is still a pod's")
+		}
+		if p, _ := w.mesh.Pod(web.Addrs[0]); p == old {
+			t.Error("the old identity was carried over")
+		}
+	})
+}
+
+func TestRemovedAndAddedAgainAtOnceIsOpen(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web := w.web()
+		for range 100 {
+			w.podEvent(w.ctx, PodEvent{Pod: web})
+			w.podEvent(w.ctx, PodEvent{Removed: true, Pod: web})
+		}
+		w.add(web)
+		w.want(web.UID, StateOpen, "")
+	})
+}

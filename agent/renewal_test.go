@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/c8s-dev/c8s/cds/ca"
+)
+
+func TestRenewalIsDueAroundHalfTheLife(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	for _, tt := range []struct{ life, least, most time.Duration }{
+		{time.Hour, 27 * time.Minute, 33 * time.Minute},
+		{10 * time.Second, 4500 * time.Millisecond, 5500 * time.Millisecond},
+		{time.Second, renewMin, renewMin},
+		{0, renewMin, renewMin},
+		{-time.Hour, renewMin, renewMin},
+	} {
+		distinct := map[time.Duration]bool{}
+		for range 1000 {
+			d := renewAt(now, now.Add(tt.life)).Sub(now)
+			if d < tt.least || d > tt.most {
+				t.Fatalf("a life of %s is renewed after %s, want %s to %s", tt.life, d, tt.least, tt.most)
+			}
+			distinct[d] = true
+		}
+		if tt.least != tt.most && len(distinct) < 100 {
+			t.Errorf("a life of %s is renewed at %d distinct times of 1000", tt.life, len(distinct))
+		}
+	}
+}
+
+func TestBackoffDoublesToItsMostAndHasJitter(t *testing.T) {
+	for fails := 1; fails < 100; fails++ {
+		whole := retryMax
+		if fails < 9 {
+			whole = min(retryMax, retryMin<<(fails-1))
+		}
+		for range 100 {
+			if d := backoff(fails); d < whole/2 || d > whole {
+				t.Fatalf("after %d failures: %s, want %s to %s", fails, d, whole/2, whole)
+			}
+		}
+	}
+}
+
+func TestCertificateIsRenewedWithoutTouchingTheKernel(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web := w.web()
+		w.add(web)
+		local, _ := w.mesh.Pod(web.Addrs[0])
+		first, sets, until := local.Cert(), w.kernel.sets, w.status(web.UID).NotAfter
+		time.Sleep(40 * time.Minute)
+		w.want(web.UID, StateOpen, "")
+		if now, _ := w.mesh.Pod(web.Addrs[0]); now != local || now.Cert() == first {
+			t.Error("want the same pod in the mesh with a new certificate")
+		}
+		if !w.status(web.UID).NotAfter.After(until) {
+			t.Error("status shows the old expiry")
+		}
+		if w.kernel.sets != sets {
+			t.Error("the kernel was asked")
+		}
+	})
+}
+
+func TestFailedRenewalKeepsThePodUntilExpiryThenLocksIt(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web := w.web()
+		w.add(web)
+		expiry := w.status(web.UID).NotAfter
+		w.cds.set(func() { w.cds.err = errors.New("away") })
+		time.Sleep(time.Until(expiry) - time.Millisecond)
+		w.want(web.UID, StateOpen, "renewal-failed")
+		if local, ok := w.mesh.Pod(web.Addrs[0]); !ok || local.Cert() == nil {
+			t.Error("the certificate went before its time")
+		}
+		time.Sleep(time.Millisecond)
+		w.want(web.UID, StateAdmitted, "enrolment-failed")
+		w.cds.set(func() { w.cds.err = nil })
+		time.Sleep(retryMax)
+		w.want(web.UID, StateOpen, "")
+	})
+}
+
+func TestManifestIsObeyedWhileRenewalFails(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web, entry := w.web(), listed("web")
+		entry.HostAccess = true
+		w.publish(entry)
+		w.add(web)
+		w.cds.set(func() { w.cds.err = errors.New("away") })
+		time.Sleep(40 * time.Minute)
+		w.want(web.UID, StateOpen, "renewal-failed")
+		w.publish(listed("web"))
+		synctest.Wait()
+		if p, _ := w.kernel.pod(7); p.HostAccess {
+			t.Error("host access was withdrawn and is still given")
+		}
+		w.publish(listed("db"))
+		w.want(web.UID, StateLocked, "image-unlisted")
+	})
+}
+
+func TestNewCAHasEveryPodEnrolAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web := w.web()
+		w.add(web)
+		old := w.cds.root
+		w.adoptNode(credential("node", life, old))
+		synctest.Wait()
+		if n := len(w.cds.enrolments()); n != 1 {
+			t.Errorf("the same CA: %d enrolments, want 1", n)
+		}
+		next := newRoot(t)
+		w.cds.set(func() { w.cds.err = errors.New("not yet") })
+		w.adoptNode(credential("node", life, next))
+		w.want(web.UID, StateOpen, "renewal-failed")
+		w.cds.set(func() { w.cds.err = nil })
+		time.Sleep(time.Second)
+		w.want(web.UID, StateOpen, "")
+		if n := len(w.cds.enrolments()); n < 3 {
+			t.Errorf("a new CA: %d enrolments", n)
+		}
+		if w.mesh.expireRoots(time.Now()) || !w.mesh.Roots().Equal(pool(old, next)) {
+			t.Error("the old CA is not accepted any more, or the new one not yet")
+		}
+		time.Sleep(ca.MaxLife - time.Second)
+		if !w.mesh.expireRoots(time.Now()) || !w.mesh.Roots().Equal(pool(next)) {
+			t.Error("the old CA outlives its last certificate")
+		}
+	})
+}
+
+func pool(roots ...*x509.Certificate) *x509.CertPool {
+	p := x509.NewCertPool()
+	for _, r := range roots {
+		p.AddCert(r)
+	}
+	return p
+}
+
+func TestPodRemovedWhileItEnrolsHoldsNobodyUp(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web := w.web()
+		release := make(chan struct{})
+		w.cds.hook = func(context.Context) { <-release } // deaf to the context
+		w.add(web)
+		w.want(web.UID, StateAdmitted, "")
+		w.cds.set(func() { w.cds.hook = nil })
+		w.remove(web) // returns at once, or the bubble deadlocks
+		other := web
+		other.UID, other.Netns, other.Addrs = "other", "/ns/other", nil
+		w.link("/ns/other", 8)
+		w.add(other)
+		w.want(other.UID, StateOpen, "")
+		successor := web
+		successor.UID = "successor"
+		w.add(successor)
+		w.want(successor.UID, StateSeen, "") // waits for the first to be gone
+		close(release)
+		w.want(successor.UID, StateOpen, "")
+		if len(w.nodeKick) != 0 {
+			t.Error("an enrolment that was called off is held against the node")
+		}
+	})
+}
+
+func TestDaemonsEndLeavesTheKernelAlone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web, ctx := w.web(), w.ctx
+		var cancel context.CancelFunc
+		w.ctx, cancel = context.WithCancel(ctx)
+		w.add(web)
+		cancel()
+		w.pending.Wait()
+		if p, _ := w.kernel.pod(7); !p.Open || len(w.kernel.deleted) != 0 {
+			t.Errorf("the kernel was changed: %+v, deleted %v", p, w.kernel.deleted)
+		}
+	})
+}
