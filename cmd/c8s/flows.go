@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -81,7 +82,7 @@ func mentions(r flow.Record, text string) bool {
 func writeFlow(w io.Writer, r flow.Record) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %-7s  %-7s  %s%s -> %s%s", r.Time.Format("15:04:05.000"), r.Verdict, r.Direction,
-		r.Src, paren(r.SrcWorkload), r.Dst, paren(r.DstWorkload))
+		endpoint(r.Src), paren(r.SrcWorkload), endpoint(r.Dst), paren(r.DstWorkload))
 	if r.Verdict == flow.Closed {
 		fmt.Fprintf(&b, "  %d B sent, %d B received in %s", r.BytesSent, r.BytesReceived, r.Duration.Round(time.Millisecond))
 	}
@@ -93,6 +94,17 @@ func writeFlow(w io.Writer, r flow.Record) error {
 	}
 	_, err := fmt.Fprintln(w, b.String())
 	return err
+}
+
+// endpoint leaves out what a refused packet does not have.
+func endpoint(ap netip.AddrPort) string {
+	switch {
+	case !ap.Addr().IsValid():
+		return "?"
+	case ap.Port() == 0:
+		return ap.Addr().String()
+	}
+	return ap.String()
 }
 
 func paren(s string) string {

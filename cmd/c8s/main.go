@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -55,6 +56,17 @@ func newRoot() *cobra.Command {
 Exit codes: 0 success, 1 refused or failed, 2 wrong usage.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			hint := "run 'c8s --help' for the list"
+			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+				hint = "did you mean '" + strings.Join(near, "' or '") + "'?"
+			}
+			return exit.Usage(fmt.Errorf("there is no command %q: %s", args[0], hint))
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return exit.Usage(fmt.Errorf("%w\nRun '%s --help' for the flags", err, c.CommandPath()))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/c8s-dev/c8s/attest/sim/devtee"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -46,6 +47,7 @@ type initCommand struct {
 	threshold    int
 	product      string
 	simulated    bool
+	simDir       string
 	roots        []string
 	measurements []string
 	machines     []string
@@ -75,9 +77,9 @@ launched with. Files that exist are not replaced unless --force is given.`,
   c8s manifest init --trust-domain example.org --threshold 2 \
     --operator-key alice=alice.pub --operator-key bob=bob.pub --operator-key eve=eve.pub
 
-  # for development: accepts simulated evidence under this root
-  c8s manifest init --trust-domain dev.example.org --new-key operator.pem --simulated \
-    --root sha256:<64 digits> --measurement <96 digits> --workload web=sha256:<64 digits>`,
+  # for development: accepts machines that run this very binary with --tee=sim --sim-dir sim
+  c8s manifest init --trust-domain dev.example.org --new-key operator.pem --sim-dir sim \
+    --workload web=sha256:<64 digits>`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return i.run(c) },
 	}
@@ -89,6 +91,7 @@ launched with. Files that exist are not replaced unless --force is given.`,
 	f.IntVar(&i.threshold, "threshold", 1, "how many operators must sign a manifest")
 	f.StringVar(&i.product, "product", policy.ProductMilan, "processor generation: Milan or Genoa")
 	f.BoolVar(&i.simulated, "simulated", false, "accept simulated machines instead of real ones; the manifest is then not a production one")
+	f.StringVar(&i.simDir, "sim-dir", "", "accept the simulated machines of this folder, running this binary; implies --simulated")
 	f.StringArrayVar(&i.roots, "root", nil, "digest of an accepted root certificate, if not AMD's for the product (may be repeated)")
 	f.StringArrayVar(&i.measurements, "measurement", nil, "accepted launch digest (may be repeated)")
 	f.StringArrayVar(&i.machines, "machine", []string{policy.Any}, "accepted chip id (may be repeated)")
@@ -106,6 +109,12 @@ func (i *initCommand) run(c *cobra.Command) error {
 	}
 	if i.newKey == "" && len(i.operatorKeys) == 0 {
 		return exit.Usage(errors.New("an operator is required: make a key with --new-key FILE, or give public ones with --operator-key FILE"))
+	}
+	if i.simDir != "" {
+		if len(i.roots)+len(i.measurements) > 0 {
+			return exit.Usage(errors.New("--sim-dir knows root and measurement: leave out --root and --measurement"))
+		}
+		i.simulated = true
 	}
 	if err := checkFree(i.force, i.outputs()...); err != nil {
 		return err
@@ -193,6 +202,13 @@ func (i *initCommand) manifest(operators policy.Operators) (*policy.Manifest, er
 	}
 	for _, root := range orFill(i.roots, root) {
 		m.Substrates[0].Roots = append(m.Substrates[0].Roots, policy.Digest(root))
+	}
+	if i.simDir != "" {
+		substrate, err := devtee.Substrate(devtee.Options{Dir: i.simDir, Operators: operators})
+		if err != nil {
+			return nil, err
+		}
+		m.Substrates = []policy.Substrate{substrate}
 	}
 	for _, arg := range orFill(i.workloads, "example="+fillImage) {
 		name, digest, ok := strings.Cut(arg, "=")

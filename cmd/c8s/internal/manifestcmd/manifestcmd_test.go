@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -384,5 +385,34 @@ func TestEveryCommandHasExamplesAndExitCodesAreDocumented(t *testing.T) {
 		if sub.Example == "" || sub.Long == "" {
 			t.Errorf("%s has no example or description", sub.Name())
 		}
+	}
+}
+
+func TestInitForSimulatedMachinesNeedsNothingFilledIn(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	run := func(args ...string) error {
+		c := manifestcmd.New()
+		c.SetArgs(args)
+		c.SetOut(io.Discard)
+		c.SetErr(io.Discard)
+		c.SilenceErrors, c.SilenceUsage = true, true
+		return c.Execute()
+	}
+	initArgs := []string{
+		"init", "--trust-domain", "dev.example.org", "--new-key", at("op.pem"), "--sim-dir", at("sim"),
+		"--workload", "web=sha256:" + strings.Repeat("ab", 32), "-o", at("m.json"), "--operators-out", at("operators.json"),
+	}
+	if err := run(initArgs...); err != nil {
+		t.Fatal(err)
+	}
+	if err := run("sign", at("m.json"), "--key", at("op.pem"), "-o", at("m.signed.json")); err != nil {
+		t.Fatal(err)
+	}
+	if err := run("verify", at("m.signed.json"), "--operators", at("operators.json")); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(append(initArgs, "--force", "--root", "sha256:"+strings.Repeat("cd", 32))...); err == nil {
+		t.Error("--root beside --sim-dir was accepted")
 	}
 }
