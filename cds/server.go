@@ -47,15 +47,19 @@ const (
 	evidenceLife = 30 * time.Minute
 )
 
-// Config is what the service is given; all of it is required.
+// Config is what the service is given; required unless said otherwise.
 type Config struct {
 	Attester  attest.Attester
 	Manifest  *policy.Signed // to start from; a newer one in StateDir wins
 	Operators policy.Operators
 	StateDir  string // keeps the manifest in force across restarts
 	Registry  prometheus.Registerer
-	Now       func() time.Time
-	Log       *slog.Logger
+	// CertificateLife is how long certificates are valid; zero, and at most,
+	// ca.MaxLife.
+	CertificateLife time.Duration
+
+	Now func() time.Time
+	Log *slog.Logger
 }
 
 // Server is one CDS.
@@ -81,7 +85,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	authority, err := ca.New(store.current().Manifest.TrustDomain, cfg.Now)
+	authority, err := ca.New(store.current().Manifest.TrustDomain, cfg.CertificateLife, cfg.Now)
 	if err != nil {
 		return nil, err
 	}

@@ -30,11 +30,19 @@ const (
 type CA struct {
 	root *x509.Certificate
 	key  crypto.Signer
+	life time.Duration
 	now  func() time.Time
 }
 
-// New makes a CA with a fresh key for the trust domain.
-func New(trustDomain string, now func() time.Time) (*CA, error) {
+// New makes a CA with a fresh key for the trust domain. Its leaves live for
+// life, which is at most MaxLife; zero means MaxLife.
+func New(trustDomain string, life time.Duration, now func() time.Time) (*CA, error) {
+	if life < 0 || life > MaxLife {
+		return nil, fmt.Errorf("making the mesh CA: a certificate life of %s, must be at most %s", life, MaxLife)
+	}
+	if life == 0 {
+		life = MaxLife
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("making the mesh CA's key: %w", err)
@@ -64,7 +72,7 @@ func New(trustDomain string, now func() time.Time) (*CA, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &CA{root: root, key: key, now: now}, nil
+	return &CA{root: root, key: key, life: life, now: now}, nil
 }
 
 // Root is the certificate every leaf chains to.
@@ -74,7 +82,7 @@ func (c *CA) Root() *x509.Certificate { return c.root }
 // a zero limit does not limit.
 func (c *CA) Validity(limit time.Time) (notBefore, notAfter time.Time) {
 	now := c.now()
-	notAfter = now.Add(MaxLife - skew)
+	notAfter = now.Add(min(c.life, MaxLife-skew))
 	if !limit.IsZero() && limit.Before(notAfter) {
 		notAfter = limit
 	}

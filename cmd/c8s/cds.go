@@ -21,6 +21,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/c8s-dev/c8s/cds"
+	"github.com/c8s-dev/c8s/cds/ca"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -32,7 +34,11 @@ type cdsFlags struct {
 	listen   string
 	stateDir string
 	metrics  string
+	life     time.Duration
 }
+
+// minCertificateLife leaves time to renew before a certificate expires.
+const minCertificateLife = 10 * time.Second
 
 func newCDS() *cobra.Command {
 	var f cdsFlags
@@ -58,10 +64,14 @@ The mesh CA's key lives in memory: after a restart nodes enrol again.`,
 	c.Flags().StringVar(&f.listen, "listen", ":15009", "address to serve on")
 	c.Flags().StringVar(&f.stateDir, "state-dir", "/var/lib/c8s-cds", "folder for the manifest in force")
 	c.Flags().StringVar(&f.metrics, "metrics-address", "127.0.0.1:15021", "listen address of /metrics, /healthz and /readyz; empty for none")
+	c.Flags().DurationVar(&f.life, "certificate-life", ca.MaxLife, fmt.Sprintf("how long certificates are valid, %s to %s", minCertificateLife, ca.MaxLife))
 	return c
 }
 
 func (f *cdsFlags) run(ctx context.Context) error {
+	if f.life < minCertificateLife || f.life > ca.MaxLife {
+		return exit.Usage(fmt.Errorf("--certificate-life is %s, must be between %s and %s", f.life, minCertificateLife, ca.MaxLife))
+	}
 	log := f.log.logger().With("service", "cds")
 	trust, err := f.trust.load()
 	if err != nil {
@@ -79,7 +89,7 @@ func (f *cdsFlags) run(ctx context.Context) error {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	server, err := cds.New(cds.Config{
 		Attester: attester, Manifest: manifest, Operators: trust.operators, StateDir: f.stateDir,
-		Registry: registry, Now: time.Now, Log: log,
+		Registry: registry, CertificateLife: f.life, Now: time.Now, Log: log,
 	})
 	if err != nil {
 		return err

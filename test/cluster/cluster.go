@@ -45,6 +45,7 @@ type Options struct {
 	Outside   []string          // hosts next door; the CDS's host is added
 	Workloads []policy.Workload // of the first manifest
 	NodeFlags []string          // further flags of every node daemon
+	CDSFlags  []string          // further flags of the CDS
 	Impostors map[string]string // nodes that run another binary; New does not wait for them
 	Log       *slog.Logger
 }
@@ -232,10 +233,11 @@ func (c *Cluster) cdsAddr() string {
 func (c *Cluster) startCDS(ctx context.Context) error {
 	host := c.Lab.Outside(cdsHost)
 	c.cds = newProcess("cds", c.path("cds.log"), func() *lab.Cmd {
-		return host.Command(ctx, c.opts.Binary, "cds",
+		args := []string{"cds",
 			"--listen", c.cdsAddr(), "--operators", c.path("operators.json"), "--manifest", c.path("manifest.dsse.json"),
 			"--state-dir", c.path("cds"), "--tee", "sim", "--sim-dir", c.simDir, "--sim-machine", cdsHost,
-			"--metrics-address", fmt.Sprintf("127.0.0.1:%d", MetricsPort))
+			"--metrics-address", fmt.Sprintf("127.0.0.1:%d", MetricsPort)}
+		return host.Command(ctx, c.opts.Binary, append(args, c.opts.CDSFlags...)...)
 	})
 	return c.cds.start()
 }
