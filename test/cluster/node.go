@@ -23,6 +23,7 @@ import (
 // Node is a lab node with its daemon.
 type Node struct {
 	Lab     *lab.Node
+	BPFFS   string // where the daemon's pins are
 	cluster *Cluster
 	dir     string
 	proc    *process
@@ -42,8 +43,8 @@ func (c *Cluster) newNode(n *lab.Node) (*Node, error) {
 	if err := os.MkdirAll(node.podsDir(), 0o700); err != nil {
 		return nil, err
 	}
-	bpffs, err := n.BPFFS()
-	if err != nil {
+	var err error
+	if node.BPFFS, err = n.BPFFS(); err != nil {
 		return nil, err
 	}
 	routes := map[netip.Prefix]netip.Addr{}
@@ -60,7 +61,7 @@ func (c *Cluster) newNode(n *lab.Node) (*Node, error) {
 	node.proc = newProcess(n.Name, c.path(n.Name+".log"), func() *lab.Cmd {
 		args := []string{
 			"node", "--node-name", n.Name, "--node-address", n.Addr4.String(),
-			"--uplink", lab.Uplink, "--bpffs", bpffs, "--cds", c.cdsAddr(),
+			"--uplink", lab.Uplink, "--bpffs", node.BPFFS, "--cds", c.cdsAddr(),
 			"--operators", c.path("operators.json"), "--manifest", c.path("manifest.dsse.json"),
 			"--pods-dir", node.podsDir(), "--routes", filepath.Join(node.dir, "routes.json"),
 			"--state-dir", filepath.Join(node.dir, "state"), "--run-dir", node.dir,
@@ -85,6 +86,12 @@ func (n *Node) Kill() error { return n.proc.kill() }
 
 // Stop ends the daemon with SIGTERM.
 func (n *Node) Stop() error { return n.proc.end(syscall.SIGTERM) }
+
+// RunDir is the folder of the daemon's admin socket.
+func (n *Node) RunDir() string { return n.dir }
+
+// ExitCode is how the daemon last ended; -1 after a signal or while it runs.
+func (n *Node) ExitCode() int { return n.proc.exitCode() }
 
 // Running reports whether the daemon's process lives.
 func (n *Node) Running() bool { return n.proc.running() }
@@ -153,9 +160,12 @@ func (n *Node) AddPod(ctx context.Context, entry string, spec lab.PodSpec) (*Pod
 	return pod, os.Rename(tmp, pod.file)
 }
 
+// HidePod takes the pod out of the daemon's sight only.
+func (n *Node) HidePod(p *Pod) error { return os.Remove(p.file) }
+
 // RemovePod takes the pod out of the daemon's sight and out of the lab.
 func (n *Node) RemovePod(p *Pod) error {
-	if err := os.Remove(p.file); err != nil {
+	if err := n.HidePod(p); err != nil {
 		return err
 	}
 	return n.Lab.RemovePod(p.Pod)

@@ -75,6 +75,16 @@ func (p *process) pid() int {
 	return p.cmd.Process.Pid
 }
 
+// exitCode is -1 while the process runs, and when a signal ended it.
+func (p *process) exitCode() int {
+	if p.running() {
+		return -1
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd.ProcessState.ExitCode()
+}
+
 func (p *process) kill() error { return p.end(syscall.SIGKILL) }
 
 // end sends sig and waits for the process to be gone.
