@@ -98,8 +98,10 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.Manifest == nil || cfg.Attester == nil || cfg.CDS == nil || cfg.Loader == nil || cfg.Source == nil || cfg.Log == nil || cfg.Now == nil {
 		return nil, errors.New("starting the agent: the configuration lacks a part")
 	}
-	a := &Agent{cfg: cfg, pods: map[string]*member{}, ending: map[*member]struct{}{}, flows: flow.NewRing(flowHistory), nodeKick: make(chan struct{}, 1),
-		kernel: cfg.Loader, enroller: cfg.CDS, hostLink: hostLink}
+	a := &Agent{
+		cfg: cfg, pods: map[string]*member{}, ending: map[*member]struct{}{}, flows: flow.NewRing(flowHistory), nodeKick: make(chan struct{}, 1),
+		kernel: cfg.Loader, enroller: cfg.CDS, hostLink: hostLink,
+	}
 	a.recheck = func() { a.proxy.Recheck() }
 	a.manifest.Store(cfg.Manifest)
 	a.mesh = newMesh(&a.manifest)

@@ -52,18 +52,30 @@ func TestWhatHoldsAPodBackHasAStateAndACode(t *testing.T) {
 		cause func(*world, *PodInfo)
 		cure  func(*world)
 	}{
-		{"namespace unknown", StateSeen, "lock-failed",
-			func(w *world, _ *PodInfo) { w.link("/ns/web", 0) }, func(w *world) { w.link("/ns/web", 7) }},
-		{"link cannot be locked", StateSeen, "lock-failed",
-			func(w *world, _ *PodInfo) { w.kernel.setErrs(failure, nil) }, func(w *world) { w.kernel.setErrs(nil, nil) }},
-		{"kernel refuses the pod", StateSeen, "lock-failed",
-			func(w *world, _ *PodInfo) { w.kernel.setErrs(nil, failure) }, func(w *world) { w.kernel.setErrs(nil, nil) }},
-		{"image not listed", StateLocked, string(policy.CodeImageUnlisted),
-			func(w *world, p *PodInfo) { w.publish(listed("db")) }, func(w *world) { w.publish(listed("web")) }},
-		{"node not enrolled", StateAdmitted, "node-not-enrolled",
-			func(w *world, _ *PodInfo) { w.node.Store(nil) }, func(w *world) { w.adoptNode(credential("node", life, w.cds.root)) }},
-		{"CDS refuses", StateAdmitted, "enrolment-failed",
-			func(w *world, _ *PodInfo) { w.cds.err = failure }, func(w *world) { w.cds.set(func() { w.cds.err = nil }) }},
+		{
+			"namespace unknown", StateSeen, "lock-failed",
+			func(w *world, _ *PodInfo) { w.link("/ns/web", 0) }, func(w *world) { w.link("/ns/web", 7) },
+		},
+		{
+			"link cannot be locked", StateSeen, "lock-failed",
+			func(w *world, _ *PodInfo) { w.kernel.setErrs(failure, nil) }, func(w *world) { w.kernel.setErrs(nil, nil) },
+		},
+		{
+			"kernel refuses the pod", StateSeen, "lock-failed",
+			func(w *world, _ *PodInfo) { w.kernel.setErrs(nil, failure) }, func(w *world) { w.kernel.setErrs(nil, nil) },
+		},
+		{
+			"image not listed", StateLocked, string(policy.CodeImageUnlisted),
+			func(w *world, p *PodInfo) { w.publish(listed("db")) }, func(w *world) { w.publish(listed("web")) },
+		},
+		{
+			"node not enrolled", StateAdmitted, "node-not-enrolled",
+			func(w *world, _ *PodInfo) { w.node.Store(nil) }, func(w *world) { w.adoptNode(credential("node", life, w.cds.root)) },
+		},
+		{
+			"CDS refuses", StateAdmitted, "enrolment-failed",
+			func(w *world, _ *PodInfo) { w.cds.err = failure }, func(w *world) { w.cds.set(func() { w.cds.err = nil }) },
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
