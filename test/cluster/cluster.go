@@ -233,10 +233,12 @@ func (c *Cluster) cdsAddr() string {
 func (c *Cluster) startCDS(ctx context.Context) error {
 	host := c.Lab.Outside(cdsHost)
 	c.cds = newProcess("cds", c.path("cds.log"), func() *lab.Cmd {
-		args := []string{"cds",
+		args := []string{
+			"cds",
 			"--listen", c.cdsAddr(), "--operators", c.path("operators.json"), "--manifest", c.path("manifest.dsse.json"),
 			"--state-dir", c.path("cds"), "--tee", "sim", "--sim-dir", c.simDir, "--sim-machine", cdsHost,
-			"--metrics-address", fmt.Sprintf("127.0.0.1:%d", MetricsPort)}
+			"--metrics-address", fmt.Sprintf("127.0.0.1:%d", MetricsPort),
+		}
 		return host.Command(ctx, c.opts.Binary, append(args, c.opts.CDSFlags...)...)
 	})
 	return c.cds.start()
