@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/datapath/flow"
 	"github.com/c8s-dev/c8s/datapath/tunnel"
 )
@@ -27,9 +28,7 @@ type inboundSession struct {
 // handshake.
 func (p *Proxy) session() (*tls.Config, any) {
 	s := &inboundSession{}
-	cfg := tlsBase(p.cfg.Now)
-	cfg.ClientAuth = tls.RequireAnyClientCert // VerifyConnection does the rest, and is never skipped
-	cfg.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	cert := func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		addr, err := parseServerName(hello.ServerName)
 		if err != nil {
 			return nil, refuseErr(reasonDestMismatch, err)
@@ -48,7 +47,7 @@ func (p *Proxy) session() (*tls.Config, any) {
 		}
 		return cert, nil
 	}
-	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+	verify := func(cs tls.ConnectionState) error {
 		if why := checkProtocol(&cs); why != nil {
 			return why
 		}
@@ -59,6 +58,8 @@ func (p *Proxy) session() (*tls.Config, any) {
 		s.peer = peer
 		return nil
 	}
+	cfg := ratls.ServerConfig(cert, verify)
+	cfg.NextProtos = []string{alpn}
 	return cfg, s
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/datapath/flow"
 	"github.com/c8s-dev/c8s/datapath/tunnel"
 )
@@ -143,11 +144,8 @@ func (p *Proxy) handshake(ctx context.Context, key tunnel.Key) (*tunnel.Tunnel, 
 // The name check of crypto/tls is replaced by ours: identities are SPIFFE
 // URIs and pod addresses, not host names.
 func (p *Proxy) clientTLS(cert *tls.Certificate, dst netip.Addr, peer **identity) *tls.Config {
-	cfg := tlsBase(p.cfg.Now)
-	cfg.ServerName = serverName(dst)
-	cfg.InsecureSkipVerify = true // VerifyConnection does it all, and is never skipped
-	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
-	cfg.VerifyConnection = func(cs tls.ConnectionState) error {
+	own := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
+	cfg := ratls.ClientConfig(own, func(cs tls.ConnectionState) error {
 		if why := checkProtocol(&cs); why != nil {
 			return why
 		}
@@ -160,7 +158,8 @@ func (p *Proxy) clientTLS(cert *tls.Certificate, dst netip.Addr, peer **identity
 		}
 		*peer = id
 		return nil
-	}
+	})
+	cfg.NextProtos, cfg.ServerName = []string{alpn}, serverName(dst)
 	return cfg
 }
 

@@ -118,20 +118,10 @@ func parseServerName(name string) (netip.Addr, error) {
 	return addr, nil
 }
 
-// tlsBase holds what both sides of a tunnel insist on. Tickets are off: a
-// resumed session would outlive the check of its certificate.
-func tlsBase(now func() time.Time) *tls.Config {
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{alpn}, Time: now,
-		CurvePreferences:            []tls.CurveID{tls.X25519MLKEM768, tls.X25519},
-		SessionTicketsDisabled:      true,
-		DynamicRecordSizingDisabled: true,
-	}
-}
-
+// checkProtocol refuses what ratls's configurations leave open: the protocol.
 func checkProtocol(cs *tls.ConnectionState) *refusal {
-	if cs.NegotiatedProtocol != alpn || cs.Version != tls.VersionTLS13 || cs.DidResume {
-		return refuse(reasonProtocol, "handshake", "a full TLS 1.3 handshake for "+alpn, fmt.Sprintf("%s %q, resumed %t", tls.VersionName(cs.Version), cs.NegotiatedProtocol, cs.DidResume))
+	if cs.NegotiatedProtocol != alpn {
+		return refuse(reasonProtocol, "handshake", "protocol "+alpn, fmt.Sprintf("%q", cs.NegotiatedProtocol))
 	}
 	return nil
 }

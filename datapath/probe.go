@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/c8s-dev/c8s/attest/ratls"
 )
 
 // ProbeTunnel tries to open a tunnel to pod without a certificate, as an
@@ -23,9 +25,10 @@ func ProbeTunnel(ctx context.Context, dial func(ctx context.Context, network, ad
 	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		return fmt.Errorf("probing the tunnel port: %w", err)
 	}
-	cfg := tlsBase(time.Now)
-	cfg.ServerName = serverName(pod)
-	cfg.InsecureSkipVerify = true // an outsider does not care who answers
+	none := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tls.Certificate{}, nil }
+	anybody := func(tls.ConnectionState) error { return nil } // an outsider does not care who answers
+	cfg := ratls.ClientConfig(none, anybody)
+	cfg.NextProtos, cfg.ServerName = []string{alpn}, serverName(pod)
 	c := tls.Client(conn, cfg)
 	if err := c.HandshakeContext(ctx); err != nil {
 		return err

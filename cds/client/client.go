@@ -80,7 +80,7 @@ func New(cfg Config) (*Client, error) {
 		d.SetMultipathTCP(false)
 		cfg.Dial = d.DialContext
 	}
-	c := &Client{cfg: cfg}
+	c := &Client{cfg: cfg, pods: newPodSessions()}
 	c.manifest.Store(cfg.Manifest)
 	return c, nil
 }

@@ -10,9 +10,9 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/c8s-dev/c8s/attest"
@@ -59,6 +59,7 @@ func (c *Client) EnrolNode(ctx context.Context, att attest.Attester) (*Credentia
 // EnrolPod returns a credential for a pod of the node that holds the given
 // credential.
 func (c *Client) EnrolPod(ctx context.Context, node *Credential, p Pod) (*Credential, error) {
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, enrolTimeout)
 	defer cancel()
 	s, err := c.pods.get(ctx, c, node)
@@ -68,7 +69,8 @@ func (c *Client) EnrolPod(ctx context.Context, node *Credential, p Pod) (*Creden
 	cred, err := c.enrol(ctx, s, func(nonce, exporter []byte, csr *x509.CertificateRequest) (*api.EnrolRequest, error) {
 		return podRequest(node, p, nonce, exporter, csr)
 	})
-	if err != nil {
+	var refused *RefusedError
+	if err != nil && caller.Err() == nil && !errors.As(err, &refused) {
 		c.pods.drop(s)
 	}
 	return cred, err
@@ -164,14 +166,20 @@ func (c *Client) credential(key *ecdsa.PrivateKey, resp *api.EnrolResponse) (*Cr
 // podSessions keeps one mutual-TLS connection for the pods of a node, so that
 // starting many pods costs one handshake.
 type podSessions struct {
-	mu   sync.Mutex
+	turn chan struct{} // holds one token; whoever has it may change the rest
 	node *Credential
 	open *session
 }
 
+func newPodSessions() podSessions { return podSessions{turn: make(chan struct{}, 1)} }
+
 func (p *podSessions) get(ctx context.Context, c *Client, node *Credential) (*session, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	select {
+	case p.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for the connection to the CDS: %w", context.Cause(ctx))
+	}
+	defer func() { <-p.turn }()
 	if p.open != nil && p.node == node {
 		return p.open, nil
 	}
@@ -179,17 +187,18 @@ func (p *podSessions) get(ctx context.Context, c *Client, node *Credential) (*se
 	if err != nil {
 		return nil, err
 	}
-	if p.open != nil {
-		p.open.close()
+	if old := p.open; old != nil {
+		time.AfterFunc(enrolTimeout, old.close) // enrolments under way finish on it
 	}
 	p.open, p.node = s, node
 	return s, nil
 }
 
-// drop forgets a session that failed; the next enrolment opens another.
+// drop forgets a session that broke; the next enrolment opens another. A
+// refusal breaks nothing: the other pods go on using the connection.
 func (p *podSessions) drop(s *session) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.turn <- struct{}{}
+	defer func() { <-p.turn }()
 	if p.open == s {
 		p.open = nil
 		s.close()

@@ -197,8 +197,11 @@ func TestDeadIdleTunnelIsReplaced(t *testing.T) {
 	r := newPoolRig(t, PoolConfig{})
 	l := r.get(t)
 	r.Put(l)
-	r.srv.CloseWhere(func(*Tunnel) bool { return true }, ReasonShutdown)
-	eventually(t, "the death to arrive", func() bool { return !l.Tunnel.Idle() })
+	// The acceptor's end may still be about to register itself.
+	eventually(t, "the death to arrive", func() bool {
+		r.srv.CloseWhere(func(*Tunnel) bool { return true }, ReasonShutdown)
+		return !l.Tunnel.Idle()
+	})
 	if again := r.get(t); again.Tunnel == l.Tunnel {
 		t.Error("a dead tunnel was lent")
 	}
