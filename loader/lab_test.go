@@ -31,7 +31,11 @@ type bench struct {
 
 func newBench(t testing.TB, change func(*loader.Config)) *bench {
 	t.Helper()
-	lb := labtest.New(t, lab.Options{Nodes: []lab.NodeSpec{{Name: "a"}}, Outside: []string{"stranger"}})
+	return benchIn(t, labtest.New(t, lab.Options{Nodes: []lab.NodeSpec{{Name: "a"}}, Outside: []string{"stranger"}}), change)
+}
+
+func benchIn(t testing.TB, lb *lab.Lab, change func(*loader.Config)) *bench {
+	t.Helper()
 	b := &bench{Node: lb.Node("a"), outside: lb.Outside("stranger")}
 	dir, err := b.BPFFS()
 	if err != nil {
