@@ -3,9 +3,11 @@
 package loader_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -16,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/c8s-dev/c8s/loader"
 	"github.com/c8s-dev/c8s/test/lab"
 	"github.com/c8s-dev/c8s/test/lab/labtest"
 )
@@ -153,6 +156,26 @@ func TestStrictReversePathFilterDoesNotMind(t *testing.T) {
 		p := b.pod(t, kind.String(), kind, true)
 		if _, err := hello(t, p.NS, netip.AddrPortFrom(b.outside.Addr4, 8080)); err != nil {
 			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
+func TestReversePathFilterThatUsesMarksIsReported(t *testing.T) {
+	for _, mark := range []string{"0", "1"} {
+		lb := labtest.New(t, lab.Options{
+			Nodes: []lab.NodeSpec{{Name: "a", Sysctls: map[string]string{
+				"net.ipv4.conf.all.rp_filter": "1", "net.ipv4.conf.all.src_valid_mark": mark,
+			}}}, Outside: []string{"stranger"},
+		})
+		var log bytes.Buffer
+		b := benchIn(t, lb, func(c *loader.Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := b.l.Routing(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(log.String(), "src_valid_mark"); got != (mark == "1") {
+			t.Errorf("src_valid_mark=%s: reported %t", mark, got)
 		}
 	}
 }

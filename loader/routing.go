@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,9 @@ func families() []family {
 // install them in the first place.
 func (l *Loader) Routing(ctx context.Context) error {
 	if err := l.warnOverlap(); err != nil {
+		return err
+	}
+	if err := l.warnReversePath(); err != nil {
 		return err
 	}
 	if err := l.InstallRouting(); err != nil {
@@ -243,4 +247,22 @@ func (l *Loader) warnOverlap() error {
 		}
 	}
 	return nil
+}
+
+// warnReversePath names a setting (wg-quick makes it) under which the reverse
+// path filter looks up our mark and drops every captured packet.
+func (l *Loader) warnReversePath() error {
+	return l.ns.do(func() error {
+		for _, key := range []string{"rp_filter", "src_valid_mark"} {
+			value, err := os.ReadFile("/proc/sys/net/ipv4/conf/all/" + key)
+			if err != nil {
+				return fmt.Errorf("looking at the reverse path filter: %w", err)
+			}
+			if string(bytes.TrimSpace(value)) != "1" {
+				return nil
+			}
+		}
+		l.log.Warn("strict reverse path filtering with src_valid_mark drops captured packets; set net.ipv4.conf.all.src_valid_mark or rp_filter to 0")
+		return nil
+	})
 }
