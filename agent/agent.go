@@ -170,6 +170,10 @@ func (a *Agent) startProxy(ctx context.Context) error {
 	if err := a.cfg.Loader.ClosePods(); err != nil {
 		return fmt.Errorf("locking the pods of an earlier run: %w", err)
 	}
+	// Without the rule a marked packet would be routed on, not delivered.
+	if err := a.cfg.Loader.InstallRouting(); err != nil {
+		return err
+	}
 	for _, ln := range listeners {
 		if err := a.cfg.Loader.SetListener(ln); err != nil {
 			return fmt.Errorf("steering pods to the transparent listener: %w", err)

@@ -21,8 +21,8 @@ import (
 
 // refusals tries what must not work, and shows who refused it and why.
 func (s *stage) refusals(ctx context.Context) {
-	const kernel = "Refused by the kernel, as root inside the pod, over IPv4 and IPv6"
-	s.attackAll(ctx, kernel, true)
+	const inside = "Refused to root inside the pod, over IPv4 and IPv6"
+	s.attackAll(ctx, inside, true)
 	s.outsider(ctx)
 
 	const manifest = "Refused by the signed manifest"
