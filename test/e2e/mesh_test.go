@@ -94,18 +94,30 @@ func TestRefusalsReachTheApplicationAtOnce(t *testing.T) {
 			if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.ECONNREFUSED) {
 				t.Fatalf("the application saw %v, want a reset", err)
 			}
-			flows, err := tt.from.On.Flows(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			i := slices.IndexFunc(flows, func(r flow.Record) bool { return r.Verdict == flow.Refused && r.Dst == tt.to })
-			if i < 0 {
-				t.Fatal("no flow record of the refusal")
-			}
-			if tt.reason != "" && flows[i].Reason != tt.reason {
-				t.Errorf("reason %q, want %q", flows[i].Reason, tt.reason)
+			record := refusal(t, tt.from.On, tt.to)
+			if tt.reason != "" && record.Reason != tt.reason {
+				t.Errorf("reason %q, want %q", record.Reason, tt.reason)
 			}
 		})
+	}
+}
+
+// refusal waits for the record of a refused connection to dst: a refusal by
+// the far end is recorded once the application has been reset.
+func refusal(t *testing.T, n *cluster.Node, dst netip.AddrPort) flow.Record {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		flows, err := n.Flows(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(flows, func(r flow.Record) bool { return r.Verdict == flow.Refused && r.Dst == dst })
+		if i >= 0 {
+			return flows[i]
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no flow record of the refusal")
+		}
 	}
 }
 

@@ -167,16 +167,20 @@ func (s *stage) refusedFlow(ctx context.Context, n *cluster.Node, dst netip.Addr
 	if attempt == nil {
 		return "", errors.New("the connection was not refused")
 	}
-	flows, err := n.Flows(ctx)
-	if err != nil {
-		return "", err
-	}
-	for _, r := range flows {
-		if r.Verdict == flow.Refused && r.Dst == dst {
-			return r.Reason, nil
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		flows, err := n.Flows(ctx)
+		if err != nil {
+			return "", err
+		}
+		for _, r := range flows {
+			if r.Verdict == flow.Refused && r.Dst == dst {
+				return r.Reason, nil
+			}
+		}
+		if time.Now().After(deadline) {
+			return "", fmt.Errorf("no flow record says why (the program saw: %w)", attempt)
 		}
 	}
-	return "", fmt.Errorf("no flow record says why (the program saw: %w)", attempt)
 }
 
 func dial(ctx context.Context, from *cluster.Pod, to netip.AddrPort, limit time.Duration) (net.Conn, error) {
