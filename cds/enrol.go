@@ -117,7 +117,7 @@ func (a *attestation) node(r *request, proof *api.NodeProof, renewal bool) (*x50
 	if renewal && (r.peer == nil || r.peer.Claims.Role != policy.RoleNode || r.peer.Claims.Machine != verdict.Machine) {
 		return nil, refuse(codeIdentityChanged, "the evidence is of machine %s, the presented certificate is not", verdict.Machine)
 	}
-	claims := claimsOf(verdict, r.signed, a.evidence.keep(ev, data, evidenceBacking))
+	claims := claimsOf(verdict, r.signed, a.evidence.keep(verdict.Machine, ev, data, evidenceBacking))
 	claims.Role = policy.RoleNode
 	return a.sign(r, claims, nil, time.Time{})
 }

@@ -15,7 +15,10 @@ import (
 // evidenceBacking is how long evidence backs pods: as long as the node's certificate.
 const evidenceBacking = ca.MaxLife
 
-const maxEvidence = 16384
+// maxPerMachine bounds the evidence kept of one machine. A node holds one
+// certificate and renews it at half its life; who attests more often than that
+// loses the oldest.
+const maxPerMachine = 8
 
 // evidenceStore keeps the evidence of enrolled nodes, so that it can be
 // judged again for every pod under the manifest then in force.
@@ -24,6 +27,7 @@ type evidenceStore struct {
 
 	mu  sync.Mutex
 	all map[[sha256.Size]byte]*storedEvidence
+	of  map[string][][sha256.Size]byte // by machine, oldest first
 }
 
 type storedEvidence struct {
@@ -37,23 +41,27 @@ type storedEvidence struct {
 }
 
 func newEvidenceStore(now func() time.Time) *evidenceStore {
-	return &evidenceStore{now: now, all: map[[sha256.Size]byte]*storedEvidence{}}
+	return &evidenceStore{now: now, all: map[[sha256.Size]byte]*storedEvidence{}, of: map[string][][sha256.Size]byte{}}
 }
 
-// keep stores evidence for life and returns its hash.
-func (s *evidenceStore) keep(ev *attest.Evidence, reportData [64]byte, life time.Duration) [sha256.Size]byte {
+// keep stores a machine's evidence for life and returns its hash.
+func (s *evidenceStore) keep(machine string, ev *attest.Evidence, reportData [64]byte, life time.Duration) [sha256.Size]byte {
 	hash, now := ev.Hash(), s.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.all) >= maxEvidence {
-		for h, e := range s.all {
-			if !now.Before(e.expires) {
-				delete(s.all, h)
-			}
-		}
-	}
 	s.all[hash] = &storedEvidence{evidence: ev, reportData: reportData, expires: now.Add(life)}
+	held := append(s.of[machine], hash)
+	for len(held) > maxPerMachine || s.expired(held[0], now) {
+		delete(s.all, held[0])
+		held = held[1:]
+	}
+	s.of[machine] = held
 	return hash
+}
+
+func (s *evidenceStore) expired(hash [sha256.Size]byte, now time.Time) bool {
+	e := s.all[hash]
+	return e == nil || !now.Before(e.expires)
 }
 
 // judge returns the verdict on stored evidence under a manifest. It is
