@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -27,11 +28,12 @@ type attestation Server
 var _ api.AttestationHandler = (*attestation)(nil)
 
 func (a *attestation) Challenge(ctx context.Context, _ *api.ChallengeRequest) (*api.ChallengeResponse, error) {
-	id, err := sessionOf(ctx).id()
+	s := sessionOf(ctx)
+	id, err := s.id()
 	if err != nil {
 		return nil, err
 	}
-	nonce, expires, err := a.challenges.issue(id)
+	nonce, expires, err := a.challenges.issue(id, s.host())
 	if err != nil {
 		return nil, err
 	}
@@ -93,6 +95,9 @@ func (a *attestation) accept(ctx context.Context, req *api.EnrolRequest) (*reque
 	}
 	if r.csr, err = x509.ParseCertificateRequest(req.GetCsr()); err != nil {
 		return nil, refuse(codeMalformed, "parsing the certificate request: %v", err)
+	}
+	if key, ok := r.csr.PublicKey.(*ecdsa.PublicKey); !ok || key.Curve != elliptic.P256() {
+		return nil, refuse(codeKeyUnsupported, "the key is a %T (%s), want ECDSA on P-256", r.csr.PublicKey, r.csr.PublicKeyAlgorithm)
 	}
 	if err := r.csr.CheckSignature(); err != nil {
 		return nil, refuse(codeKeyMismatch, "checking possession of the key: %v", err)

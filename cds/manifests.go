@@ -18,7 +18,9 @@ const manifestName = "manifest.dsse.json"
 type manifests struct {
 	path string
 
-	mu      sync.Mutex
+	publishing sync.Mutex // one publication at a time; nobody else waits for it
+
+	mu      sync.Mutex // held for moments only: every call reads the manifest
 	now     *policy.Signed
 	changed chan struct{} // closed when now is replaced
 }
@@ -51,18 +53,21 @@ func (m *manifests) watch() (*policy.Signed, <-chan struct{}) {
 // publish checks the envelope against the manifest in force, keeps it on disk
 // and only then serves it.
 func (m *manifests) publish(envelope []byte) (*policy.Signed, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	next, err := policy.Open(envelope, m.now.Manifest.Operators)
+	m.publishing.Lock()
+	defer m.publishing.Unlock()
+	now := m.current()
+	next, err := policy.Open(envelope, now.Manifest.Operators)
 	if err != nil {
 		return nil, err
 	}
-	if err := policy.Succeeds(m.now, next).Err(); err != nil {
+	if err := policy.Succeeds(now, next).Err(); err != nil {
 		return nil, err
 	}
 	if err := manifestfile.Save(m.path, next); err != nil {
 		return nil, err
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.now = next
 	close(m.changed)
 	m.changed = make(chan struct{})

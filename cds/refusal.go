@@ -23,6 +23,7 @@ const (
 	codeNonceExpired      = "nonce-expired"
 	codeNonceForeign      = "nonce-foreign"
 	codeKeyMismatch       = "key-mismatch"
+	codeKeyUnsupported    = "key-unsupported"
 	codeNodeRequired      = "node-certificate-required"
 	codeEvidenceUnknown   = "evidence-unknown"
 	codeStatementForged   = "statement-forged"

@@ -43,6 +43,9 @@ const (
 	readHeaderTimeout = 5 * time.Second
 	idleTimeout       = 2 * time.Minute
 	shutdownGrace     = 5 * time.Second
+	// callTimeout bounds reading a request and writing its answer. Appraising
+	// takes milliseconds; clients allow 30 s for an enrolment as a whole.
+	callTimeout = 15 * time.Second
 	// evidenceLife is how often the service's own evidence is made anew.
 	evidenceLife = 30 * time.Minute
 )
@@ -161,8 +164,22 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(api.NewManifestHandler((*manifestAPI)(s), connect.WithReadMaxBytes(maxPublish), connect.WithInterceptors(s.guard())))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Handlers need the TLS session: evidence binds to it.
-		mux.ServeHTTP(w, r.WithContext(withSession(r.Context(), r.TLS, r.RemoteAddr)))
+		r = r.WithContext(withSession(r.Context(), r.TLS, r.RemoteAddr))
+		if r.URL.Path != api.ManifestWatchProcedure { // lasts as long as both sides want
+			limitCall(w, r, callTimeout)
+		}
+		mux.ServeHTTP(w, r)
 	})
+}
+
+// limitCall ends a call whose body or answer does not get through in time, so
+// that a slow caller holds nothing for long.
+func limitCall(w http.ResponseWriter, r *http.Request, d time.Duration) {
+	c, end := http.NewResponseController(w), time.Now().Add(d)
+	_ = c.SetReadDeadline(end) // both are supported by every net/http server
+	if r.ProtoMajor == 2 {     // of the stream; in HTTP/1 it would stay on the connection
+		_ = c.SetWriteDeadline(end)
+	}
 }
 
 // tlsConfig asks for a certificate without demanding one: a node that has
@@ -173,6 +190,10 @@ func (s *Server) tlsConfig() *tls.Config {
 			return nil
 		}
 		_, err := ratls.VerifyPeer(cs.PeerCertificates, s.roots, s.Manifest().Manifest.TrustDomain, s.cfg.Now())
+		if err != nil {
+			s.metrics.refused.WithLabelValues(codeOf(err)).Inc()
+			s.cfg.Log.Warn("connection refused", "code", codeOf(err), "err", err)
+		}
 		return err
 	})
 	cfg.NextProtos = []string{"h2"}

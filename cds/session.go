@@ -43,6 +43,15 @@ func (s session) id() ([sha256.Size]byte, error) {
 	return sha256.Sum256(ekm), nil
 }
 
+// host is the caller's address without the port: what limits are counted by.
+func (s session) host() string {
+	host, _, err := net.SplitHostPort(s.remote)
+	if err != nil {
+		return s.remote
+	}
+	return host
+}
+
 // peer is the verified certificate the caller showed, nil for none.
 func (s session) peer() (*ratls.Peer, error) {
 	if s.tls == nil || len(s.tls.PeerCertificates) == 0 {
@@ -75,11 +84,7 @@ func newCallers(now func() time.Time) *callers {
 	return &callers{now: now, all: map[string]*bucket{}}
 }
 
-func (c *callers) allow(remote string) bool {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		host = remote
-	}
+func (c *callers) allow(host string) bool {
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -125,7 +130,7 @@ func (g guard) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 }
 
 func (g guard) admit(ctx context.Context, call func() (connect.AnyResponse, error)) (connect.AnyResponse, error) {
-	if !g.s.callers.allow(sessionOf(ctx).remote) {
+	if !g.s.callers.allow(sessionOf(ctx).host()) {
 		return nil, refuse(codeTooFast, "more than %d calls per second", callsPerSecond)
 	}
 	return call()
@@ -137,7 +142,7 @@ func (g guard) WrapStreamingClient(next connect.StreamingClientFunc) connect.Str
 
 func (g guard) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if !g.s.callers.allow(sessionOf(ctx).remote) {
+		if !g.s.callers.allow(sessionOf(ctx).host()) {
 			return g.conceal(ctx, conn.Spec().Procedure, refuse(codeTooFast, "more than %d calls per second", callsPerSecond))
 		}
 		return g.conceal(ctx, conn.Spec().Procedure, next(ctx, conn))
@@ -145,10 +150,15 @@ func (g guard) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.S
 }
 
 func (g guard) conceal(ctx context.Context, procedure string, err error) error {
-	if err == nil || ctx.Err() != nil {
-		return err
+	if err == nil {
+		return nil
 	}
 	code := codeOf(err)
+	// A caller that went away is no refusal. One that was refused while its
+	// deadline ran out is: it learns no more, and is counted all the same.
+	if code == codeInternal && ctx.Err() != nil {
+		return ctx.Err()
+	}
 	var malformed *connect.Error
 	if code == codeInternal && errors.As(err, &malformed) {
 		code = codeMalformed

@@ -97,6 +97,11 @@ func newWorld(t testing.TB) *world {
 
 func (w *world) start(att attest.Attester) {
 	w.t.Helper()
+	w.startAt("127.0.0.1:0", att)
+}
+
+func (w *world) startAt(addr string, att attest.Attester) {
+	w.t.Helper()
 	server, err := cds.New(cds.Config{
 		Attester: att, Manifest: w.f.Signed, Operators: w.f.Operators, StateDir: filepath.Join(w.dir, "cds"),
 		Registry: prometheus.NewRegistry(), Now: w.clock.now, Log: slog.New(slog.NewJSONHandler(w.log, nil)),
@@ -104,7 +109,7 @@ func (w *world) start(att attest.Attester) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		w.t.Fatal(err)
 	}

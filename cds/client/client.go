@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -57,6 +58,7 @@ type Config struct {
 type Client struct {
 	cfg      Config
 	manifest atomic.Pointer[policy.Signed]
+	adopting sync.Mutex // compare, keep and replace is one step
 	pods     podSessions
 }
 
@@ -166,6 +168,8 @@ func (c *Client) watchOnce(ctx context.Context, fn func(*policy.Signed)) error {
 // was away may have missed versions; it takes a later one if its own operators
 // signed it, since they may speak for any version.
 func (c *Client) adopt(envelope []byte) (*policy.Signed, error) {
+	c.adopting.Lock()
+	defer c.adopting.Unlock()
 	now := c.Manifest()
 	next, err := policy.Open(envelope, now.Manifest.Operators)
 	if err != nil {

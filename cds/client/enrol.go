@@ -62,18 +62,25 @@ func (c *Client) EnrolPod(ctx context.Context, node *Credential, p Pod) (*Creden
 	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, enrolTimeout)
 	defer cancel()
-	s, err := c.pods.get(ctx, c, node)
-	if err != nil {
-		return nil, err
-	}
-	cred, err := c.enrol(ctx, s, func(nonce, exporter []byte, csr *x509.CertificateRequest) (*api.EnrolRequest, error) {
-		return podRequest(node, p, nonce, exporter, csr)
-	})
-	var refused *RefusedError
-	if err != nil && caller.Err() == nil && !errors.As(err, &refused) {
+	for {
+		s, kept, err := c.pods.get(ctx, c, node)
+		if err != nil {
+			return nil, err
+		}
+		cred, err := c.enrol(ctx, s, func(nonce, exporter []byte, csr *x509.CertificateRequest) (*api.EnrolRequest, error) {
+			return podRequest(node, p, nonce, exporter, csr)
+		})
+		var refused *RefusedError
+		if err == nil || caller.Err() != nil || errors.As(err, &refused) {
+			return cred, err
+		}
 		c.pods.drop(s)
+		// The CDS closes idle connections, so a kept one may be gone without
+		// anything being wrong. A fresh one that breaks is an answer.
+		if !kept || ctx.Err() != nil {
+			return nil, err
+		}
 	}
-	return cred, err
 }
 
 func podRequest(node *Credential, p Pod, nonce, exporter []byte, csr *x509.CertificateRequest) (*api.EnrolRequest, error) {
@@ -173,25 +180,27 @@ type podSessions struct {
 
 func newPodSessions() podSessions { return podSessions{turn: make(chan struct{}, 1)} }
 
-func (p *podSessions) get(ctx context.Context, c *Client, node *Credential) (*session, error) {
+// get returns a session for the node, and whether it was in use before. One
+// that was verified under another manifest than the one in force is not used
+// again: that manifest may not accept this CDS any more.
+func (p *podSessions) get(ctx context.Context, c *Client, node *Credential) (s *session, kept bool, err error) {
 	select {
 	case p.turn <- struct{}{}:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("waiting for the connection to the CDS: %w", context.Cause(ctx))
+		return nil, false, fmt.Errorf("waiting for the connection to the CDS: %w", context.Cause(ctx))
 	}
 	defer func() { <-p.turn }()
-	if p.open != nil && p.node == node {
-		return p.open, nil
+	if p.open != nil && p.node == node && p.open.under == c.Manifest().Digest {
+		return p.open, true, nil
 	}
-	s, err := c.connect(ctx, node)
-	if err != nil {
-		return nil, err
+	if s, err = c.connect(ctx, node); err != nil {
+		return nil, false, err
 	}
 	if old := p.open; old != nil {
 		time.AfterFunc(enrolTimeout, old.close) // enrolments under way finish on it
 	}
 	p.open, p.node = s, node
-	return s, nil
+	return s, false, nil
 }
 
 // drop forgets a session that broke; the next enrolment opens another. A

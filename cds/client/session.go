@@ -34,12 +34,15 @@ var errSessionUsed = errors.New("the connection to the CDS is gone")
 type session struct {
 	conn *tls.Conn
 	http *http.Client
+	// under is the manifest the CDS was verified under.
+	under policy.Digest
 }
 
 // connect opens a session. With a node credential it is mutual TLS.
 func (c *Client) connect(ctx context.Context, node *Credential) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
+	under := c.Manifest().Digest // at most older than what verifyServer uses
 	raw, err := c.cfg.Dial(ctx, "tcp", c.cfg.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("reaching the CDS: %w", err)
@@ -56,7 +59,7 @@ func (c *Client) connect(ctx context.Context, node *Credential) (*session, error
 		raw.Close()
 		return nil, fmt.Errorf("verifying the CDS at %s: %w", c.cfg.Addr, err)
 	}
-	s := &session{conn: conn}
+	s := &session{conn: conn, under: under}
 	var used atomic.Bool
 	s.http = &http.Client{Transport: &http.Transport{
 		ForceAttemptHTTP2: true,
