@@ -13,26 +13,47 @@ import (
 	"crypto/sha256"
 )
 
-// TEESEVSNP names AMD SEV-SNP, as the manifest spells it.
-const TEESEVSNP = "sev-snp"
-
-// Caps on evidence from the network. An SNP report has 1,184 bytes and AMD's
-// certificates have up to 1.7 KB.
+// The TEEs, as the manifest spells them.
 const (
-	MaxReport  = 4 << 10 // bytes
-	MaxCert    = 8 << 10 // bytes of one certificate's DER
-	MaxCerts   = 4
-	MaxProduct = 32       // bytes
-	MaxCMW     = 40 << 10 // bytes of a whole CMW record
+	TEESEVSNP = "sev-snp"
+	TEETDX    = "tdx"
+)
+
+// Caps on evidence from the network. An SNP report has 1,184 bytes, a TDX quote
+// with its chain about 5 KB and up to 3 KB of padding; AMD's certificates have
+// up to 1.7 KB. The whole must fit a TLS certificate message.
+const (
+	MaxReport   = 16 << 10 // bytes
+	MaxCert     = 8 << 10  // bytes of one certificate's DER
+	MaxCerts    = 4
+	MaxProduct  = 32        // bytes
+	MaxEventLog = 96 << 10  // bytes
+	MaxRuntime  = 8 << 10   // bytes of a paravisor's runtime claims
+	MaxQuote    = 1 << 10   // bytes of a TPM's quote, and of its signature
+	MaxCMW      = 224 << 10 // bytes of a whole CMW record
 )
 
 // Evidence is a TEE's signed report and the certificates that endorse the key
 // it is signed with. Nothing in it is trusted before appraisal.
 type Evidence struct {
-	TEE     string   // TEESEVSNP
-	Product string   // "Milan", "Genoa": only a hint, needed for version 2 reports, which do not say
-	Report  []byte   // exactly as received
-	Certs   [][]byte // DER: leaf (VCEK), intermediate (ASK), root (ARK)
+	TEE        string       // TEESEVSNP or TEETDX
+	Product    string       // "Milan", "Genoa": only a hint, needed for version 2 reports, which do not say
+	Report     []byte       // SNP report or TDX quote, exactly as received
+	Certs      [][]byte     // DER of SNP's chain: VCEK or VLEK, ASK or ASVK, ARK; a TDX quote carries its own
+	EventLog   []byte       // TDX: the CC event log (CCEL) the RTMRs follow from, or empty
+	VTPM       *VTPM        // where a paravisor stands between the guest and the hardware
+	Collateral []Collateral // stapled
+}
+
+// VTPM is what a paravisor's virtual TPM says about the guest. The hardware
+// report vouches for the paravisor and, by REPORT_DATA, for Runtime; Runtime
+// names the key that signs Quote; Quote covers the PCRs and the report data of
+// the Transcript.
+type VTPM struct {
+	Runtime   []byte   // Azure: the runtime claims, JSON, byte for byte
+	Quote     []byte   // TPMS_ATTEST
+	Signature []byte   // RSASSA over Quote, without a header
+	PCRs      [][]byte // SHA-256 bank, from PCR 0 on; empty where a PCR is not quoted
 }
 
 // Hash identifies the evidence: the SHA-256 of its CMW record.
