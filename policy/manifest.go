@@ -108,6 +108,7 @@ type Substrate struct {
 // TCB holds the security version numbers of the AMD TCB_VERSION structure
 // (SEV-SNP ABI 56860, TCB_VERSION for Milan and Genoa).
 type TCB struct {
+	FMC        uint8 `json:"fmc"` // Turin only, zero elsewhere
 	BootLoader uint8 `json:"bootLoader"`
 	TEE        uint8 `json:"tee"`
 	SNP        uint8 `json:"snp"`
@@ -117,7 +118,7 @@ type TCB struct {
 // AtLeast reports whether every part of t is at or above the floor. Parts are
 // compared one by one: a newer microcode does not excuse an old firmware.
 func (t TCB) AtLeast(floor TCB) bool {
-	return t.BootLoader >= floor.BootLoader && t.TEE >= floor.TEE &&
+	return t.FMC >= floor.FMC && t.BootLoader >= floor.BootLoader && t.TEE >= floor.TEE &&
 		t.SNP >= floor.SNP && t.Microcode >= floor.Microcode
 }
 
