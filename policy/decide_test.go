@@ -50,7 +50,7 @@ func TestZeroValuesRefuse(t *testing.T) {
 			wantDecision(t, d, policy.CodeUndecided)
 			wantDecision(t, m.PeerAllowed(policytest.Web, policytest.DB, policytest.DBPort), policy.CodeUndecided)
 			wantDecision(t, m.AcceptPeer(policytest.Peer(f.Signed, policytest.Web)), policy.CodeUndecided)
-			wantDecision(t, m.AcceptSubstrate(policy.RoleNode, goodFacts(), policy.GuestFacts{}).Decision, policy.CodeUndecided)
+			wantDecision(t, m.AcceptSubstrate(policy.RoleNode, policytest.Facts(), policy.GuestFacts{}).Decision, policy.CodeUndecided)
 			if _, ok := m.Workload(policytest.Web); ok || w != nil || m.Digest() != "" {
 				t.Error("a manifest that was not parsed has workloads or a digest")
 			}

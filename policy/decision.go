@@ -121,8 +121,12 @@ func CodeOf(err error) Code {
 	return ""
 }
 
-// maxActual bounds how much of an untrusted value a message repeats.
-const maxActual = 96
+// maxActual bounds how much of an untrusted value a message repeats, maxShown
+// how much of a printable one: a chip id has 128 digits, registers a name too.
+const (
+	maxActual = 96
+	maxShown  = 256
+)
 
 // quote makes an untrusted value safe to print: escaped and short.
 func quote(s string) string {

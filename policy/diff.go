@@ -5,6 +5,8 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -76,6 +78,16 @@ func (d *differ) floor(path string, before, after int) {
 	}
 }
 
+// ceiling says Widens when the value rises.
+func (d *differ) ceiling(path string, before, after uint32) {
+	switch c := cmp.Compare(after, before); {
+	case c > 0:
+		d.value(path, before, after, Widens)
+	case c < 0:
+		d.value(path, before, after, Narrows)
+	}
+}
+
 func (d *differ) operators(a, b Operators) {
 	d.floor("operators.threshold", a.Threshold, b.Threshold)
 	id := func(k OperatorKey) string {
@@ -92,20 +104,104 @@ func (d *differ) substrate(path string, a, b Substrate) {
 	values(d, path+".roles", a.Roles, b.Roles)
 	d.value(path+".tee", a.TEE, b.TEE, Changes)
 	d.value(path+".product", a.Product, b.Product, Changes)
+	d.value(path+".paravisor", a.Paravisor, b.Paravisor, Changes)
 	d.value(path+".simulated", a.Simulated, b.Simulated, simulatedEffect(b.Simulated))
 	values(d, path+".roots", a.Roots, b.Roots)
 	values(d, path+".measurements", a.Measurements, b.Measurements)
 	d.valuesOrAny(path+".hostData", a.HostData, b.HostData)
-	before, after := a.floorTCB(), b.floorTCB()
-	d.floor(path+".minTCB.bootLoader", int(before.BootLoader), int(after.BootLoader))
-	d.floor(path+".minTCB.tee", int(before.TEE), int(after.TEE))
-	d.floor(path+".minTCB.snp", int(before.SNP), int(after.SNP))
-	d.floor(path+".minTCB.microcode", int(before.Microcode), int(after.Microcode))
+	d.registers(path+".registers", a.Registers, b.Registers)
+	d.valuesOrAny(path+".machines", a.Machines, b.Machines)
+	switch {
+	case a.SNP != nil && b.SNP != nil:
+		d.snp(path+".snp", a.SNP, b.SNP)
+	case a.TDX != nil && b.TDX != nil:
+		d.tdx(path+".tdx", a.TDX, b.TDX)
+	}
+	d.flag(path+".collateral.use", a.Collateral.Use == CollateralUnchecked, b.Collateral.Use == CollateralUnchecked, a.Collateral.Use, b.Collateral.Use)
+	d.ceiling(path+".collateral.maxAgeDays", a.Collateral.MaxAgeDays, b.Collateral.MaxAgeDays)
+}
+
+// registers: naming one register less or more changes which evidence is
+// understood at all.
+func (d *differ) registers(path string, a, b map[string][]string) {
+	for _, name := range slices.Sorted(maps.Keys(a)) {
+		if after, ok := b[name]; ok {
+			d.valuesOrAny(path+"."+name, a[name], after)
+		} else {
+			d.add(path+"."+name, oneOf(a[name]), "", Changes)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(b)) {
+		if _, ok := a[name]; !ok {
+			d.add(path+"."+name, "", oneOf(b[name]), Changes)
+		}
+	}
+}
+
+func (d *differ) snp(path string, a, b *SNPRules) {
+	d.value(path+".signingKey", a.SigningKey, b.SigningKey, Changes)
+	d.tcb(path+".minTCB", a.MinTCB, b.MinTCB)
+	d.tcb(path+".minLaunchTCB", a.MinLaunchTCB, b.MinLaunchTCB)
+	d.allowed(path+".allowProvisional", a.AllowProvisional, b.AllowProvisional)
+	d.floor(path+".minGuestSVN", int(a.MinGuestSVN), int(b.MinGuestSVN))
+	d.valuesOrAny(path+".idKeys", a.IDKeys, b.IDKeys)
+	d.valuesOrAny(path+".authorKeys", a.AuthorKeys, b.AuthorKeys)
+	d.required(path+".requirePlatform", a.RequirePlatform, b.RequirePlatform)
 	d.allowed(path+".guest.allowDebug", a.Guest.AllowDebug, b.Guest.AllowDebug)
 	d.allowed(path+".guest.allowMigration", a.Guest.AllowMigration, b.Guest.AllowMigration)
 	d.allowed(path+".guest.allowSMT", a.Guest.AllowSMT, b.Guest.AllowSMT)
+	d.demanded(path+".guest.requireSingleSocket", a.Guest.RequireSingleSocket, b.Guest.RequireSingleSocket)
+	abi := func(v ABIVersion) int { return int(v.Major)<<8 | int(v.Minor) }
+	d.floor(path+".guest.minABI", abi(a.Guest.MinABI), abi(b.Guest.MinABI))
 	d.value(path+".guest.vmpl", a.Guest.VMPL, b.Guest.VMPL, Changes)
-	d.valuesOrAny(path+".machines", a.Machines, b.Machines)
+}
+
+func (d *differ) tdx(path string, a, b *TDXRules) {
+	values(d, path+".statuses", a.Statuses, b.Statuses)
+	d.valuesOrAny(path+".advisories", a.Advisories, b.Advisories)
+	d.floor(path+".minEvaluationNumber", int(a.MinEvaluationNumber), int(b.MinEvaluationNumber))
+	d.valuesOrAny(path+".owners", a.Owners, b.Owners)
+	d.valuesOrAny(path+".ownerConfigs", a.OwnerConfigs, b.OwnerConfigs)
+	d.valuesOrAny(path+".serviceTDs", a.ServiceTDs, b.ServiceTDs)
+	d.valuesOrAny(path+".xfams", a.XFAMs, b.XFAMs)
+	d.allowed(path+".guest.allowDebug", a.Guest.AllowDebug, b.Guest.AllowDebug)
+	d.allowed(path+".guest.allowMigration", a.Guest.AllowMigration, b.Guest.AllowMigration)
+	d.allowed(path+".guest.allowPerfmon", a.Guest.AllowPerfmon, b.Guest.AllowPerfmon)
+	d.demanded(path+".guest.requireSeptVEDisable", a.Guest.RequireSeptVEDisable, b.Guest.RequireSeptVEDisable)
+}
+
+// tcb takes nil for the floor of a manifest that was not parsed.
+func (d *differ) tcb(path string, a, b *TCB) {
+	var before, after TCB
+	if a != nil {
+		before = *a
+	}
+	if b != nil {
+		after = *b
+	}
+	d.floor(path+".fmc", int(before.FMC), int(after.FMC))
+	d.floor(path+".bootLoader", int(before.BootLoader), int(after.BootLoader))
+	d.floor(path+".tee", int(before.TEE), int(after.TEE))
+	d.floor(path+".snp", int(before.SNP), int(after.SNP))
+	d.floor(path+".microcode", int(before.Microcode), int(after.Microcode))
+}
+
+// demanded compares requirements: asking for more narrows.
+func (d *differ) demanded(path string, before, after bool) {
+	d.flag(path, !before, !after, before, after)
+}
+
+func (d *differ) required(path string, a, b []string) {
+	for _, v := range a {
+		if !slices.Contains(b, v) {
+			d.add(fmt.Sprintf("%s[%s]", path, v), v, "", Widens)
+		}
+	}
+	for _, v := range b {
+		if !slices.Contains(a, v) {
+			d.add(fmt.Sprintf("%s[%s]", path, v), "", v, Narrows)
+		}
+	}
 }
 
 // simulatedEffect: anybody can make simulated evidence, so accepting it is
@@ -115,14 +211,6 @@ func simulatedEffect(after bool) Effect {
 		return Widens
 	}
 	return Narrows
-}
-
-// floorTCB stands in for a manifest that was not parsed.
-func (s Substrate) floorTCB() TCB {
-	if s.MinTCB == nil {
-		return TCB{}
-	}
-	return *s.MinTCB
 }
 
 func (d *differ) workload(path string, a, b Workload) {

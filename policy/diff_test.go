@@ -22,9 +22,9 @@ func TestDiffSaysWhatWidensAndNarrows(t *testing.T) {
 		{"simulated", func(m *policy.Manifest) { m.Substrates[0].Simulated = false }, "substrates[sim-milan].simulated", policy.Narrows, policy.Widens},
 		{"measurement", func(m *policy.Manifest) { m.Substrates[0].Measurements = append(m.Substrates[0].Measurements, h48) }, "substrates[sim-milan].measurements[" + h48 + "]", policy.Widens, policy.Narrows},
 		{"machines", func(m *policy.Manifest) { m.Substrates[0].Machines = []string{machine} }, "substrates[sim-milan].machines", policy.Narrows, policy.Widens},
-		{"TCB", func(m *policy.Manifest) { m.Substrates[0].MinTCB.SNP++ }, "substrates[sim-milan].minTCB.snp", policy.Narrows, policy.Widens},
-		{"debug", func(m *policy.Manifest) { m.Substrates[0].Guest.AllowDebug = true }, "substrates[sim-milan].guest.allowDebug", policy.Widens, policy.Narrows},
-		{"VMPL", func(m *policy.Manifest) { m.Substrates[0].Guest.VMPL = 1 }, "substrates[sim-milan].guest.vmpl", policy.Changes, policy.Changes},
+		{"TCB", func(m *policy.Manifest) { m.Substrates[0].SNP.MinTCB.SNP++ }, "substrates[sim-milan].snp.minTCB.snp", policy.Narrows, policy.Widens},
+		{"debug", func(m *policy.Manifest) { m.Substrates[0].SNP.Guest.AllowDebug = true }, "substrates[sim-milan].snp.guest.allowDebug", policy.Widens, policy.Narrows},
+		{"VMPL", func(m *policy.Manifest) { m.Substrates[0].SNP.Guest.VMPL = 1 }, "substrates[sim-milan].snp.guest.vmpl", policy.Changes, policy.Changes},
 		{"role", func(m *policy.Manifest) { m.Substrates[0].Roles = append(m.Substrates[0].Roles, policy.RoleIngress) }, "substrates[sim-milan].roles[ingress]", policy.Widens, policy.Narrows},
 		{"image", func(m *policy.Manifest) {
 			m.Workloads[0].Images = append(m.Workloads[0].Images, policy.Image{Name: "n", Digest: policytest.Digest("n")})

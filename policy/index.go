@@ -10,7 +10,7 @@ type index struct {
 	digest    Digest
 	workloads map[string]*workloadIndex
 	edges     map[edge]Decision
-	roles     map[Role][]*substrateIndex
+	roles     roles
 }
 
 // edge is one allowed connection.
@@ -26,19 +26,10 @@ type workloadIndex struct {
 	images map[Digest]struct{}
 }
 
-type substrateIndex struct {
-	*Substrate
-	path         string
-	roots        map[Digest]struct{}
-	measurements map[string]struct{}
-	hostData     valuesOrAny
-	machines     valuesOrAny
-}
-
 func newIndex(m *Manifest, digest Digest) *index {
 	x := &index{
 		digest: digest, workloads: make(map[string]*workloadIndex, len(m.Workloads)),
-		edges: map[edge]Decision{}, roles: map[Role][]*substrateIndex{},
+		edges: map[edge]Decision{}, roles: indexRoles(m.Substrates),
 	}
 	for i := range m.Workloads {
 		w := &m.Workloads[i]
@@ -49,16 +40,6 @@ func newIndex(m *Manifest, digest Digest) *index {
 		x.workloads[w.Name] = wx
 	}
 	x.addEdges(m)
-	for i := range m.Substrates {
-		s := &m.Substrates[i]
-		sx := &substrateIndex{
-			Substrate: s, path: fmt.Sprintf("substrates[%s]", s.Name), roots: set(s.Roots), measurements: set(s.Measurements),
-			hostData: newValuesOrAny(s.HostData), machines: newValuesOrAny(s.Machines),
-		}
-		for _, role := range s.Roles {
-			x.roles[role] = append(x.roles[role], sx)
-		}
-	}
 	return x
 }
 
@@ -100,25 +81,4 @@ func set[T comparable](list []T) map[T]struct{} {
 		s[v] = struct{}{}
 	}
 	return s
-}
-
-// valuesOrAny accepts nothing until it is told what, or told "any".
-type valuesOrAny struct {
-	any    bool
-	values map[string]struct{}
-}
-
-func newValuesOrAny(list []string) valuesOrAny {
-	if len(list) == 1 && list[0] == Any {
-		return valuesOrAny{any: true}
-	}
-	return valuesOrAny{values: set(list)}
-}
-
-func (v valuesOrAny) has(s string) bool {
-	if v.any {
-		return true
-	}
-	_, ok := v.values[s]
-	return ok
 }

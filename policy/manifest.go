@@ -25,13 +25,8 @@ const PayloadType = "application/vnd.c8s.manifest.v1+json"
 // Any is the word that says a list accepts every value.
 const Any = "any"
 
-// The values a manifest may use.
-const (
-	TEESEVSNP    = "sev-snp"
-	ProductMilan = "Milan"
-	ProductGenoa = "Genoa"
-	ProtocolTCP  = "tcp"
-)
+// ProtocolTCP is the protocol of peer rules.
+const ProtocolTCP = "tcp"
 
 // Role is what a certificate's holder does in the mesh.
 type Role string
@@ -87,48 +82,6 @@ type Manifest struct {
 	Workloads   []Workload  `json:"workloads"`
 
 	index *index // by Parse only: what has no index refuses
-}
-
-// Substrate describes machines that may carry one or more roles. Every list
-// is a list of accepted values; an empty one is refused at Parse.
-type Substrate struct {
-	Name         string      `json:"name"` // DNS label
-	Roles        []Role      `json:"roles"`
-	TEE          string      `json:"tee"`          // "sev-snp"
-	Product      string      `json:"product"`      // "Milan" or "Genoa"
-	Simulated    bool        `json:"simulated"`    // true accepts only simulated evidence, false only real
-	Roots        []Digest    `json:"roots"`        // SHA-256 of the DER of accepted root certificates (ARK)
-	Measurements []string    `json:"measurements"` // launch digests, 96 hex digits each
-	HostData     []string    `json:"hostData"`     // 64 hex digits each, or the single word "any"
-	MinTCB       *TCB        `json:"minTCB"`       // lowest accepted version of each part
-	Guest        GuestPolicy `json:"guest"`
-	Machines     []string    `json:"machines"` // chip ids, 128 hex digits each, or the single word "any"
-}
-
-// TCB holds the security version numbers of the AMD TCB_VERSION structure
-// (SEV-SNP ABI 56860, TCB_VERSION for Milan and Genoa).
-type TCB struct {
-	FMC        uint8 `json:"fmc"` // Turin only, zero elsewhere
-	BootLoader uint8 `json:"bootLoader"`
-	TEE        uint8 `json:"tee"`
-	SNP        uint8 `json:"snp"`
-	Microcode  uint8 `json:"microcode"`
-}
-
-// AtLeast reports whether every part of t is at or above the floor. Parts are
-// compared one by one: a newer microcode does not excuse an old firmware.
-func (t TCB) AtLeast(floor TCB) bool {
-	return t.FMC >= floor.FMC && t.BootLoader >= floor.BootLoader && t.TEE >= floor.TEE &&
-		t.SNP >= floor.SNP && t.Microcode >= floor.Microcode
-}
-
-// GuestPolicy is what the guest may have been launched with. Its zero value
-// is the strictest.
-type GuestPolicy struct {
-	AllowDebug     bool   `json:"allowDebug"`     // host may read the guest's memory
-	AllowMigration bool   `json:"allowMigration"` // a migration agent may move the guest
-	AllowSMT       bool   `json:"allowSMT"`       // sibling threads may share a core
-	VMPL           uint32 `json:"vmpl"`           // the one privilege level evidence may come from, 0 to 3
 }
 
 // Workload is one entry: which images may bear its name and whom they may

@@ -42,12 +42,9 @@ func readManifest(n *node, r *report) *Manifest {
 		Previous:    Digest(f.text("previous")),
 		Production:  f.truth("production"),
 		Operators:   readOperators(f.object("operators")),
-		Substrates:  []Substrate{},
+		Substrates:  readSubstrates(f),
 		Workloads:   []Workload{},
 	}
-	f.list("substrates", func(n *node, path string) {
-		m.Substrates = append(m.Substrates, readSubstrate(object(n, path, r)))
-	})
 	f.list("workloads", func(n *node, path string) {
 		m.Workloads = append(m.Workloads, readWorkload(object(n, path, r)))
 	})
@@ -64,29 +61,6 @@ func readOperators(f *fields) Operators {
 	})
 	f.done()
 	return o
-}
-
-func readSubstrate(f *fields) Substrate {
-	s := Substrate{
-		Name: f.text("name"), Roles: texts[Role](f, "roles"), TEE: f.text("tee"), Product: f.text("product"),
-		Simulated: f.truth("simulated"), Roots: texts[Digest](f, "roots"),
-		Measurements: texts[string](f, "measurements"), HostData: texts[string](f, "hostData"),
-	}
-	tcb := f.object("minTCB")
-	s.MinTCB = &TCB{
-		BootLoader: uint8(tcb.number("bootLoader", 8)), TEE: uint8(tcb.number("tee", 8)),
-		SNP: uint8(tcb.number("snp", 8)), Microcode: uint8(tcb.number("microcode", 8)),
-	}
-	tcb.done()
-	guest := f.object("guest")
-	s.Guest = GuestPolicy{
-		AllowDebug: guest.truth("allowDebug"), AllowMigration: guest.truth("allowMigration"),
-		AllowSMT: guest.truth("allowSMT"), VMPL: uint32(guest.number("vmpl", 32)),
-	}
-	guest.done()
-	s.Machines = texts[string](f, "machines")
-	f.done()
-	return s
 }
 
 func readWorkload(f *fields) Workload {
@@ -146,12 +120,7 @@ func (m Manifest) MarshalJSON() ([]byte, error) {
 	type plain Manifest
 	p := plain(m)
 	p.Operators.Keys = filled(p.Operators.Keys)
-	p.Substrates = slices.Clone(filled(p.Substrates))
-	for i := range p.Substrates {
-		s := &p.Substrates[i]
-		s.Roles, s.Roots, s.Measurements = filled(s.Roles), filled(s.Roots), filled(s.Measurements)
-		s.HostData, s.Machines = filled(s.HostData), filled(s.Machines)
-	}
+	p.Substrates = filledSubstrates(p.Substrates)
 	p.Workloads = slices.Clone(filled(p.Workloads))
 	for i := range p.Workloads {
 		p.Workloads[i] = p.Workloads[i].filled()

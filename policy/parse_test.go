@@ -84,9 +84,9 @@ func TestParseReadsBackWhatEncodeWrites(t *testing.T) {
 
 func TestEncodeRefusesWhatParseRefuses(t *testing.T) {
 	m := policytest.Manifest(policytest.New(t).Operators)
-	m.Substrates[0].MinTCB = nil
+	m.Substrates[0].SNP.MinTCB = nil
 	_, err := policy.Encode(m)
-	wantProblem(t, err, policy.CodeNull, "$.substrates[0].minTCB")
+	wantProblem(t, err, policy.CodeNull, "$.substrates[0].snp.minTCB")
 	if _, err := policy.Encode(nil); err == nil {
 		t.Error("encoding nothing succeeded")
 	}
@@ -124,7 +124,7 @@ func TestParseRefusesTextThatIsNotStrictJSON(t *testing.T) {
 		{"null document", "null", policy.CodeNull, "$"},
 		{"duplicate key", replace(`"version": 1`, `"version": 1, "version": 1`), policy.CodeDuplicateKey, "$.version"},
 		{"duplicate key by escape", replace(`"version": 1`, `"version": 1, "\u0076ersion": 2`), policy.CodeDuplicateKey, "$.version"},
-		{"duplicate key deep inside", replace(`"vmpl": 0`, `"vmpl": 0, "vmpl": 0`), policy.CodeDuplicateKey, "$.substrates[0].guest.vmpl"},
+		{"duplicate key deep inside", replace(`"vmpl": 0`, `"vmpl": 0, "vmpl": 0`), policy.CodeDuplicateKey, "$.substrates[0].snp.guest.vmpl"},
 		{"duplicate key in an unknown field", replace(`"version": 1`, `"version": 1, "x": {"a": 1, "a": 2}`), policy.CodeDuplicateKey, "$.x.a"},
 		{"key in another case", replace(`"production"`, `"Production"`), policy.CodeUnknownField, "$.Production"},
 		{"key in another case beside the right one", replace(`"version": 1`, `"version": 1, "VERSION": 2`), policy.CodeUnknownField, "$.VERSION"},
@@ -134,7 +134,7 @@ func TestParseRefusesTextThatIsNotStrictJSON(t *testing.T) {
 		{"exponent", replace(`"version": 1`, `"version": 1e0`), policy.CodeWrongType, "$.version"},
 		{"negative", replace(`"version": 1`, `"version": -1`), policy.CodeWrongType, "$.version"},
 		{"number too large", replace(`"version": 1`, `"version": 18446744073709551616`), policy.CodeWrongType, "$.version"},
-		{"TCB part above a byte", replace(`"snp": 8`, `"snp": 256`), policy.CodeWrongType, "$.substrates[0].minTCB.snp"},
+		{"TCB part above a byte", replace(`"snp": 8`, `"snp": 256`), policy.CodeWrongType, "$.substrates[0].snp.minTCB.snp"},
 		{"port above 16 bits", replace("6379", "65536"), policy.CodeWrongType, "$.workloads[0].peers.to[0].ports[0]"},
 		{"string for a number", replace(`"version": 1`, `"version": "1"`), policy.CodeWrongType, "$.version"},
 		{"number for a boolean", replace(`"production": false`, `"production": 0`), policy.CodeWrongType, "$.production"},
@@ -228,7 +228,7 @@ func TestParseRefusesImpossibleValues(t *testing.T) {
 		{"any twice", func(d map[string]any) { substrate(d)["machines"] = []any{"any", "any"} }, policy.CodeAnyNotAlone, "$.substrates[0].machines"},
 		{"Any", func(d map[string]any) { substrate(d)["machines"] = []any{"Any"} }, policy.CodeHexInvalid, "$.substrates[0].machines[0]"},
 		{"no machines", func(d map[string]any) { substrate(d)["machines"] = []any{} }, policy.CodeListEmpty, "$.substrates[0].machines"},
-		{"VMPL", func(d map[string]any) { substrate(d)["guest"].(map[string]any)["vmpl"] = 4 }, policy.CodeVMPLInvalid, "$.substrates[0].guest.vmpl"},
+		{"VMPL", func(d map[string]any) { substrate(d)["guest"].(map[string]any)["vmpl"] = 4 }, policy.CodeVMPLInvalid, "$.substrates[0].snp.guest.vmpl"},
 		{"substrate name", func(d map[string]any) { substrate(d)["name"] = "-" }, policy.CodeNameInvalid, "$.substrates[0].name"},
 		{"substrate twice", func(d map[string]any) { d["substrates"] = []any{substrate(d), substrate(d)} }, policy.CodeNameDuplicate, "$.substrates[1].name"},
 		{"workload name with a slash", func(d map[string]any) { workload(d)["name"] = "a/b" }, policy.CodeNameInvalid, "$.workloads[0].name"},
@@ -253,11 +253,11 @@ func TestParseRefusesImpossibleValues(t *testing.T) {
 		{"simulated in production", func(d map[string]any) { d["production"] = true }, policy.CodeProductionSimulated, "$.substrates[0].simulated"},
 		{"debug in production", func(d map[string]any) {
 			d["production"], substrate(d)["guest"].(map[string]any)["allowDebug"] = true, true
-		}, policy.CodeProductionDebug, "$.substrates[0].guest.allowDebug"},
+		}, policy.CodeProductionDebug, "$.substrates[0].snp.guest.allowDebug"},
 		{"no TCB floor in production", func(d map[string]any) {
 			d["production"] = true
 			substrate(d)["minTCB"] = policy.TCB{}
-		}, policy.CodeProductionTCB, "$.substrates[0].minTCB"},
+		}, policy.CodeProductionTCB, "$.substrates[0].snp.minTCB"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -16,13 +16,7 @@ type Peer struct {
 	WorkloadDigest  Digest
 	ManifestVersion uint64
 	ManifestDigest  Digest
-	TEE, Product    string
-	Simulated       bool
-	Root            Digest
-	Measurement     string
-	HostData        string
-	TCB             TCB
-	Machine         string // chip id
+	SubstrateFacts
 }
 
 // AcceptPeer judges a peer again by this manifest, whatever manifest its
@@ -104,20 +98,16 @@ func unlisted(workload string) Decision {
 }
 
 func (m *Manifest) acceptMachine(role Role, p *Peer) Decision {
-	facts := SubstrateFacts{
-		TEE: p.TEE, Product: p.Product, Simulated: p.Simulated, Root: p.Root,
-		Measurement: p.Measurement, HostData: p.HostData, TCB: p.TCB, Machine: p.Machine,
-	}
 	substrates := m.index.roles[role]
 	for _, s := range substrates {
-		if s.accepts(&facts) {
+		if s.accepts(&p.SubstrateFacts) {
 			return Decision{Allowed: true, Code: CodeAllowed, Rule: s.path}
 		}
 	}
 	if len(substrates) == 0 {
 		return noSubstrate(role)
 	}
-	return nearestRefusal(substrates, facts)
+	return nearestRefusal(substrates, p.SubstrateFacts)
 }
 
 // nearestRefusal explains by the substrate that fails the fewest rules: most

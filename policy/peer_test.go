@@ -4,18 +4,17 @@ package policy_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/policy/policytest"
 )
 
-func goodFacts() policy.SubstrateFacts {
-	return policy.SubstrateFacts{
-		TEE: policy.TEESEVSNP, Product: policy.ProductMilan, Simulated: true, Root: policytest.Digest("root"),
-		Measurement: policytest.Hex(0xaa, 48), HostData: policytest.Hex(0, 32),
-		TCB: policy.TCB{BootLoader: 3, SNP: 8, Microcode: 115}, Machine: policytest.Hex(0xcc, 64),
-	}
+func guest(edit func(*policy.GuestFacts)) policy.GuestFacts {
+	g := policytest.Guest()
+	edit(&g)
+	return g
 }
 
 func TestAcceptPeerJudgesEveryFact(t *testing.T) {
@@ -89,7 +88,7 @@ func TestAcceptPeerFollowsTheCurrentManifest(t *testing.T) {
 			m.Workloads, m.Workloads[1].Peers.From = m.Workloads[1:], nil
 		}, policy.CodeWorkloadUnlisted},
 		{"measurement withdrawn", func(m *policy.Manifest) { m.Substrates[0].Measurements = []string{policytest.Hex(1, 48)} }, policy.CodeMeasurement},
-		{"floor raised", func(m *policy.Manifest) { m.Substrates[0].MinTCB.Microcode = 200 }, policy.CodeTCBFloor},
+		{"floor raised", func(m *policy.Manifest) { m.Substrates[0].SNP.MinTCB.Microcode = 200 }, policy.CodeTCBFloor},
 		{"machines pinned", func(m *policy.Manifest) { m.Substrates[0].Machines = []string{policytest.Hex(1, 64)} }, policy.CodeMachineUnpinned},
 		{"for production", func(m *policy.Manifest) { m.Production, m.Substrates[0].Simulated = true, false }, policy.CodeSimulated},
 		{"node role withdrawn", func(m *policy.Manifest) { m.Substrates[0].Roles = []policy.Role{policy.RoleCDS} }, policy.CodeRole},
@@ -110,15 +109,15 @@ func TestSubstratesDoNotAddUp(t *testing.T) {
 		second.Roots, second.Measurements = []policy.Digest{policytest.Digest("root2")}, []string{policytest.Hex(0xbb, 48)}
 		m.Substrates = append(m.Substrates, second)
 	}))
-	facts := goodFacts()
+	facts := policytest.Facts()
 	facts.Measurement = policytest.Hex(0xbb, 48)
-	match := f.Manifest.AcceptSubstrate(policy.RoleNode, facts, policy.GuestFacts{})
+	match := f.Manifest.AcceptSubstrate(policy.RoleNode, facts, policytest.Guest())
 	wantDecision(t, match.Decision, policy.CodeMeasurement)
 	if match.Substrate == nil || match.Substrate.Name != "sim-milan" {
 		t.Errorf("nearest substrate = %+v, want sim-milan", match.Substrate)
 	}
 	facts.Product, facts.Root = policy.ProductGenoa, policytest.Digest("root2")
-	match = f.Manifest.AcceptSubstrate(policy.RoleNode, facts, policy.GuestFacts{})
+	match = f.Manifest.AcceptSubstrate(policy.RoleNode, facts, policytest.Guest())
 	wantDecision(t, match.Decision, policy.CodeAllowed)
 	if match.Substrate.Name != "sim-genoa" {
 		t.Errorf("matched %s, want sim-genoa", match.Substrate.Name)
@@ -134,19 +133,19 @@ func TestAcceptSubstrateReportsEveryRule(t *testing.T) {
 		guest policy.GuestFacts
 		code  policy.Code
 	}{
-		{"good", policy.RoleNode, nil, policy.GuestFacts{}, policy.CodeAllowed},
-		{"good CDS", policy.RoleCDS, nil, policy.GuestFacts{}, policy.CodeAllowed},
-		{"measurement", policy.RoleNode, func(f *policy.SubstrateFacts) { f.Measurement = "" }, policy.GuestFacts{}, policy.CodeMeasurement},
-		{"debug", policy.RoleNode, nil, policy.GuestFacts{Debug: true}, policy.CodeDebug},
-		{"migration", policy.RoleNode, nil, policy.GuestFacts{Migration: true}, policy.CodeMigration},
-		{"SMT", policy.RoleNode, nil, policy.GuestFacts{SMT: true}, policy.CodeSMT},
-		{"VMPL", policy.RoleNode, nil, policy.GuestFacts{VMPL: 1}, policy.CodeVMPL},
-		{"role", policy.RoleIngress, nil, policy.GuestFacts{}, policy.CodeRole},
-		{"workload is no substrate's role", policy.RoleWorkload, nil, policy.GuestFacts{}, policy.CodeRole},
+		{"good", policy.RoleNode, nil, policytest.Guest(), policy.CodeAllowed},
+		{"good CDS", policy.RoleCDS, nil, policytest.Guest(), policy.CodeAllowed},
+		{"measurement", policy.RoleNode, func(f *policy.SubstrateFacts) { f.Measurement = "" }, policytest.Guest(), policy.CodeMeasurement},
+		{"debug", policy.RoleNode, nil, guest(func(g *policy.GuestFacts) { g.Debug = true }), policy.CodeDebug},
+		{"migration", policy.RoleNode, nil, guest(func(g *policy.GuestFacts) { g.Migration = true }), policy.CodeMigration},
+		{"SMT", policy.RoleNode, nil, guest(func(g *policy.GuestFacts) { g.SMT = true }), policy.CodeSMT},
+		{"VMPL", policy.RoleNode, nil, guest(func(g *policy.GuestFacts) { g.VMPL = 1 }), policy.CodeVMPL},
+		{"role", policy.RoleIngress, nil, policytest.Guest(), policy.CodeRole},
+		{"workload is no substrate's role", policy.RoleWorkload, nil, policytest.Guest(), policy.CodeRole},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			facts := goodFacts()
+			facts := policytest.Facts()
 			if tt.facts != nil {
 				tt.facts(&facts)
 			}
@@ -155,8 +154,12 @@ func TestAcceptSubstrateReportsEveryRule(t *testing.T) {
 			if tt.code == policy.CodeRole {
 				return
 			}
-			if len(match.Rules) != 12 {
-				t.Errorf("%d rules were reported, want 12", len(match.Rules))
+			var ids []policy.Code
+			for _, r := range match.Rules {
+				ids = append(ids, policy.Code(r.ID))
+			}
+			if want := policy.SubstrateRules(policy.TEESEVSNP); !slices.Equal(ids, want) {
+				t.Errorf("the rules are %v, want %v", ids, want)
 			}
 			for _, r := range match.Rules {
 				if r.ID == "" || r.Rule == "" || r.Expected == "" || r.Actual == "" || r.Allowed == (r.ID == string(tt.code)) {
@@ -169,12 +172,12 @@ func TestAcceptSubstrateReportsEveryRule(t *testing.T) {
 
 func TestGuestPermissionsAreTakenFromTheManifest(t *testing.T) {
 	f := policytest.New(t, policytest.With(func(m *policy.Manifest) {
-		m.Substrates[0].Guest = policy.GuestPolicy{AllowDebug: true, AllowMigration: true, AllowSMT: true, VMPL: 2}
+		m.Substrates[0].SNP.Guest = policy.SNPGuest{AllowDebug: true, AllowMigration: true, AllowSMT: true, VMPL: 2}
 	}))
-	wantDecision(t, f.Manifest.AcceptSubstrate(policy.RoleNode, goodFacts(), policy.GuestFacts{Debug: true, Migration: true, SMT: true, VMPL: 2}).Decision, policy.CodeAllowed)
+	wantDecision(t, f.Manifest.AcceptSubstrate(policy.RoleNode, policytest.Facts(), guest(func(g *policy.GuestFacts) { g.Debug, g.Migration, g.SMT, g.VMPL = true, true, true, 2 })).Decision, policy.CodeAllowed)
 	// What is permitted is not demanded; the privilege level is exact.
-	wantDecision(t, f.Manifest.AcceptSubstrate(policy.RoleNode, goodFacts(), policy.GuestFacts{VMPL: 2}).Decision, policy.CodeAllowed)
-	wantDecision(t, f.Manifest.AcceptSubstrate(policy.RoleNode, goodFacts(), policy.GuestFacts{}).Decision, policy.CodeVMPL)
+	wantDecision(t, f.Manifest.AcceptSubstrate(policy.RoleNode, policytest.Facts(), guest(func(g *policy.GuestFacts) { g.VMPL = 2 })).Decision, policy.CodeAllowed)
+	wantDecision(t, f.Manifest.AcceptSubstrate(policy.RoleNode, policytest.Facts(), policytest.Guest()).Decision, policy.CodeVMPL)
 }
 
 func TestAllowingAllocatesNothing(t *testing.T) {

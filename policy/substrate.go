@@ -4,30 +4,15 @@ package policy
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
-// SubstrateFacts say what a piece of evidence proves about a machine. The
-// spelling is the manifest's: lower-case hexadecimal.
-type SubstrateFacts struct {
-	TEE, Product string
-	Simulated    bool
-	Root         Digest // SHA-256 of the root certificate's DER
-	Measurement  string // 96 hex digits
-	HostData     string // 64 hex digits
-	TCB          TCB
-	Machine      string // chip id, 128 hex digits
-}
-
-// GuestFacts are the parts of a report that a certificate does not repeat.
-type GuestFacts struct {
-	Debug, Migration, SMT bool // what the guest was launched to allow
-	VMPL                  uint32
-}
-
 // RuleResult is the outcome of one rule of a substrate.
 type RuleResult struct {
-	ID string // "root", "measurement", "tcb-floor", …: the code of its refusal
+	ID            string // "root", "measurement", "tcb-floor", …: the code of its refusal
+	NotApplicable bool   // allowed, because the substrate says in a word that it does not ask
 	Decision
 }
 
@@ -35,7 +20,7 @@ type RuleResult struct {
 // rule's outcome for that substrate or, on refusal, for the nearest one.
 type SubstrateMatch struct {
 	Decision             // on refusal: the first failed rule of Substrate
-	Substrate *Substrate // nil when the manifest has none for the role
+	Substrate *Substrate // nil when there is none for the role
 	Rules     []RuleResult
 }
 
@@ -45,13 +30,56 @@ func (m *Manifest) AcceptSubstrate(role Role, facts SubstrateFacts, guest GuestF
 	if m == nil || m.index == nil {
 		return SubstrateMatch{Decision: undecided()}
 	}
+	return m.index.roles.accept(role, facts, guest)
+}
+
+// roles are the substrates that may carry each role.
+type roles map[Role][]*substrateIndex
+
+type substrateIndex struct {
+	*Substrate
+	path         string
+	roots        map[Digest]struct{}
+	measurements map[string]struct{}
+	hostData     valuesOrAny
+	machines     valuesOrAny
+	registers    map[string]valuesOrAny
+	statuses     map[string]struct{}
+	advisories   valuesOrAny
+}
+
+func indexRoles(substrates []Substrate) roles {
+	x := roles{}
+	for i := range substrates {
+		s := &substrates[i]
+		sx := &substrateIndex{
+			Substrate: s, path: fmt.Sprintf("substrates[%s]", s.Name), roots: set(s.Roots), measurements: set(s.Measurements),
+			hostData: newValuesOrAny(s.HostData), machines: newValuesOrAny(s.Machines), registers: map[string]valuesOrAny{},
+		}
+		for name, values := range s.Registers {
+			sx.registers[name] = newValuesOrAny(values)
+		}
+		if s.TDX != nil {
+			sx.statuses, sx.advisories = set(s.TDX.Statuses), newValuesOrAny(s.TDX.Advisories)
+		}
+		for _, role := range s.Roles {
+			x[role] = append(x[role], sx)
+		}
+	}
+	return x
+}
+
+func (x roles) accept(role Role, facts SubstrateFacts, guest GuestFacts) SubstrateMatch {
 	var nearest SubstrateMatch
 	fewest := -1
-	for _, s := range m.index.roles[role] {
+	for _, s := range x[role] {
 		match := SubstrateMatch{Substrate: s.Substrate, Rules: append(s.explain(&facts), s.explainGuest(guest)...)}
 		failed := match.conclude(s.path)
 		if failed == 0 {
 			return match
+		}
+		if s.TEE != facts.TEE || s.Simulated != facts.Simulated {
+			failed += len(match.Rules) // of another kind, hardly the one that was meant
 		}
 		if fewest < 0 || failed < fewest {
 			nearest, fewest = match, failed
@@ -94,7 +122,7 @@ func noSubstrate(role Role) Decision {
 
 // accepts is the connection path's form of explain: same rules, no words.
 func (s *substrateIndex) accepts(f *SubstrateFacts) bool {
-	if s.TEE != f.TEE || s.Product != f.Product || s.Simulated != f.Simulated || !f.TCB.AtLeast(*s.MinTCB) {
+	if s.TEE != f.TEE || !s.acceptsProduct(f.Product) || s.Paravisor != f.Paravisor || s.Simulated != f.Simulated {
 		return false
 	}
 	if _, ok := s.roots[f.Root]; !ok {
@@ -103,91 +131,99 @@ func (s *substrateIndex) accepts(f *SubstrateFacts) bool {
 	if _, ok := s.measurements[f.Measurement]; !ok {
 		return false
 	}
-	return s.hostData.has(f.HostData) && s.machines.has(f.Machine)
+	return s.hostData.has(f.HostData) && s.acceptsRegisters(f.Registers) && s.machines.has(f.Machine) &&
+		s.acceptsTCB(f) && (f.Collateral || s.Collateral.Use != CollateralRequired)
 }
 
-// explain gives every rule's outcome, in a fixed order: what kind of machine,
-// who vouches for it, what runs on it, how current it is, which one it is.
-func (s *substrateIndex) explain(f *SubstrateFacts) []RuleResult {
-	_, root := s.roots[f.Root]
-	_, measured := s.measurements[f.Measurement]
-	simulatedRemedy := "simulated evidence proves nothing: use a real machine"
-	if s.Simulated {
-		simulatedRemedy = "this substrate is for development only"
-	}
-	return []RuleResult{
-		s.rule(CodeTEE, "tee", s.TEE == f.TEE, s.TEE, f.TEE, ""),
-		s.rule(CodeProduct, "product", s.Product == f.Product, s.Product, f.Product, ""),
-		s.rule(CodeSimulated, "simulated", s.Simulated == f.Simulated, fmt.Sprint(s.Simulated), fmt.Sprint(f.Simulated), simulatedRemedy),
-		s.rule(CodeRoot, "roots", root, oneOf(s.Roots), string(f.Root), "list the vendor root's digest if you trust it"),
-		s.rule(CodeMeasurement, "measurements", measured, oneOf(s.Measurements), f.Measurement, "list the launch digest of the image that runs there, if it is yours"),
-		s.rule(CodeHostData, "hostData", s.hostData.has(f.HostData), oneOf(s.HostData), f.HostData, "launch the machine with the digest of your operators as HOST_DATA"),
-		s.rule(CodeTCBFloor, "minTCB", f.TCB.AtLeast(*s.MinTCB), "at least "+s.MinTCB.String(), f.TCB.String(), "update the machine's firmware"),
-		s.rule(CodeMachineUnpinned, "machines", s.machines.has(f.Machine), oneOf(s.Machines), f.Machine, "list the chip id if the machine is yours"),
-	}
+func (s *substrateIndex) acceptsProduct(product string) bool {
+	return s.Product == product || s.Product == Any && s.TEE == TEETDX
 }
 
-func (s *substrateIndex) explainGuest(g GuestFacts) []RuleResult {
-	p := s.Guest
-	permit := func(code Code, field string, allowed, got bool) RuleResult {
-		return s.rule(code, "guest."+field, allowed || !got, permission(allowed), permission(got), "launch the guest without it")
+func (s *substrateIndex) acceptsTCB(f *SubstrateFacts) bool {
+	if s.SNP != nil {
+		return f.TCB.AtLeast(*s.SNP.MinTCB)
 	}
-	return []RuleResult{
-		permit(CodeDebug, "allowDebug", p.AllowDebug, g.Debug),
-		permit(CodeMigration, "allowMigration", p.AllowMigration, g.Migration),
-		permit(CodeSMT, "allowSMT", p.AllowSMT, g.SMT),
-		s.rule(CodeVMPL, "guest.vmpl", p.VMPL == g.VMPL, fmt.Sprint(p.VMPL), fmt.Sprint(g.VMPL), "request evidence from that privilege level"),
-	}
+	return s.judgesTDX(f) && s.acceptsStatus(f) && f.TDXTCB.EvaluationNumber >= s.TDX.MinEvaluationNumber && s.acceptsAdvisories(f) ||
+		!s.judgesTDX(f) && s.TDX != nil
 }
 
-func permission(b bool) string {
-	if b {
-		return "permitted"
-	}
-	return "not permitted"
+// judgesTDX: what Intel says is judged wherever it is known.
+func (s *substrateIndex) judgesTDX(f *SubstrateFacts) bool {
+	return s.TDX != nil && (s.Collateral.Use != CollateralUnchecked || f.Collateral)
 }
 
-func (s *substrateIndex) rule(code Code, field string, ok bool, expected, actual, remedy string) RuleResult {
-	d := Decision{Allowed: ok, Code: code, Rule: s.path + "." + field, Expected: expected, Actual: shorten(actual)}
-	if ok {
-		d.Code = CodeAllowed
-	} else {
-		d.Remedy = remedy
-	}
-	return RuleResult{ID: string(code), Decision: d}
+func (s *substrateIndex) acceptsStatus(f *SubstrateFacts) bool {
+	_, ok := s.statuses[f.TDXTCB.Status]
+	return ok
 }
 
-func (t TCB) String() string {
-	return fmt.Sprintf("bootLoader=%d tee=%d snp=%d microcode=%d", t.BootLoader, t.TEE, t.SNP, t.Microcode)
-}
-
-func oneOf[T ~string](list []T) string {
-	const shown = 4
-	var b strings.Builder
-	if len(list) > 1 {
-		b.WriteString("one of ")
-	}
-	for i, v := range list {
-		if i == shown {
-			fmt.Fprintf(&b, " and %d more", len(list)-shown)
-			break
+func (s *substrateIndex) acceptsAdvisories(f *SubstrateFacts) bool {
+	for _, id := range f.TDXTCB.Advisories {
+		if !s.advisories.has(id) {
+			return false
 		}
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(string(v))
 	}
-	return b.String()
+	return true
 }
 
-// shorten passes clean values through, so that they can be copied from a
-// message, and escapes and cuts everything else.
-func shorten(s string) string {
-	if s == "" {
-		return "nothing"
+// acceptsRegisters: every register that is named is there with an accepted
+// value, and no other is: a set that was not agreed on is not understood.
+func (s *substrateIndex) acceptsRegisters(got []Register) bool {
+	if len(got) != len(s.registers) {
+		return false
 	}
-	if isPrintableUpTo(s, 2*machineLen) {
-		return s
+	for i := range got {
+		accepted, ok := s.registers[got[i].Name]
+		if !ok || !accepted.has(got[i].Value) || i > 0 && got[i].Name == got[i-1].Name {
+			return false
+		}
 	}
-	return quote(s)
+	return true
+}
+
+// describeRegisters names the first register that is not accepted.
+func (s *substrateIndex) describeRegisters(got []Register) (expected, actual string) {
+	values := make(map[string]string, len(got))
+	for _, r := range got {
+		values[r.Name] = r.Value
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.registers)) {
+		v, ok := values[name]
+		if !ok {
+			return name, "no such register in the evidence"
+		}
+		if !s.registers[name].has(v) {
+			return name + " " + oneOf(s.Registers[name]), name + " " + shorten(v)
+		}
+		delete(values, name)
+	}
+	names := strings.Join(slices.Sorted(maps.Keys(s.registers)), " ")
+	if names == "" {
+		names = "no registers"
+	}
+	if len(values) > 0 {
+		return names, "also " + shorten(strings.Join(slices.Sorted(maps.Keys(values)), " "))
+	}
+	return names, names
+}
+
+// valuesOrAny accepts nothing until it is told what, or told "any".
+type valuesOrAny struct {
+	any    bool
+	values map[string]struct{}
+}
+
+func newValuesOrAny(list []string) valuesOrAny {
+	if len(list) == 1 && list[0] == Any {
+		return valuesOrAny{any: true}
+	}
+	return valuesOrAny{values: set(list)}
+}
+
+func (v valuesOrAny) has(s string) bool {
+	if v.any {
+		return true
+	}
+	_, ok := v.values[s]
+	return ok
 }

@@ -14,10 +14,6 @@ import (
 const (
 	maxLabel       = 63  // RFC 1123
 	maxTrustDomain = 255 // SPIFFE-ID section 2.1
-	maxVMPL        = 3   // SEV-SNP has four levels
-	measurementLen = 48  // bytes, SEV-SNP launch digest
-	hostDataLen    = 32  // bytes
-	machineLen     = 64  // bytes, SEV-SNP CHIP_ID
 )
 
 func (m *Manifest) validate(r *report) {
@@ -30,11 +26,7 @@ func (m *Manifest) validate(r *report) {
 	}
 	m.validateVersion(r)
 	m.Operators.validate("$.operators", r)
-	needed(len(m.Substrates), "$.substrates", "at least one substrate", "nothing could be trusted to run anything", r)
-	names := map[string]bool{}
-	for i := range m.Substrates {
-		m.Substrates[i].validate(elementPath("$.substrates", i), m.Production, names, r)
-	}
+	validateSubstrates(m.Substrates, m.Production, r)
 	known := map[string]bool{}
 	for i := range m.Workloads {
 		checkLabel(m.Workloads[i].Name, elementPath("$.workloads", i)+".name", known, r)
@@ -52,48 +44,6 @@ func (m *Manifest) validateVersion(r *report) {
 		r.add(CodePreviousInvalid, "$.previous", `"" in version 1`, quote(string(m.Previous)), "")
 	case m.Version > 1:
 		checkDigest(m.Previous, "$.previous", r)
-	}
-}
-
-func (s *Substrate) validate(path string, production bool, names map[string]bool, r *report) {
-	at := func(key string) string { return memberPath(path, key) }
-	checkLabel(s.Name, at("name"), names, r)
-	needed(len(s.Roles), at("roles"), "at least one role", "name the roles this substrate may carry", r)
-	each(s.Roles, at("roles"), r, func(role Role, path string) {
-		// Workloads live on nodes: a substrate cannot be one.
-		if role != RoleNode && role != RoleCDS && role != RoleIngress {
-			r.add(CodeRoleUnknown, path, `"node", "cds" or "ingress"`, quote(string(role)), "")
-		}
-	})
-	if s.TEE != TEESEVSNP {
-		r.add(CodeTEEUnknown, at("tee"), quote(TEESEVSNP), quote(s.TEE), "")
-	}
-	if s.Product != ProductMilan && s.Product != ProductGenoa {
-		r.add(CodeProductUnknown, at("product"), `"Milan" or "Genoa"`, quote(s.Product), "")
-	}
-	needed(len(s.Roots), at("roots"), "at least one root certificate digest", "give the SHA-256 of the vendor root's DER", r)
-	each(s.Roots, at("roots"), r, func(d Digest, path string) { checkDigest(d, path, r) })
-	needed(len(s.Measurements), at("measurements"), "at least one launch digest", "there is no way to accept every measurement", r)
-	each(s.Measurements, at("measurements"), r, func(v, path string) { checkHex(v, measurementLen, path, r) })
-	checkHexOrAny(s.HostData, hostDataLen, at("hostData"), r)
-	checkHexOrAny(s.Machines, machineLen, at("machines"), r)
-	if s.Guest.VMPL > maxVMPL {
-		r.add(CodeVMPLInvalid, at("guest")+".vmpl", fmt.Sprintf("0 to %d", maxVMPL), fmt.Sprint(s.Guest.VMPL), "")
-	}
-	if production {
-		s.validateProduction(at, r)
-	}
-}
-
-func (s *Substrate) validateProduction(at func(string) string, r *report) {
-	if s.Simulated {
-		r.add(CodeProductionSimulated, at("simulated"), "false in a production manifest", "true", "anybody can make simulated evidence: use real machines, or set production to false")
-	}
-	if s.Guest.AllowDebug {
-		r.add(CodeProductionDebug, at("guest")+".allowDebug", "false in a production manifest", "true", "the host can read the memory of a debuggable guest")
-	}
-	if *s.MinTCB == (TCB{}) {
-		r.add(CodeProductionTCB, at("minTCB"), "a floor above zero in a production manifest", "all zero", "take the versions from the vendor's latest security bulletin")
 	}
 }
 
@@ -175,15 +125,40 @@ func checkHex(v string, n int, path string, r *report) {
 	}
 }
 
-func checkHexOrAny(list []string, n int, path string, r *report) {
-	needed(len(list), path, fmt.Sprintf("values of %d hexadecimal digits, or the single word %q", 2*n, Any), fmt.Sprintf("write [%q] to accept every value", Any), r)
+// checkWords checks a list of hexadecimal values of n bytes; words may stand
+// among them, and "any" alone.
+func checkWords(list []string, n int, path string, r *report, words ...string) {
+	checkAny(list, fmt.Sprintf("values of %d hexadecimal digits", 2*n), path, r, func(v, path string) {
+		if !slices.Contains(words, v) {
+			checkHex(v, n, path, r)
+		}
+	})
+}
+
+// checkAny checks a list of values, or "any" alone.
+func checkAny(list []string, want, path string, r *report, check func(v, path string)) {
+	needed(len(list), path, fmt.Sprintf("%s, or the single word %q", want, Any), fmt.Sprintf("write [%q] to accept every value", Any), r)
 	if slices.Contains(list, Any) {
 		if len(list) > 1 {
 			r.add(CodeAnyNotAlone, path, fmt.Sprintf("%q alone", Any), fmt.Sprintf("%q among %d values", Any, len(list)), "decide for one")
 		}
 		return
 	}
-	each(list, path, r, func(v, path string) { checkHex(v, n, path, r) })
+	each(list, path, r, check)
+}
+
+func checkWord(v, path string, code Code, r *report, words ...string) {
+	if !slices.Contains(words, v) {
+		r.add(code, path, quotedChoice(words), quote(v), "")
+	}
+}
+
+func quotedChoice(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = quote(w)
+	}
+	return strings.Join(quoted, " or ")
 }
 
 func checkLabel(name, path string, seen map[string]bool, r *report) {

@@ -62,12 +62,7 @@ func Manifest(operators policy.Operators) *policy.Manifest {
 	}
 	return &policy.Manifest{
 		Schema: policy.Schema, TrustDomain: TrustDomain, Version: 1, Operators: operators,
-		Substrates: []policy.Substrate{{
-			Name: "sim-milan", Roles: []policy.Role{policy.RoleNode, policy.RoleCDS}, TEE: policy.TEESEVSNP,
-			Product: policy.ProductMilan, Simulated: true, Roots: []policy.Digest{Digest("root")},
-			Measurements: []string{Hex(0xaa, 48)}, HostData: []string{policy.Any},
-			MinTCB: &policy.TCB{BootLoader: 3, TEE: 0, SNP: 8, Microcode: 115}, Machines: []string{policy.Any},
-		}},
+		Substrates: []policy.Substrate{Substrate()},
 		Workloads: []policy.Workload{
 			{Name: Web, Images: []policy.Image{{Name: "web", Digest: Digest(Web)}}, Peers: policy.Peers{To: rule(DB)}, HostAccess: true},
 			{Name: DB, Images: []policy.Image{{Name: "db", Digest: Digest(DB)}}, Peers: policy.Peers{From: rule(Web)}},
@@ -75,14 +70,77 @@ func Manifest(operators policy.Operators) *policy.Manifest {
 	}
 }
 
+// Substrate returns the one substrate of the sample manifest.
+func Substrate() policy.Substrate {
+	return policy.Substrate{
+		Name: "sim-milan", Roles: []policy.Role{policy.RoleNode, policy.RoleCDS}, TEE: policy.TEESEVSNP,
+		Product: policy.ProductMilan, Paravisor: policy.ParavisorNone, Simulated: true, Roots: []policy.Digest{Digest("root")},
+		Machines: []string{policy.Any}, Measurements: []string{Hex(0xaa, 48)}, HostData: []string{policy.Any},
+		SNP: &policy.SNPRules{
+			SigningKey: policy.SigningKeyVCEK, MinTCB: &policy.TCB{BootLoader: 3, TEE: 0, SNP: 8, Microcode: 115}, MinLaunchTCB: &policy.TCB{},
+			IDKeys: []string{policy.None}, AuthorKeys: []string{policy.None},
+		},
+		Collateral: policy.CollateralRules{Use: policy.CollateralUnchecked},
+	}
+}
+
+// TDXSubstrate returns a substrate of trust domains that Intel calls up to date.
+func TDXSubstrate() policy.Substrate {
+	return policy.Substrate{
+		Name: "tdx", Roles: []policy.Role{policy.RoleNode}, TEE: policy.TEETDX,
+		Product: policy.Any, Paravisor: policy.ParavisorNone, Simulated: false, Roots: []policy.Digest{Digest("intel")},
+		Machines: []string{policy.Any}, Measurements: []string{Hex(0xab, 48)}, HostData: []string{Hex(0, 48)},
+		Registers: map[string][]string{
+			"rtmr0": {policy.Any}, "rtmr1": {Hex(1, 48)}, "rtmr2": {Hex(2, 48), Hex(3, 48)}, "rtmr3": {Hex(0, 48)},
+		},
+		TDX: &policy.TDXRules{
+			Statuses: []string{"UpToDate", "SWHardeningNeeded"}, Advisories: []string{"INTEL-SA-00615"}, MinEvaluationNumber: 17,
+			Owners: []string{Hex(0, 48)}, OwnerConfigs: []string{Hex(0, 48)}, ServiceTDs: []string{policy.None}, XFAMs: []string{policy.Any},
+			Guest: policy.TDXGuest{RequireSeptVEDisable: true},
+		},
+		Collateral: policy.CollateralRules{Use: policy.CollateralRequired, MaxAgeDays: 30},
+	}
+}
+
+// Facts returns what Substrate accepts.
+func Facts() policy.SubstrateFacts {
+	return policy.SubstrateFacts{
+		TEE: policy.TEESEVSNP, Product: policy.ProductMilan, Paravisor: policy.ParavisorNone, Simulated: true, Root: Digest("root"),
+		Machine: Hex(0xcc, 64), Measurement: Hex(0xaa, 48), HostData: Hex(0, 32), TCB: policy.TCB{BootLoader: 3, SNP: 8, Microcode: 115},
+	}
+}
+
+// TDXFacts returns what TDXSubstrate accepts.
+func TDXFacts() policy.SubstrateFacts {
+	return policy.SubstrateFacts{
+		TEE: policy.TEETDX, Product: "90c06f000000", Paravisor: policy.ParavisorNone, Root: Digest("intel"),
+		Machine: Hex(0xdd, 16), Measurement: Hex(0xab, 48), HostData: Hex(0, 48),
+		Registers: []policy.Register{
+			{Name: "rtmr0", Value: Hex(9, 48)},
+			{Name: "rtmr1", Value: Hex(1, 48)},
+			{Name: "rtmr2", Value: Hex(3, 48)},
+			{Name: "rtmr3", Value: Hex(0, 48)},
+		},
+		TDXTCB: policy.TDXTCB{Status: "SWHardeningNeeded", Advisories: []string{"INTEL-SA-00615"}, EvaluationNumber: 18}, Collateral: true,
+	}
+}
+
+// Guest returns what Substrate accepts of a guest.
+func Guest() policy.GuestFacts {
+	return policy.GuestFacts{SigningKey: policy.SigningKeyVCEK, IDKey: policy.None, AuthorKey: policy.None, ABI: policy.ABIVersion{Major: 1, Minor: 51}}
+}
+
+// TDXGuest returns what TDXSubstrate accepts of a guest.
+func TDXGuest() policy.GuestFacts {
+	return policy.GuestFacts{SeptVEDisable: true, Owner: Hex(0, 48), OwnerConfig: Hex(0, 48), ServiceTD: policy.None, XFAM: Hex(0xe7, 8)}
+}
+
 // Peer returns facts that the sample manifest accepts for a workload of s.
 func Peer(s *policy.Signed, workload string) policy.Peer {
 	p := policy.Peer{
 		Role: policy.RoleWorkload, TrustDomain: s.Manifest.TrustDomain, Workload: workload,
 		ManifestVersion: s.Manifest.Version, ManifestDigest: s.Digest,
-		TEE: policy.TEESEVSNP, Product: policy.ProductMilan, Simulated: true, Root: Digest("root"),
-		Measurement: Hex(0xaa, 48), HostData: Hex(0, 32),
-		TCB: policy.TCB{BootLoader: 3, SNP: 8, Microcode: 115}, Machine: Hex(0xcc, 64),
+		SubstrateFacts: Facts(),
 	}
 	if w, ok := s.Manifest.Workload(workload); ok {
 		p.WorkloadDigest = w.Digest()
