@@ -38,18 +38,11 @@ type Check struct {
 // facts the evidence proves. The facts mean nothing unless OK is true. The zero
 // value is a refusal.
 type Verdict struct {
-	OK          bool          `json:"ok"`
-	Code        string        `json:"code"`                // CodeAccepted, or that of the first failed check
-	Substrate   string        `json:"substrate,omitempty"` // the manifest's entry that accepted, or came nearest
-	Simulated   bool          `json:"simulated"`
-	TEE         string        `json:"tee"`
-	Product     string        `json:"product"`
-	Measurement string        `json:"measurement"` // lower-case hexadecimal, as in the manifest
-	HostData    string        `json:"hostData"`
-	Machine     string        `json:"machine"` // chip id
-	TCB         policy.TCB    `json:"tcb"`     // part by part the lower of the reported and the committed
-	Root        policy.Digest `json:"root"`
-	Checks      []Check       `json:"checks"`
+	OK        bool   `json:"ok"`
+	Code      string `json:"code"`                // CodeAccepted, or that of the first failed check
+	Substrate string `json:"substrate,omitempty"` // the manifest's entry that accepted, or came nearest
+	policy.SubstrateFacts
+	Checks []Check `json:"checks"`
 }
 
 // Conclude sets OK and Code from the checks. No checks at all is a refusal.
@@ -93,14 +86,6 @@ func (v *Verdict) Err() error {
 		e.Code = "not-appraised"
 	}
 	return e
-}
-
-// Facts are what the manifest judges, and judges again on every connection.
-func (v *Verdict) Facts() policy.SubstrateFacts {
-	return policy.SubstrateFacts{
-		TEE: v.TEE, Product: v.Product, Simulated: v.Simulated, Root: v.Root,
-		Measurement: v.Measurement, HostData: v.HostData, TCB: v.TCB, Machine: v.Machine,
-	}
 }
 
 // String renders the verdict as a table for people.

@@ -202,8 +202,7 @@ func (a *attestation) reappraise(node *ratls.Peer, st *api.PodStatement, signed 
 
 func claimsOf(v *attest.Verdict, signed *policy.Signed, evidence [sha256.Size]byte) ratls.Claims {
 	return ratls.Claims{
-		TEE: v.TEE, Product: v.Product, Simulated: v.Simulated, Measurement: v.Measurement, HostData: v.HostData,
-		TCB: v.TCB, Machine: v.Machine, Root: v.Root,
+		SubstrateFacts:  v.SubstrateFacts,
 		ManifestVersion: signed.Manifest.Version, ManifestDigest: signed.Digest,
 		EvidenceHash: evidence,
 	}

@@ -63,8 +63,7 @@ func (ca *testCA) issue(facts policy.Peer, life time.Duration, addrs ...netip.Ad
 	t.Helper()
 	ca.n++
 	claims := ratls.Claims{
-		Role: facts.Role, TEE: facts.TEE, Product: facts.Product, Simulated: facts.Simulated, Measurement: facts.Measurement,
-		HostData: facts.HostData, TCB: facts.TCB, Machine: facts.Machine, Root: facts.Root, Workload: facts.Workload,
+		Role: facts.Role, SubstrateFacts: facts.SubstrateFacts, Workload: facts.Workload,
 		WorkloadDigest: facts.WorkloadDigest, ManifestVersion: facts.ManifestVersion, ManifestDigest: facts.ManifestDigest,
 		EvidenceHash: [32]byte{1},
 	}

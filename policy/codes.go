@@ -130,5 +130,6 @@ const (
 	CodeOwner         Code = "td-owner"
 	CodeOwnerConfig   Code = "td-owner-config"
 	CodeServiceTD     Code = "td-service"
+	CodeEvents        Code = "event-log-events"
 	CodeCollateralAge Code = "collateral-age"
 )

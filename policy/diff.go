@@ -164,6 +164,7 @@ func (d *differ) tdx(path string, a, b *TDXRules) {
 	d.valuesOrAny(path+".ownerConfigs", a.OwnerConfigs, b.OwnerConfigs)
 	d.valuesOrAny(path+".serviceTDs", a.ServiceTDs, b.ServiceTDs)
 	d.valuesOrAny(path+".xfams", a.XFAMs, b.XFAMs)
+	values(d, path+".events", a.Events, b.Events)
 	d.allowed(path+".guest.allowDebug", a.Guest.AllowDebug, b.Guest.AllowDebug)
 	d.allowed(path+".guest.allowMigration", a.Guest.AllowMigration, b.Guest.AllowMigration)
 	d.allowed(path+".guest.allowPerfmon", a.Guest.AllowPerfmon, b.Guest.AllowPerfmon)

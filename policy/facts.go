@@ -63,9 +63,10 @@ type GuestFacts struct {
 
 	// TDX
 	Perfmon, SeptVEDisable bool
-	Owner, OwnerConfig     string // 96 hex digits
-	ServiceTD              string // 96 hex digits, or None where the quote has no such field or zeros
-	XFAM                   string // 16 hex digits
+	Owner, OwnerConfig     string     // 96 hex digits
+	ServiceTD              string     // 96 hex digits, or None where the quote has no such field or zeros
+	XFAM                   string     // 16 hex digits
+	Events                 []Register // what the event log extended each register with, in order; nil without a log that replays
 
 	CollateralAge time.Duration // of the oldest piece
 }

@@ -21,8 +21,12 @@ const (
 	CollateralUnchecked = "unchecked" // revocation and TCB status are not looked at
 )
 
-// None is the word for a value that must not be there.
-const None = "none"
+// None is the word for a value that must not be there; Log is the word for a
+// register whose events are judged one by one, by TDXRules.Events.
+const (
+	None = "none"
+	Log  = "log"
+)
 
 // Substrate describes machines that may carry one or more roles. Every list is
 // a list of accepted values; an empty one is refused at Parse. It is the
@@ -38,7 +42,7 @@ type Substrate struct {
 	Machines     []string            `json:"machines"`     // see SubstrateFacts.Machine, or the single word "any"
 	Measurements []string            `json:"measurements"` // SNP launch digests or TDX MRTDs, 96 hex digits each
 	HostData     []string            `json:"hostData"`     // SNP HOST_DATA (64) or TDX MRCONFIGID (96 hex digits), or "any"
-	Registers    map[string][]string `json:"registers"`    // TDX: rtmr0 to rtmr3; with a paravisor: pcr0 to pcr23. Values or "any"
+	Registers    map[string][]string `json:"registers"`    // TDX: rtmr0 to rtmr3, also "log" alone; with a paravisor: pcr0 to pcr23. Values or "any"
 	SNP          *SNPRules           `json:"snp,omitempty"`
 	TDX          *TDXRules           `json:"tdx,omitempty"`
 	Collateral   CollateralRules     `json:"collateral"`
@@ -88,6 +92,7 @@ type TDXRules struct {
 	OwnerConfigs        []string `json:"ownerConfigs"`        // MROWNERCONFIG, 96 hex digits, or "any"
 	ServiceTDs          []string `json:"serviceTDs"`          // MRSERVICETD of quotes that have it, 96 hex digits, "none" or "any"
 	XFAMs               []string `json:"xfams"`               // extended features, 16 hex digits as in the quote, or "any"
+	Events              []string `json:"events"`              // digests that the event log may extend registers of "log" with, 96 hex digits each
 	Guest               TDXGuest `json:"guest"`
 }
 

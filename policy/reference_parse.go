@@ -99,7 +99,7 @@ func readTDX(f *fields) *TDXRules {
 		Statuses: texts[string](f, "statuses"), Advisories: texts[string](f, "advisories"),
 		MinEvaluationNumber: uint32(f.number("minEvaluationNumber", 32)),
 		Owners:              texts[string](f, "owners"), OwnerConfigs: texts[string](f, "ownerConfigs"),
-		ServiceTDs: texts[string](f, "serviceTDs"), XFAMs: texts[string](f, "xfams"),
+		ServiceTDs: texts[string](f, "serviceTDs"), XFAMs: texts[string](f, "xfams"), Events: texts[string](f, "events"),
 	}
 	g := f.object("guest")
 	t.Guest = TDXGuest{
@@ -189,6 +189,10 @@ func (v *substrateValidator) registers() {
 		if !v.knowsRegister(name) {
 			v.r.add(CodeRegisterUnknown, at, "rtmr0 to rtmr3 for TDX, pcr0 to pcr23 with a paravisor", quote(name), "")
 		}
+		if s.TEE == TEETDX && isLog(s.Registers[name]) && size == measurementLen {
+			needed(len(s.TDX.Events), v.at("tdx")+".events", "at least one digest", "a register of \"log\" accepts only events that are listed", v.r)
+			continue
+		}
 		checkWords(s.Registers[name], size, at, v.r)
 	}
 	for i := range numRTMR {
@@ -253,6 +257,7 @@ func (v *substrateValidator) tdx() {
 	checkWords(s.TDX.OwnerConfigs, measurementLen, at("ownerConfigs"), r)
 	checkWords(s.TDX.ServiceTDs, measurementLen, at("serviceTDs"), r, None)
 	checkWords(s.TDX.XFAMs, xfamLen, at("xfams"), r)
+	each(s.TDX.Events, at("events"), r, func(e, path string) { checkHex(e, measurementLen, path, r) })
 }
 
 func (v *substrateValidator) production() {
@@ -292,7 +297,7 @@ func filledSubstrates(list []Substrate) []Substrate {
 			tdx := *s.TDX
 			tdx.Statuses, tdx.Advisories = filled(tdx.Statuses), filled(tdx.Advisories)
 			tdx.Owners, tdx.OwnerConfigs = filled(tdx.Owners), filled(tdx.OwnerConfigs)
-			tdx.ServiceTDs, tdx.XFAMs = filled(tdx.ServiceTDs), filled(tdx.XFAMs)
+			tdx.ServiceTDs, tdx.XFAMs, tdx.Events = filled(tdx.ServiceTDs), filled(tdx.XFAMs), filled(tdx.Events)
 			s.TDX = &tdx
 		}
 	}

@@ -58,6 +58,9 @@ func indexRoles(substrates []Substrate) roles {
 		}
 		for name, values := range s.Registers {
 			sx.registers[name] = newValuesOrAny(values)
+			if isLog(values) { // judged by its events, at enrolment
+				sx.registers[name] = valuesOrAny{any: true}
+			}
 		}
 		if s.TDX != nil {
 			sx.statuses, sx.advisories = set(s.TDX.Statuses), newValuesOrAny(s.TDX.Advisories)
@@ -206,6 +209,8 @@ func (s *substrateIndex) describeRegisters(got []Register) (expected, actual str
 	}
 	return names, names
 }
+
+func isLog(values []string) bool { return len(values) == 1 && values[0] == Log }
 
 // valuesOrAny accepts nothing until it is told what, or told "any".
 type valuesOrAny struct {

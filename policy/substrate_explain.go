@@ -17,7 +17,7 @@ func SubstrateRules(tee string) []Code {
 	}
 	if tee == TEETDX {
 		return append(rules, CodeTCBStatus, CodeTCBEvaluation, CodeTCBAdvisories,
-			CodeDebug, CodeMigration, CodePerfmon, CodeSeptVE, CodeXFAM, CodeOwner, CodeOwnerConfig, CodeServiceTD, CodeCollateralAge)
+			CodeDebug, CodeMigration, CodePerfmon, CodeSeptVE, CodeXFAM, CodeOwner, CodeOwnerConfig, CodeServiceTD, CodeEvents, CodeCollateralAge)
 	}
 	return append(rules, CodeTCBFloor, CodeDebug, CodeMigration, CodeSMT, CodeSocket, CodeABI, CodeVMPL, CodeGuestSVN,
 		CodeSigningKey, CodeLaunchTCB, CodeProvisional, CodeIDKey, CodeAuthorKey, CodePlatform, CodeCollateralAge)
@@ -140,7 +140,35 @@ func (s *substrateIndex) explainTDXGuest(g GuestFacts) []RuleResult {
 		among(CodeOwner, "owners", p.Owners, g.Owner, "launch the guest with that owner"),
 		among(CodeOwnerConfig, "ownerConfigs", p.OwnerConfigs, g.OwnerConfig, "launch the guest with that configuration"),
 		among(CodeServiceTD, "serviceTDs", p.ServiceTDs, g.ServiceTD, "launch the guest with that service TD"),
+		s.explainEvents(g.Events),
 	}
+}
+
+// explainEvents judges the registers whose accepted value is "log": all that
+// the log extended them with must be listed.
+func (s *substrateIndex) explainEvents(events []Register) RuleResult {
+	const field = "tdx.events"
+	want := fmt.Sprintf("only the %d listed events", len(s.TDX.Events))
+	var logged []string
+	for name, values := range s.Registers {
+		if isLog(values) {
+			logged = append(logged, name)
+		}
+	}
+	if len(logged) == 0 {
+		return s.notApplicable(CodeEvents, field, want, "no register is judged by its log")
+	}
+	const remedy = "give the event log with the evidence, and list the digests of its events"
+	if events == nil {
+		return s.rule(CodeEvents, field, false, want, "no event log that replays", remedy)
+	}
+	accepted := set(s.TDX.Events)
+	for _, e := range events {
+		if _, ok := accepted[e.Value]; !ok && slices.Contains(logged, e.Name) {
+			return s.rule(CodeEvents, field, false, want, e.Name+" "+e.Value, remedy)
+		}
+	}
+	return s.rule(CodeEvents, field, true, want, fmt.Sprintf("%d events", len(events)), "")
 }
 
 func (s *substrateIndex) permit(code Code, field string, allowed, got bool) RuleResult {

@@ -43,8 +43,7 @@ func (p *Peer) Facts() policy.Peer {
 	return policy.Peer{
 		Role: c.Role, TrustDomain: p.ID.TrustDomain().Name(), Workload: c.Workload, WorkloadDigest: c.WorkloadDigest,
 		ManifestVersion: c.ManifestVersion, ManifestDigest: c.ManifestDigest,
-		TEE: c.TEE, Product: c.Product, Simulated: c.Simulated, Root: c.Root,
-		Measurement: c.Measurement, HostData: c.HostData, TCB: c.TCB, Machine: c.Machine,
+		SubstrateFacts: c.SubstrateFacts,
 	}
 }
 
@@ -54,7 +53,7 @@ func (p *Peer) HasAddr(addr netip.Addr) bool {
 }
 
 // NewID returns the one SPIFFE ID that may carry the claims: /workload/<entry>
-// for workloads, and /<role>/<hash of the chip id> for machines.
+// for workloads, and /<role>/<hash of the machine's id>.
 func NewID(trustDomain string, c *Claims) (spiffeid.ID, error) {
 	td, err := spiffeid.TrustDomainFromString(trustDomain)
 	if err != nil {

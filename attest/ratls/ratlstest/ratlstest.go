@@ -57,8 +57,7 @@ func (c *CA) Pool() *x509.CertPool {
 // Claims returns claims that facts, usually policytest.Peer's, stand for.
 func Claims(facts policy.Peer) ratls.Claims {
 	c := ratls.Claims{
-		Role: facts.Role, TEE: facts.TEE, Product: facts.Product, Simulated: facts.Simulated,
-		Measurement: facts.Measurement, HostData: facts.HostData, TCB: facts.TCB, Machine: facts.Machine, Root: facts.Root,
+		Role: facts.Role, SubstrateFacts: facts.SubstrateFacts,
 		Workload: facts.Workload, WorkloadDigest: facts.WorkloadDigest,
 		ManifestVersion: facts.ManifestVersion, ManifestDigest: facts.ManifestDigest, EvidenceHash: [32]byte{1},
 	}
