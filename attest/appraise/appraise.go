@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package appraise decides whether evidence is good enough for a role under a
-// manifest. Its invariant: every check it knows is in the verdict, and evidence
+// policy. Its invariant: every check it knows is in the verdict, and evidence
 // is accepted only if all of them were made and none failed. A check that could
 // not be made, because an earlier one failed, has failed.
 //
-// Parsing and cryptography are attest/snp's, reference values are policy's;
-// this package only joins them and explains.
+// Reading evidence and cryptography are the TEE packages' (attest/snp,
+// attest/tdx, attest/azure), reference values are policy's; this package only
+// joins them and explains. It does no I/O: collateral comes with the evidence
+// or with the request.
 package appraise
 
 import (
@@ -14,224 +16,179 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/snp"
+	"github.com/c8s-dev/c8s/attest/tdx"
 	"github.com/c8s-dev/c8s/policy"
 )
 
-// Request says what evidence is appraised for. All of it is required.
-type Request struct {
-	Manifest   *policy.Manifest
-	Role       policy.Role // what the evidence's owner wants to be
-	ReportData [64]byte    // attest.Transcript.ReportData of what it must be bound to
-	Now        time.Time   // at which certificates must be valid
+// Policy judges what evidence proves: a *policy.Manifest, or a
+// *policy.AppraisalPolicy outside a mesh.
+type Policy interface {
+	AcceptSubstrate(policy.Role, policy.SubstrateFacts, policy.GuestFacts) policy.SubstrateMatch
 }
 
-// Check ids. The rules of the manifest follow under the codes of policy.
-const (
-	CheckRequest         = "request"
-	CheckTEE             = "evidence-tee"
-	CheckReport          = "report"
-	CheckProduct         = "report-product"
-	CheckSigningKey      = "signing-key"
-	CheckCertificates    = "certificates"
-	CheckChain           = "chain"
-	CheckDates           = "chain-dates"
-	CheckEndorsedProduct = "endorsement-product"
-	CheckEndorsedTCB     = "endorsement-tcb"
-	CheckEndorsedChip    = "endorsement-chip"
-	CheckSignature       = "signature"
-	CheckReportData      = "report-data"
-	CheckTCBCommitted    = "tcb-committed"
-	CheckDecision        = "manifest-decision" // only on refusal: the manifest's answer as a whole
-)
+// Request says what evidence is appraised for.
+type Request struct {
+	Policy     Policy              // required
+	Role       policy.Role         // required: what the evidence's owner wants to be
+	ReportData [64]byte            // required: attest.Transcript.ReportData of what it must be bound to
+	Unbound    bool                // instead of ReportData: only ask what the evidence says, not whom it is for
+	Nonce      []byte              // of a paravisor's TPM quote, where it is not azure.QualifyingData(ReportData)
+	Now        time.Time           // required: at which certificates and collateral must be valid
+	Collateral []attest.Collateral // in addition to what is stapled to the evidence
+	Cache      *Cache              // nil: everything is verified anew
+}
 
-// Codes of failures that are not another package's.
-const (
-	CodeRequest      = "request-incomplete"
-	CodeTEE          = "tee-unsupported"
-	CodeReportData   = "report-data"
-	CodeNotReached   = "not-reached"
-	CodeTCBCommitted = "tcb-committed"
-)
+// Cache remembers verified certificate chains and collateral signatures. What
+// depends on the time or on revocation is never remembered. It is safe for
+// concurrent use.
+type Cache struct {
+	snp *snp.Cache
+	tdx *tdx.Cache
+}
 
-const (
-	docABI   = "AMD 56860 (SEV-SNP firmware ABI), "
-	docVCEK  = "AMD 57230 (VCEK and KDS), "
-	docC8s   = "docs/attest.md, "
-	docRules = "the signed manifest, "
-)
+// NewCache returns a cache for about as many machines.
+func NewCache(machines int) *Cache {
+	return &Cache{snp: snp.NewCache(machines), tdx: tdx.NewCache(machines)}
+}
 
 // Appraise judges evidence. It never returns nil.
 func Appraise(ev *attest.Evidence, req Request) *attest.Verdict {
-	a := &appraisal{v: &attest.Verdict{TEE: attest.TEESEVSNP}}
+	a := &appraisal{v: &attest.Verdict{}, req: req}
+	a.v.TEE = attest.TEESEVSNP
 	if ev != nil {
 		a.ev = *ev
 		a.v.TEE = ev.TEE
 	}
-	a.preconditions(ev, req)
-	a.evidence(req)
-	a.policy(req)
+	if a.req.Cache == nil {
+		a.req.Cache = NewCache(1)
+	}
+	a.preconditions(ev)
+	if a.ev.TEE == attest.TEETDX {
+		a.tdx()
+	} else {
+		a.snp()
+	}
+	a.paravisor()
+	a.policy()
 	a.v.Conclude()
 	return a.v
 }
 
-// appraisal collects the checks. report, chain and product are set once they
-// are known; the checks that need them fail without.
+// appraisal collects the checks and the facts they establish. The facts count
+// only once ready is set; checks that need what is missing fail.
 type appraisal struct {
-	v       *attest.Verdict
-	ev      attest.Evidence
-	report  *snp.Report
-	chain   *snp.Chain
-	product snp.Product
+	v     *attest.Verdict
+	ev    attest.Evidence
+	req   Request
+	ready bool              // the facts in v and guest are complete
+	guest policy.GuestFacts // what certificates do not repeat
+
+	bound      []byte        // REPORT_DATA of the hardware's report; nil before it is read
+	collateral func() result // evaluates the vendor's collateral; nil before there is a chain
+	committed  func(*policy.Substrate)
 }
+
+// result is the outcome of a check: what was found, and why it is not enough.
+type result struct {
+	actual string
+	err    error
+}
+
+func found(actual string, err error) result { return result{actual, err} }
 
 func (a *appraisal) add(c attest.Check) { a.v.Checks = append(a.v.Checks, c) }
 
-// result adds a check whose failure is an *snp.Error.
-func (a *appraisal) result(id, source, want string, err error, actual string) {
-	c := attest.Check{ID: id, Status: attest.Pass, Expected: want, Actual: actual, Source: source}
-	if err != nil {
-		c.Status, c.Code, c.Actual = attest.Fail, id, err.Error()
-		var e *snp.Error
-		if errors.As(err, &e) {
-			c.Code, c.Expected, c.Actual, c.Remedy = e.Code, e.Expected, e.Actual, e.Remedy
-		}
+// check makes one check, unless something it needs is missing.
+func (a *appraisal) check(id CheckID, missing string, run func() result) {
+	c := checkFor(id, "")
+	if missing != "" {
+		c.Status, c.Code, c.Actual = attest.Fail, CodeNotReached, "not checked: no usable "+missing
+		a.add(c)
+		return
 	}
+	a.add(finish(c, run()))
+}
+
+func (a *appraisal) notApplicable(id CheckID, why string) {
+	c := checkFor(id, why)
+	c.Status = attest.NotApplicable
 	a.add(c)
 }
 
-func (a *appraisal) notReached(id, source, want, missing string) {
-	a.add(attest.Check{ID: id, Status: attest.Fail, Code: CodeNotReached, Expected: want, Actual: "not checked: no usable " + missing, Source: source})
+func checkFor(id CheckID, actual string) attest.Check {
+	e := catalog()[id]
+	return attest.Check{ID: string(id), Expected: e.expected, Actual: actual, Source: e.source}
 }
 
-func (a *appraisal) preconditions(ev *attest.Evidence, req Request) {
-	want := "evidence, a manifest, a role, report data and a time"
-	c := attest.Check{ID: CheckRequest, Status: attest.Pass, Expected: want, Actual: "all given", Source: docC8s + "Appraisal"}
+func finish(c attest.Check, r result) attest.Check {
+	c.Status, c.Actual = attest.Pass, r.actual
+	if r.err == nil {
+		return c
+	}
+	c.Status, c.Code, c.Actual = attest.Fail, c.ID, r.err.Error()
+	var f *attest.Failure
+	if errors.As(r.err, &f) {
+		c.Code, c.Expected, c.Actual, c.Remedy = f.Code, f.Expected, f.Actual, f.Remedy
+	}
+	return c
+}
+
+func (a *appraisal) preconditions(ev *attest.Evidence) {
+	const given = "all given"
+	c := checkFor(CheckRequest, given)
 	switch {
 	case ev == nil:
 		c.Actual = "no evidence"
-	case req.Manifest == nil:
-		c.Actual = "no manifest"
-	case req.Role == "":
+	case a.req.Policy == nil:
+		c.Actual = "no policy"
+	case a.req.Role == "":
 		c.Actual = "no role"
-	case req.ReportData == [64]byte{}:
+	case a.req.ReportData == [64]byte{} && !a.req.Unbound:
 		c.Actual = "no report data"
-	case req.Now.IsZero():
+	case a.req.ReportData != [64]byte{} && a.req.Unbound:
+		c.Actual = "report data, and the word that there is none"
+	case a.req.Now.IsZero():
 		c.Actual = "no time"
 	}
-	if c.Actual != "all given" {
+	c.Status = attest.Pass
+	if c.Actual != given {
 		c.Status, c.Code = attest.Fail, CodeRequest
 	}
 	a.add(c)
 
-	c = attest.Check{ID: CheckTEE, Status: attest.Pass, Expected: attest.TEESEVSNP, Actual: fmt.Sprintf("%.32q", a.ev.TEE), Source: docC8s + "Evidence"}
-	if a.ev.TEE != attest.TEESEVSNP {
+	c = checkFor(CheckTEE, fmt.Sprintf("%.32q", a.ev.TEE))
+	c.Status = attest.Pass
+	if a.ev.TEE != attest.TEESEVSNP && a.ev.TEE != attest.TEETDX {
 		c.Status, c.Code = attest.Fail, CodeTEE
 	}
 	a.add(c)
 }
 
-// evidence makes the checks that need no manifest.
-func (a *appraisal) evidence(req Request) {
-	a.parse()
-	a.certificates(req.Now)
-	a.binding(req.ReportData)
+// bind compares what the evidence commits to with what was asked for.
+func (a *appraisal) bind(got []byte) result {
+	want := a.req.ReportData
+	if subtle.ConstantTimeCompare(got, want[:]) != 1 || want == [64]byte{} {
+		return found("", attest.NewFailure(CodeReportData, hex.EncodeToString(want[:]), hex.EncodeToString(got),
+			"the evidence is for another key, nonce, session or purpose: ask for fresh evidence"))
+	}
+	return found(hex.EncodeToString(got), nil)
 }
 
-func (a *appraisal) parse() {
-	const (
-		wantReport  = "a report of version 2 to 5, nothing unknown in it"
-		wantProduct = "Milan or Genoa"
-		wantKey     = "a report signed by the VCEK"
-	)
-	var err error
-	if a.report, err = snp.ParseReport(a.ev.Report); err != nil {
-		a.report = nil
-		a.result(CheckReport, docABI+"ATTESTATION_REPORT", wantReport, err, "")
-		a.notReached(CheckProduct, docABI+"ATTESTATION_REPORT, CPUID fields", wantProduct, "report")
-		a.notReached(CheckSigningKey, docABI+"ATTESTATION_REPORT, SIGNING_KEY", wantKey, "report")
-		return
-	}
-	r := a.report
-	a.result(CheckReport, docABI+"ATTESTATION_REPORT", wantReport, nil, fmt.Sprintf("version %d, guest policy %#x", r.Version, r.Policy))
-	product, err := r.Product(a.ev.Product)
-	if err == nil {
-		a.product = product
-	}
-	a.v.Product = string(product)
-	a.result(CheckProduct, docABI+"ATTESTATION_REPORT, CPUID fields", wantProduct, err, string(product))
-	a.result(CheckSigningKey, docABI+"ATTESTATION_REPORT, SIGNING_KEY", wantKey, r.CheckSigningKey(), r.SigningKey.String())
-
-	a.v.Measurement = hex.EncodeToString(r.Measurement[:])
-	a.v.HostData = hex.EncodeToString(r.HostData[:])
-	a.v.Machine = hex.EncodeToString(r.ChipID[:])
-}
-
-func (a *appraisal) certificates(now time.Time) {
-	const wantCerts = "VCEK, ASK and ARK"
-	chain, err := snp.ParseChain(a.ev.Certs)
-	a.result(CheckCertificates, docVCEK+"VCEK Certificate", wantCerts, err, fmt.Sprintf("%d certificates", len(a.ev.Certs)))
-	if err == nil {
-		a.chain = chain
-		a.v.Root = policy.DigestOf(chain.ARK.Raw)
-		a.v.Simulated = chain.Simulated()
-	}
-	for _, check := range []struct {
-		id, source, want string
-		needsReport      bool
-		make             func() error
-		actual           func() string
-	}{
-		{
-			CheckChain, docVCEK + "certificate chain", "ARK signs itself and the ASK, the ASK signs the VCEK", false,
-			func() error { return chain.Verify() }, func() string { return "root " + string(a.v.Root) },
-		},
-		{
-			CheckDates, "RFC 5280 section 4.1.2.5", "all certificates valid at " + now.UTC().Format(time.RFC3339), false,
-			func() error { return chain.CheckDates(now) }, func() string { return "VCEK until " + chain.VCEK.NotAfter.UTC().Format(time.RFC3339) },
-		},
-		{
-			CheckEndorsedProduct, docVCEK + "productName", "the product of the report", true,
-			func() error { return chain.CheckProduct(a.product) }, func() string { return string(chain.Endorsement.Product) },
-		},
-		{
-			CheckEndorsedTCB, docVCEK + "SPL extensions", "the reported TCB", true,
-			func() error { return chain.CheckTCB(a.report) }, func() string { return chain.Endorsement.TCB.String() },
-		},
-		{
-			CheckEndorsedChip, docVCEK + "hwID", "the chip id of the report", true,
-			func() error { return chain.CheckChip(a.report) }, func() string { return hex.EncodeToString(chain.Endorsement.ChipID[:]) },
-		},
-		{
-			CheckSignature, docABI + "ATTESTATION_REPORT, SIGNATURE", "the VCEK's, over the bytes received", true,
-			func() error { return chain.VerifySignature(a.report) }, func() string { return "ECDSA P-384 with SHA-384" },
-		},
-	} {
-		switch {
-		case a.chain == nil:
-			a.notReached(check.id, check.source, check.want, "certificates")
-		case check.needsReport && a.report == nil:
-			a.notReached(check.id, check.source, check.want, "report")
-		default:
-			a.result(check.id, check.source, check.want, check.make(), check.actual())
+// stapled returns all collateral of one kind, the request's before the
+// evidence's.
+func (a *appraisal) stapled(kind attest.CollateralKind) []attest.Collateral {
+	var items []attest.Collateral
+	for _, c := range slices.Concat(a.req.Collateral, a.ev.Collateral) {
+		if c.Kind == kind {
+			items = append(items, c)
 		}
 	}
+	return items
 }
 
-func (a *appraisal) binding(want [64]byte) {
-	const source = docC8s + "Transcript"
-	if a.report == nil {
-		a.notReached(CheckReportData, source, hex.EncodeToString(want[:]), "report")
-		return
-	}
-	got := a.report.ReportData
-	c := attest.Check{ID: CheckReportData, Status: attest.Pass, Expected: hex.EncodeToString(want[:]), Actual: hex.EncodeToString(got[:]), Source: source}
-	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || want == [64]byte{} {
-		c.Status, c.Code = attest.Fail, CodeReportData
-		c.Remedy = "the evidence is for another key, nonce, session or purpose: ask for fresh evidence"
-	}
-	a.add(c)
-}
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
