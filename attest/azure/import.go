@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/internal/onejson"
@@ -75,7 +76,7 @@ func (h *hexText) UnmarshalText(text []byte) error {
 type base64Text []byte
 
 func (t *base64Text) UnmarshalText(text []byte) error {
-	b, err := base64.RawURLEncoding.DecodeString(string(text))
+	b, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(string(text), "="))
 	*t = b
 	return err
 }
