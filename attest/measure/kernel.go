@@ -51,15 +51,19 @@ func HashKernel(kernel, initrd io.Reader, commandLine string) (*KernelHashes, er
 		return nil, err
 	}
 	var k KernelHashes
-	if err := sumReader(sha256.New(), "kernel", kernel, MaxKernel, k.kernel[:]); err != nil {
+	h := sha256.New()
+	if _, err := sumReader(h, "kernel", kernel, MaxKernel); err != nil {
 		return nil, err
 	}
+	h.Sum(k.kernel[:0])
 	if initrd == nil {
 		initrd = strings.NewReader("")
 	}
-	if err := sumReader(sha256.New(), "initrd", initrd, MaxInitrd, k.initrd[:]); err != nil {
+	h.Reset()
+	if _, err := sumReader(h, "initrd", initrd, MaxInitrd); err != nil {
 		return nil, err
 	}
+	h.Sum(k.initrd[:0])
 	k.commandLine = sha256.Sum256(append([]byte(commandLine), 0)) // QEMU hands it over with its NUL
 	return &k, nil
 }
@@ -79,16 +83,15 @@ func checkCommandLine(text string) error {
 	return nil
 }
 
-func sumReader(h hash.Hash, name string, r io.Reader, limit int64, into []byte) error {
+func sumReader(h hash.Hash, name string, r io.Reader, limit int64) (int64, error) {
 	n, err := io.Copy(h, io.LimitReader(r, limit+1))
 	if err != nil {
-		return attest.NewFailure(CodeInput, "a readable "+name, err.Error(), "")
+		return n, attest.NewFailure(CodeInput, "a readable "+name, err.Error(), "")
 	}
 	if n > limit {
-		return attest.NewFailure(CodeInput, fmt.Sprintf("%s of at most %d bytes", name, limit), "more", "check that the right file is given")
+		return n, attest.NewFailure(CodeInput, fmt.Sprintf("%s of at most %d bytes", name, limit), "more", "check that the right file is given")
 	}
-	h.Sum(into[:0])
-	return nil
+	return n, nil
 }
 
 // page returns the page with the table at the offset, in QEMU's order.
