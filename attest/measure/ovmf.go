@@ -221,7 +221,7 @@ func (o *OVMF) readSections(raw []byte) error {
 }
 
 // readHashTable checks that the table of kernel hashes lies in its section.
-// Firmware without it has zeros there.
+// Firmware without it has zeros in the entry.
 func (o *OVMF) readHashTable(entry []byte) error {
 	if len(entry) == 0 {
 		return nil
@@ -234,13 +234,16 @@ func (o *OVMF) readHashTable(entry []byte) error {
 		return nil
 	}
 	for _, s := range o.sections {
-		if s.kind == sevKernelHashes && base >= s.address && uint64(base)+hashTableSize <= uint64(s.address)+pageSize && size >= hashTableSize {
-			o.hashTable = base
-			return nil
+		if s.kind != sevKernelHashes {
+			continue
 		}
+		if base < s.address || uint64(base)+hashTableSize > uint64(s.address)+pageSize || size < hashTableSize {
+			return attest.NewFailure(CodeKernelHashes, fmt.Sprintf("a table of at least %d bytes inside the section of kernel hashes", hashTableSize),
+				fmt.Sprintf("%d bytes at %#x", size, base), "use firmware built from EDK II's AmdSevX64")
+		}
+		o.hashTable = base
 	}
-	return attest.NewFailure(CodeKernelHashes, fmt.Sprintf("a table of at least %d bytes inside the section of kernel hashes", hashTableSize),
-		fmt.Sprintf("%d bytes at %#x", size, base), "use firmware built from EDK II's AmdSevX64")
+	return nil // a table without section is for SEV before SNP: SNP launches do not fill it
 }
 
 // HasKernelHashes says whether the firmware checks kernel, initrd and command

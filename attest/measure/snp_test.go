@@ -140,6 +140,9 @@ func TestMissingInputsAreRefusedAndNotGuessed(t *testing.T) {
 		{measure.CodeVCPUType, func(in *measure.SNPInput) { in.Signature = 0 }},
 		{measure.CodeGuestFeatures, func(in *measure.SNPInput) { in.Features = 0x20 }},
 		{measure.CodeKernelHashes, func(in *measure.SNPInput) { in.OVMF = ovmf(t, "ovmf_OvmfX64_suffix.bin") }},
+		{measure.CodeKernelHashes, func(in *measure.SNPInput) { // a table for SEV, no section for SNP
+			in.OVMF = parseOVMF(t, measuretest.OVMF(4096, measuretest.Sections()[:4]...))
+		}},
 		{measure.CodeResetVector, func(in *measure.SNPInput) {
 			in.OVMF = parseOVMF(t, measuretest.Image(4096, map[int][]byte{1024: measuretest.Metadata("ASEV", measuretest.Words(0, 4096, 1))},
 				measuretest.Entry{GUID: measuretest.SEVMetadata, Data: measuretest.Words(1024)}))
