@@ -160,7 +160,7 @@ func (t *TDVF) MRTD(order PageOrder) (Digest, error) {
 	if order != PageByPage && order != SectionBySection {
 		return Digest{}, attest.NewFailure(CodeMonitor, "an order of pages", fmt.Sprintf("%d", int(order)), "name the monitor that starts the machine")
 	}
-	m := mrtd{sha512.New384()}
+	m := mrtd{hash: sha512.New384()}
 	for i := range t.sections {
 		s := &t.sections[i]
 		if s.augmented() {
@@ -180,25 +180,28 @@ func (t *TDVF) MRTD(order PageOrder) (Digest, error) {
 			}
 		}
 	}
-	return Digest(m.Sum(nil)), nil
+	return Digest(m.hash.Sum(nil)), nil
 }
 
-type mrtd struct{ hash.Hash }
-
-func (m mrtd) operation(name string, address uint64) {
-	var block [128]byte
-	copy(block[:], name)
-	binary.LittleEndian.PutUint64(block[16:], address)
-	_, _ = m.Write(block[:]) // a hash never fails
+// mrtd keeps its block between operations, so that none allocates.
+type mrtd struct {
+	hash  hash.Hash
+	block [128]byte
 }
 
-func (m mrtd) add(address uint64) { m.operation("MEM.PAGE.ADD", address) }
+func (m *mrtd) operation(name string, address uint64) {
+	clear(m.block[copy(m.block[:], name):])
+	binary.LittleEndian.PutUint64(m.block[16:], address)
+	_, _ = m.hash.Write(m.block[:]) // a hash never fails
+}
 
-func (m mrtd) extend(address uint64, page []byte) {
+func (m *mrtd) add(address uint64) { m.operation("MEM.PAGE.ADD", address) }
+
+func (m *mrtd) extend(address uint64, page []byte) {
 	const piece = 256
 	for chunk := range slices.Chunk(page, piece) {
 		m.operation("MR.EXTEND", address)
-		_, _ = m.Write(chunk)
+		_, _ = m.hash.Write(chunk)
 		address += piece
 	}
 }
