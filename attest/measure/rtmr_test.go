@@ -4,8 +4,11 @@ package measure_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/binary"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -169,4 +172,39 @@ func TestRTMR2HoldsLoadOptionsAndInitrd(t *testing.T) {
 	if _, err := measure.RTMR2(long, nil, measure.TokenAfter); err != nil {
 		t.Error(err)
 	}
+}
+
+// Signed boot loaders and kernels carry the SHA-256 of what Authenticode
+// covers. Debian's are used where they are installed.
+func TestDigestEqualsTheOneInRealSignatures(t *testing.T) {
+	found := 0
+	for _, pattern := range []string{os.Getenv("C8S_SIGNED_IMAGES"), "/usr/lib/grub/x86_64-efi-signed/*.signed", "/usr/lib/shim/*.signed"} {
+		names, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			image, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := sha256.New()
+			if err := measure.AuthenticodeWith(h, image); err != nil {
+				t.Errorf("%s: %v", name, err)
+				continue
+			}
+			directory := image[binary.LittleEndian.Uint32(image[0x3c:])+24+144:]
+			certificates := image[binary.LittleEndian.Uint32(directory):]
+			if binary.LittleEndian.Uint32(directory) == 0 {
+				continue // not signed
+			}
+			if found++; !bytes.Contains(certificates, h.Sum(nil)) {
+				t.Errorf("%s: %x is not what was signed", name, h.Sum(nil))
+			}
+		}
+	}
+	if found == 0 {
+		t.Skip("no signed images: install grub-efi-amd64-signed, or name some by C8S_SIGNED_IMAGES")
+	}
+	t.Logf("%d signed images", found)
 }
