@@ -55,6 +55,7 @@ const (
 	CodeReportData   = "report-data"
 	CodeNotReached   = "not-reached"
 	CodeTCBCommitted = "tcb-committed"
+	CodeVLEK         = "signing-key-vlek"
 )
 
 const (
@@ -90,12 +91,12 @@ type appraisal struct {
 
 func (a *appraisal) add(c attest.Check) { a.v.Checks = append(a.v.Checks, c) }
 
-// result adds a check whose failure is an *snp.Error.
+// result adds a check whose failure is an *attest.Failure.
 func (a *appraisal) result(id, source, want string, err error, actual string) {
 	c := attest.Check{ID: id, Status: attest.Pass, Expected: want, Actual: actual, Source: source}
 	if err != nil {
 		c.Status, c.Code, c.Actual = attest.Fail, id, err.Error()
-		var e *snp.Error
+		var e *attest.Failure
 		if errors.As(err, &e) {
 			c.Code, c.Expected, c.Actual, c.Remedy = e.Code, e.Expected, e.Actual, e.Remedy
 		}
@@ -144,7 +145,7 @@ func (a *appraisal) evidence(req Request) {
 func (a *appraisal) parse() {
 	const (
 		wantReport  = "a report of version 2 to 5, nothing unknown in it"
-		wantProduct = "Milan or Genoa"
+		wantProduct = "Milan, Genoa or Turin"
 		wantKey     = "a report signed by the VCEK"
 	)
 	var err error
@@ -163,11 +164,20 @@ func (a *appraisal) parse() {
 	}
 	a.v.Product = string(product)
 	a.result(CheckProduct, docABI+"ATTESTATION_REPORT, CPUID fields", wantProduct, err, string(product))
-	a.result(CheckSigningKey, docABI+"ATTESTATION_REPORT, SIGNING_KEY", wantKey, r.CheckSigningKey(), r.SigningKey.String())
+	a.result(CheckSigningKey, docABI+"ATTESTATION_REPORT, SIGNING_KEY", wantKey, vcekOnly(r), r.SigningKey.String())
 
 	a.v.Measurement = hex.EncodeToString(r.Measurement[:])
 	a.v.HostData = hex.EncodeToString(r.HostData[:])
 	a.v.Machine = hex.EncodeToString(r.ChipID[:])
+}
+
+// vcekOnly refuses reports that no VCEK signed: without a chip id a manifest
+// cannot pin the machine.
+func vcekOnly(r *snp.Report) error {
+	if r.SigningKey == snp.KeyVLEK {
+		return attest.NewFailure(CodeVLEK, "a report signed by the chip's VCEK", "one signed by a provider's VLEK", "ask the host for reports signed by the VCEK")
+	}
+	return r.CheckSigningKey()
 }
 
 func (a *appraisal) certificates(now time.Time) {
@@ -176,7 +186,7 @@ func (a *appraisal) certificates(now time.Time) {
 	a.result(CheckCertificates, docVCEK+"VCEK Certificate", wantCerts, err, fmt.Sprintf("%d certificates", len(a.ev.Certs)))
 	if err == nil {
 		a.chain = chain
-		a.v.Root = policy.DigestOf(chain.ARK.Raw)
+		a.v.Root = policy.DigestOf(chain.Root.Raw)
 		a.v.Simulated = chain.Simulated()
 	}
 	for _, check := range []struct {
@@ -191,7 +201,7 @@ func (a *appraisal) certificates(now time.Time) {
 		},
 		{
 			CheckDates, "RFC 5280 section 4.1.2.5", "all certificates valid at " + now.UTC().Format(time.RFC3339), false,
-			func() error { return chain.CheckDates(now) }, func() string { return "VCEK until " + chain.VCEK.NotAfter.UTC().Format(time.RFC3339) },
+			func() error { return chain.CheckDates(now) }, func() string { return "VCEK until " + chain.Leaf.NotAfter.UTC().Format(time.RFC3339) },
 		},
 		{
 			CheckEndorsedProduct, docVCEK + "productName", "the product of the report", true,
@@ -203,7 +213,7 @@ func (a *appraisal) certificates(now time.Time) {
 		},
 		{
 			CheckEndorsedChip, docVCEK + "hwID", "the chip id of the report", true,
-			func() error { return chain.CheckChip(a.report) }, func() string { return hex.EncodeToString(chain.Endorsement.ChipID[:]) },
+			func() error { return chain.CheckChip(a.report) }, func() string { return hex.EncodeToString(chain.Endorsement.ChipID) },
 		},
 		{
 			CheckSignature, docABI + "ATTESTATION_REPORT, SIGNATURE", "the VCEK's, over the bytes received", true,

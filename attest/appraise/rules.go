@@ -101,7 +101,7 @@ func (a *appraisal) tcbCommitted(floor *policy.TCB, reported, committed policy.T
 
 func lower(a, b policy.TCB) policy.TCB {
 	return policy.TCB{
-		BootLoader: min(a.BootLoader, b.BootLoader), TEE: min(a.TEE, b.TEE),
+		FMC: min(a.FMC, b.FMC), BootLoader: min(a.BootLoader, b.BootLoader), TEE: min(a.TEE, b.TEE),
 		SNP: min(a.SNP, b.SNP), Microcode: min(a.Microcode, b.Microcode),
 	}
 }

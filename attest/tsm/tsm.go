@@ -82,7 +82,11 @@ func (a *Attester) attest(reportData [64]byte) (*attest.Evidence, error) {
 	if r.ReportData != reportData {
 		return nil, fmt.Errorf("the report is over other data than was asked for: another process may use the same entry")
 	}
-	certs, err := snp.ParseCertTable(resp.AuxBlob)
+	table, err := snp.ParseCertTable(resp.AuxBlob)
+	if err != nil {
+		return nil, err
+	}
+	certs, err := table.Chain(r.SigningKey)
 	if err != nil {
 		return nil, err
 	}
