@@ -115,7 +115,7 @@ func (a *attestation) node(r *request, proof *api.NodeProof, renewal bool) (*x50
 		return nil, refuse(codeMalformed, "%v", err)
 	}
 	data := api.NodeReportData(r.nonce, r.exporter, r.csr.RawSubjectPublicKeyInfo)
-	verdict := appraise.Appraise(ev, appraise.Request{Manifest: r.signed.Manifest, Role: policy.RoleNode, ReportData: data, Now: a.cfg.Now()})
+	verdict := appraise.Appraise(ev, appraise.Request{Policy: r.signed.Manifest, Role: policy.RoleNode, ReportData: data, Now: a.cfg.Now()})
 	if err := verdict.Err(); err != nil {
 		return nil, err
 	}
@@ -186,7 +186,7 @@ func (a *attestation) statement(r *request, proof *api.PodProof) (*api.PodStatem
 // reappraise judges the node's stored evidence by the manifest in force.
 func (a *attestation) reappraise(node *ratls.Peer, st *api.PodStatement, signed *policy.Signed) (*attest.Verdict, error) {
 	verdict, err := a.evidence.judge([sha256.Size]byte(st.Evidence), signed, func(ev *attest.Evidence, data [64]byte) *attest.Verdict {
-		return appraise.Appraise(ev, appraise.Request{Manifest: signed.Manifest, Role: policy.RoleNode, ReportData: data, Now: a.cfg.Now()})
+		return appraise.Appraise(ev, appraise.Request{Policy: signed.Manifest, Role: policy.RoleNode, ReportData: data, Now: a.cfg.Now()})
 	})
 	if err != nil {
 		return nil, err

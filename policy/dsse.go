@@ -63,9 +63,12 @@ func preAuth(payloadType string, payload []byte) []byte {
 
 // ParseEnvelope reads an envelope without judging its signatures. As DSSE
 // asks, unknown fields are ignored and either base64 alphabet is read.
-func ParseEnvelope(text []byte) (*Envelope, error) {
+func ParseEnvelope(text []byte) (*Envelope, error) { return ParseEnvelopeOf(text, MaxEnvelope) }
+
+// ParseEnvelopeOf is ParseEnvelope for payloads that may be larger.
+func ParseEnvelopeOf(text []byte, limit int) (*Envelope, error) {
 	r := &report{}
-	e := readEnvelope(parseTree(text, MaxEnvelope, r), r)
+	e := readEnvelope(parseTree(text, limit, r), r)
 	if err := r.err("reading the envelope"); err != nil {
 		return nil, err
 	}
@@ -162,10 +165,43 @@ func AddSignature(envelope []byte, keys ...crypto.Signer) ([]byte, error) {
 	return addTo(e, keys)
 }
 
+// SignPayload wraps a payload of another type than a manifest, whose rules are
+// the caller's. Manifests are left to Sign, which checks them.
+func SignPayload(payloadType string, payload []byte, keys ...crypto.Signer) ([]byte, error) {
+	if payloadType == PayloadType || payloadType == "" {
+		return nil, Decision{Code: CodePayloadType, Rule: "the envelope's payloadType", Expected: "another type than a manifest's", Actual: quote(payloadType)}
+	}
+	return addTo(&Envelope{PayloadType: payloadType, Payload: payload}, keys)
+}
+
+// SignedPayload is a payload whose signatures were checked, and nothing else.
+type SignedPayload struct {
+	Payload []byte
+	Signers []string
+	Ignored []IgnoredSignature
+}
+
+// OpenPayload checks that enough of the trusted keys signed an envelope of at
+// most limit bytes with exactly this type of payload.
+func OpenPayload(envelope []byte, payloadType string, limit int, trusted Operators) (*SignedPayload, error) {
+	e, err := ParseEnvelopeOf(envelope, limit)
+	if err != nil {
+		return nil, err
+	}
+	if e.PayloadType != payloadType || payloadType == PayloadType {
+		return nil, Decision{Code: CodePayloadType, Rule: "the envelope's payloadType", Expected: quote(payloadType), Actual: quote(e.PayloadType)}
+	}
+	signers, ignored, decision := e.verify(trusted)
+	if err := decision.Err(); err != nil {
+		return nil, err
+	}
+	return &SignedPayload{Payload: e.Payload, Signers: signers, Ignored: ignored}, nil
+}
+
 func addTo(e *Envelope, keys []crypto.Signer) ([]byte, error) {
 	for _, key := range keys {
 		if err := e.sign(key); err != nil {
-			return nil, fmt.Errorf("signing the manifest: %w", err)
+			return nil, fmt.Errorf("signing the envelope: %w", err)
 		}
 	}
 	if n := len(e.Signatures); n == 0 || n > maxSignatures {

@@ -168,7 +168,7 @@ func TestBadEvidenceFailsAndStillListsEveryCheck(t *testing.T) {
 		"another product":     {func(e *attest.Evidence) *attest.Evidence { e.Product = "Genoa"; return e }, snp.CodeProductMismatch},
 		"report cut":          {func(e *attest.Evidence) *attest.Evidence { e.Report = e.Report[:99]; return e }, snp.CodeReportFormat},
 		"measurement changed": {func(e *attest.Evidence) *attest.Evidence { e.Report[0x90] ^= 1; return e }, snp.CodeSignature},
-		"VLEK":                {func(e *attest.Evidence) *attest.Evidence { e.Report[0x48] |= 1 << 2; return e }, snp.CodeVLEK},
+		"VLEK":                {func(e *attest.Evidence) *attest.Evidence { e.Report[0x48] |= 1 << 2; return e }, appraise.CodeVLEK},
 		"no certificates":     {func(e *attest.Evidence) *attest.Evidence { e.Certs = nil; return e }, snp.CodeCertificates},
 		"root missing":        {func(e *attest.Evidence) *attest.Evidence { e.Certs = e.Certs[:2]; return e }, snp.CodeCertificates},
 		"garbage certificate": {func(e *attest.Evidence) *attest.Evidence { e.Certs[0] = []byte{0x30}; return e }, snp.CodeCertificate},

@@ -94,3 +94,5 @@ func (a *appraisal) judgeCollateral(s *policy.Substrate, r *result) {
 		a.check(CheckCollateral, "", func() result { return *r })
 	}
 }
+
+func revoked(err error) bool { return attest.FailureCode(err) == CodeRevoked }

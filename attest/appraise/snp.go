@@ -97,7 +97,7 @@ func (a *appraisal) snpChain(e *snpEvidence) {
 func (a *appraisal) snpEndorsement(e *snpEvidence) {
 	missing := e.missing()
 	a.check(CheckSigningKey, missing, func() result {
-		return found(e.report.SigningKey.String(), e.chain.CheckSigningKey(e.report))
+		return found(e.report.SigningKey.String(), e.chain.CheckSigner(e.report))
 	})
 	needsProduct := missing
 	if missing == "" && e.product == "" {

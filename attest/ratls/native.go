@@ -113,7 +113,7 @@ func VerifyNative(leaf *x509.Certificate, purpose string, m *policy.Manifest, ro
 		return nil, refuse(CodeEvidence, "verifying a native certificate: %w", err)
 	}
 	v := appraise.Appraise(ev, appraise.Request{
-		Manifest: m, Role: role, Now: now,
+		Policy: m, Role: role, Now: now,
 		ReportData: nativeReportData(purpose, leaf.RawSubjectPublicKeyInfo, leaf.NotBefore, leaf.NotAfter),
 	})
 	return v, v.Err()

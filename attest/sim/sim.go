@@ -6,7 +6,7 @@
 //
 // A TEE has the interface of Linux's configfs-tsm, so that the code that talks
 // to real hardware runs unchanged. The reports and certificates have the exact
-// format of AMD SEV-SNP for Milan and Genoa.
+// format of AMD SEV-SNP for Milan, Genoa and Turin.
 package sim
 
 import (
@@ -14,12 +14,9 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
 	"encoding/hex"
 	"fmt"
 	"io"
-	"math/big"
 	"time"
 
 	"github.com/google/go-configfs-tsm/configfs/faketsm"
@@ -28,7 +25,13 @@ import (
 	"github.com/c8s-dev/c8s/policy"
 )
 
-const vcekLifetime = 7 * 365 * 24 * time.Hour // as AMD's
+const year = 365 * 24 * time.Hour
+
+// Lifetimes of the leaf certificates, as AMD's.
+const (
+	vcekLifetime = 7 * year
+	vlekLifetime = year
+)
 
 // Options describe the simulated machine. The zero value is a Milan with a
 // measurement, host data, chip id and TCB of zeros, launched under the
@@ -38,13 +41,14 @@ type Options struct {
 	ReportVersion uint32      // 2 to 5; 3 when zero
 	Measurement   [48]byte
 	HostData      [32]byte
-	ChipID        [snp.ChipIDSize]byte
-	TCB           policy.TCB  // what the VCEK is for
-	Committed     *policy.TCB // TCB when nil
-	Debug         bool        // guest policy: the host may debug the guest
-	Migration     bool        // guest policy: a migration agent is allowed
-	SMT           bool        // guest policy: sibling threads are allowed
-	VMPL          uint32      // the lowest level reports can be asked for, 0 to 3
+	ChipID        [snp.ChipIDSize]byte // Turin uses the first 8 bytes, a VLEK none
+	VLEK          string               // when not empty: sign with a VLEK of the cloud provider with this CSP id
+	TCB           policy.TCB           // what the VCEK or VLEK is for
+	Committed     *policy.TCB          // TCB when nil
+	Debug         bool                 // guest policy: the host may debug the guest
+	Migration     bool                 // guest policy: a migration agent is allowed
+	SMT           bool                 // guest policy: sibling threads are allowed
+	VMPL          uint32               // the lowest level reports can be asked for, 0 to 3
 
 	Now  func() time.Time // time.Now when nil
 	Rand io.Reader        // crypto/rand when nil
@@ -56,7 +60,7 @@ type TEE struct {
 	opts   Options
 	random io.Reader
 	vendor *vendor
-	key    *ecdsa.PrivateKey // the VCEK
+	key    *ecdsa.PrivateKey // the VCEK or VLEK
 	table  []byte            // the host's certificate table
 	report snp.Report        // what does not change from report to report
 }
@@ -96,13 +100,46 @@ func (t *TEE) start(dir string) (err error) {
 	if t.key, err = ecdsa.GenerateKey(elliptic.P384(), t.random); err != nil {
 		return err
 	}
-	vcek, err := t.issueVCEK()
+	leaf, err := t.issueLeaf()
 	if err != nil {
 		return err
 	}
-	t.table = snp.MarshalCertTable(vcek, t.vendor.ask.Raw, t.vendor.ark.Raw)
+	t.table = t.certTable(leaf).Marshal()
 	t.Client = newConfigfs(t)
 	return nil
+}
+
+func (t *TEE) certTable(leaf []byte) *snp.CertTable {
+	table := &snp.CertTable{ASK: t.issuer().Raw, ARK: t.vendor.ark.Raw, CRL: t.CRL()}
+	if t.opts.signer() == snp.KeyVLEK {
+		table.VLEK = leaf
+	} else {
+		table.VCEK = leaf
+	}
+	return table
+}
+
+// issuer returns the certificate that issues the leaf.
+func (t *TEE) issuer() *x509.Certificate {
+	if t.opts.signer() == snp.KeyVLEK {
+		return t.vendor.asvk
+	}
+	return t.vendor.ask
+}
+
+func (o Options) signer() snp.SigningKey {
+	if o.VLEK != "" {
+		return snp.KeyVLEK
+	}
+	return snp.KeyVCEK
+}
+
+// chipID returns what reports say: machines with a VLEK do not name their chip.
+func (o Options) chipID() (id [snp.ChipIDSize]byte) {
+	if o.signer() == snp.KeyVCEK {
+		copy(id[:], o.ChipID[:o.Product.ChipIDSize()])
+	}
+	return id
 }
 
 // template fills in what is the same in every report of the machine.
@@ -124,7 +161,7 @@ func template(o Options) (snp.Report, error) {
 	return snp.Report{
 		Version: o.ReportVersion, Policy: guestPolicy(o), CPUID: cpuid(o.Product),
 		PlatformInfo: 0x25, // SMT, ECC, alias check complete
-		Measurement:  o.Measurement, HostData: o.HostData, ChipID: o.ChipID,
+		Measurement:  o.Measurement, HostData: o.HostData, ChipID: o.chipID(), SigningKey: o.signer(),
 		Current: raw, Reported: raw, Launch: raw, Committed: committed,
 		CurrentVersion: firmware, CommittedVersion: firmware,
 		ReportIDMA: [32]byte(filled(0xff, 32)), // no migration agent
@@ -143,8 +180,11 @@ func guestPolicy(o Options) uint64 {
 }
 
 func cpuid(p snp.Product) snp.CPUID {
-	if p == snp.Genoa {
+	switch p {
+	case snp.Genoa:
 		return snp.CPUID{Family: 0x19, Model: 0x11, Stepping: 1}
+	case snp.Turin:
+		return snp.CPUID{Family: 0x1A, Model: 0x02, Stepping: 1}
 	}
 	return snp.CPUID{Family: 0x19, Model: 0x01, Stepping: 1}
 }
@@ -157,65 +197,46 @@ func filled(b byte, n int) []byte {
 	return s
 }
 
-// issueVCEK makes a certificate with the extensions of AMD's (57230).
-func (t *TEE) issueVCEK() ([]byte, error) {
-	name, err := asn1.MarshalWithParams(vcekName(t.opts.Product), "ia5")
-	if err != nil {
-		return nil, err
-	}
-	tcb := t.opts.TCB
-	extensions := []pkix.Extension{
-		{Id: snp.AMDArc(1), Value: []byte{asn1.TagInteger, 1, 0}},
-		{Id: snp.AMDArc(2), Value: name},
-	}
-	for i, spl := range []uint8{tcb.BootLoader, tcb.TEE, tcb.SNP, 0, 0, 0, 0, tcb.Microcode} {
-		value, err := asn1.Marshal(int(spl))
-		if err != nil {
-			return nil, err
-		}
-		extensions = append(extensions, pkix.Extension{Id: snp.AMDArc(3, i+1), Value: value})
-	}
-	extensions = append(extensions, pkix.Extension{Id: snp.AMDArc(4), Value: t.opts.ChipID[:]})
-	now := t.opts.Now()
-	return x509.CreateCertificate(t.random, &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: subject("SIMULATED SEV-VCEK"),
-		SignatureAlgorithm: x509.SHA384WithRSAPSS,
-		NotBefore:          now.Add(-24 * time.Hour), NotAfter: now.Add(vcekLifetime),
-		ExtraExtensions: extensions,
-	}, t.vendor.ask, t.key.Public(), t.vendor.key)
-}
-
-func vcekName(p snp.Product) string {
-	if p == snp.Milan {
-		return "Milan-B0"
-	}
-	return string(p)
-}
-
 // Root returns the DER of the simulated vendor's root certificate.
 func (t *TEE) Root() []byte { return t.vendor.ark.Raw }
+
+// CRL returns the DER of the simulated vendor's revocation list, which is empty
+// and holds for as long as the vendor does.
+func (t *TEE) CRL() []byte { return t.vendor.crl.Raw }
 
 // Product returns the simulated product, for Attesters of version 2 reports.
 func (t *TEE) Product() snp.Product { return t.opts.Product }
 
 // Substrate returns the manifest entry that accepts exactly this machine's
-// evidence, for the roles given. Widen it where several machines share it.
+// evidence, for the roles given; with a VLEK, that of any machine of its kind.
+// Widen it where several machines share it.
 func (t *TEE) Substrate(name string, roles ...policy.Role) policy.Substrate {
 	o := t.opts
-	floor := o.TCB
+	floor, launch := o.TCB, o.TCB
 	if o.Committed != nil {
 		floor = policy.TCB{
+			FMC:        min(floor.FMC, o.Committed.FMC),
 			BootLoader: min(floor.BootLoader, o.Committed.BootLoader), TEE: min(floor.TEE, o.Committed.TEE),
 			SNP: min(floor.SNP, o.Committed.SNP), Microcode: min(floor.Microcode, o.Committed.Microcode),
 		}
 	}
+	chip := o.chipID()
+	machine := hex.EncodeToString(chip[:])
+	signingKey := policy.SigningKeyVCEK
+	if o.signer() == snp.KeyVLEK {
+		machine, signingKey = "csp:"+o.VLEK, policy.SigningKeyVLEK
+	}
 	return policy.Substrate{
-		Name: name, Roles: roles, TEE: policy.TEESEVSNP, Product: string(o.Product), Simulated: true,
+		Name: name, Roles: roles, TEE: policy.TEESEVSNP, Product: string(o.Product), Paravisor: policy.ParavisorNone, Simulated: true,
 		Roots:        []policy.Digest{policy.DigestOf(t.Root())},
+		Machines:     []string{machine},
 		Measurements: []string{hex.EncodeToString(o.Measurement[:])},
 		HostData:     []string{hex.EncodeToString(o.HostData[:])},
-		MinTCB:       &floor,
-		Guest:        policy.GuestPolicy{AllowDebug: o.Debug, AllowMigration: o.Migration, AllowSMT: o.SMT, VMPL: o.VMPL},
-		Machines:     []string{hex.EncodeToString(o.ChipID[:])},
+		SNP: &policy.SNPRules{
+			SigningKey: signingKey, MinTCB: &floor, MinLaunchTCB: &launch, AllowProvisional: o.Committed != nil && *o.Committed != o.TCB,
+			IDKeys: []string{policy.None}, AuthorKeys: []string{policy.None}, RequirePlatform: []string{policy.PlatformECC, policy.PlatformAliasCheck},
+			Guest: policy.SNPGuest{AllowDebug: o.Debug, AllowMigration: o.Migration, AllowSMT: o.SMT, VMPL: o.VMPL},
+		},
+		Collateral: policy.CollateralRules{Use: policy.CollateralRequired, MaxAgeDays: uint32(vendorLifetime / (24 * time.Hour))},
 	}
 }

@@ -6,10 +6,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-configfs-tsm/configfs/configfsi"
 	"github.com/google/go-configfs-tsm/report"
@@ -19,6 +22,7 @@ import (
 	"github.com/c8s-dev/c8s/attest/sim/devtee"
 	"github.com/c8s-dev/c8s/attest/sim/simtest"
 	"github.com/c8s-dev/c8s/attest/snp"
+	"github.com/c8s-dev/c8s/attest/tsm"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/policy/policytest"
 )
@@ -73,10 +77,60 @@ func TestADamagedVendorFileIsRefusedNotReplaced(t *testing.T) {
 	}
 }
 
+func TestAVendorFileWithoutARevocationListIsRefusedByName(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "simulated-milan.pem")
+	old := "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
+	if err := os.WriteFile(path, []byte(old+old+"-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sim.New(dir, simtest.Options("a")); err == nil || !strings.Contains(err.Error(), "older version") || !strings.Contains(err.Error(), path) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestEveryKindOfMachineMakesEvidenceThatVerifies(t *testing.T) {
+	for _, product := range snp.Products() {
+		for _, csp := range []string{"", "CN=cc-example"} {
+			tee := simtest.New(t, "a", func(o *sim.Options) {
+				o.Product, o.VLEK = product, csp
+				if product == snp.Turin {
+					o.TCB.FMC = 1
+				}
+			})
+			ev, err := tsm.New(tee).Attest(context.Background(), [64]byte{1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := snp.ParseReport(ev.Report)
+			if err != nil {
+				t.Fatal(err)
+			}
+			chain, err := snp.ParseChain(ev.Certs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			crl, err := snp.ParseCRL(tee.CRL())
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = errors.Join(chain.Verify(), chain.CheckDates(time.Now()), chain.CheckProduct(product), chain.CheckTCB(r),
+				chain.VerifySignature(r), chain.CheckRevocation(crl, time.Now()))
+			if csp == "" {
+				err = errors.Join(err, chain.CheckChip(r))
+			}
+			if err != nil || !chain.Simulated() || chain.Endorsement.CSPID != csp || ev.Product != string(product) {
+				t.Errorf("%s %q: %v", product, csp, err)
+			}
+		}
+	}
+}
+
 func TestImpossibleMachinesDoNotStart(t *testing.T) {
 	for name, edit := range map[string]func(*sim.Options){
-		"Turin":  func(o *sim.Options) { o.Product = snp.Turin },
-		"VMPL 4": func(o *sim.Options) { o.VMPL = 4 },
+		"no product": func(o *sim.Options) { o.Product = "Rome" },
+		"FMC":        func(o *sim.Options) { o.TCB.FMC = 1 },
+		"VMPL 4":     func(o *sim.Options) { o.VMPL = 4 },
 	} {
 		o := simtest.Options("a")
 		edit(&o)

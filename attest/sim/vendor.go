@@ -4,6 +4,7 @@ package sim
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -15,6 +16,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,14 +27,25 @@ const (
 	vendorBits     = 4096 // as AMD's
 	vendorLifetime = 25 * 365 * 24 * time.Hour
 	blockCert      = "CERTIFICATE"
+	blockCRL       = "X509 CRL"
 	blockKey       = "PRIVATE KEY"
 )
 
-// vendor plays AMD for one product: it has issued an ASK under an ARK, whose
-// key is gone, and issues VCEKs.
+// Serial numbers, all different so that revoking one revokes one.
+const (
+	serialARK = iota + 1
+	serialASK
+	serialASVK
+	serialLeaf
+)
+
+// vendor plays AMD for one product: it has issued an ASK, an ASVK and a
+// revocation list under an ARK, whose key is gone, and issues VCEKs and VLEKs.
+// The ASK and the ASVK share a key, as one simulator plays both.
 type vendor struct {
-	ark, ask *x509.Certificate
-	key      *rsa.PrivateKey // of the ASK
+	ark, ask, asvk *x509.Certificate
+	crl            *x509.RevocationList
+	key            *rsa.PrivateKey // of the ASK and the ASVK
 }
 
 // loadVendor reads the vendor from dir or makes one there. When several
@@ -64,31 +77,43 @@ func readVendor(path string) (*vendor, error) {
 	return v, nil
 }
 
+// The blocks of a vendor's file, in order.
+func blockTypes() []string { return []string{blockCert, blockCert, blockCert, blockCRL, blockKey} }
+
 func parseVendor(b []byte) (*vendor, error) {
-	var blocks []*pem.Block
+	var ders [][]byte
+	var types []string
 	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
-		blocks = append(blocks, block)
+		ders, types = append(ders, block.Bytes), append(types, block.Type)
 	}
-	if len(blocks) != 3 || blocks[0].Type != blockCert || blocks[1].Type != blockCert || blocks[2].Type != blockKey {
-		return nil, errors.New("it does not hold two certificates and a key")
+	if slices.Equal(types, []string{blockCert, blockCert, blockKey}) {
+		return nil, errors.New("it is of an older version of c8s and has no revocation list")
 	}
-	ark, err := x509.ParseCertificate(blocks[0].Bytes)
-	if err != nil {
+	if !slices.Equal(types, blockTypes()) {
+		return nil, fmt.Errorf("it does not hold %q", blockTypes())
+	}
+	v := &vendor{}
+	for i, to := range []**x509.Certificate{&v.ark, &v.ask, &v.asvk} {
+		c, err := x509.ParseCertificate(ders[i])
+		if err != nil {
+			return nil, err
+		}
+		*to = c
+	}
+	var err error
+	if v.crl, err = x509.ParseRevocationList(ders[3]); err != nil {
 		return nil, err
 	}
-	ask, err := x509.ParseCertificate(blocks[1].Bytes)
-	if err != nil {
-		return nil, err
-	}
-	key, err := x509.ParsePKCS8PrivateKey(blocks[2].Bytes)
+	key, err := x509.ParsePKCS8PrivateKey(ders[4])
 	if err != nil {
 		return nil, err
 	}
 	rsaKey, ok := key.(*rsa.PrivateKey)
-	if !ok || !rsaKey.PublicKey.Equal(ask.PublicKey) {
-		return nil, errors.New("the key is not that of the ASK")
+	if !ok || !rsaKey.PublicKey.Equal(v.ask.PublicKey) || !rsaKey.PublicKey.Equal(v.asvk.PublicKey) {
+		return nil, errors.New("the key is not that of the ASK and the ASVK")
 	}
-	return &vendor{ark: ark, ask: ask, key: rsaKey}, nil
+	v.key = rsaKey
+	return v, nil
 }
 
 // write makes the file appear complete or not at all, and never replaces one.
@@ -98,8 +123,8 @@ func (v *vendor) write(path string) error {
 		return err
 	}
 	var b bytes.Buffer
-	for _, block := range []*pem.Block{{Type: blockCert, Bytes: v.ark.Raw}, {Type: blockCert, Bytes: v.ask.Raw}, {Type: blockKey, Bytes: der}} {
-		if err := pem.Encode(&b, block); err != nil {
+	for i, bytes := range [][]byte{v.ark.Raw, v.ask.Raw, v.asvk.Raw, v.crl.Raw, der} {
+		if err := pem.Encode(&b, &pem.Block{Type: blockTypes()[i], Bytes: bytes}); err != nil {
 			return err
 		}
 	}
@@ -136,31 +161,56 @@ func newVendor(product snp.Product, now time.Time, random io.Reader) (*vendor, e
 	if err := errors.Join(err, ark.err); err != nil {
 		return nil, err
 	}
-	root := vendorTemplate("SIMULATED ARK-"+string(product), 1, 1, now)
-	rootDER, err := x509.CreateCertificate(random, root, root, ark.key.Public(), ark.key)
-	if err != nil {
-		return nil, err
-	}
-	rootCert, err := x509.ParseCertificate(rootDER)
-	if err != nil {
-		return nil, err
-	}
-	askDER, err := x509.CreateCertificate(random, vendorTemplate("SIMULATED SEV-"+string(product), 2, 0, now), rootCert, askKey.Public(), ark.key)
-	if err != nil {
-		return nil, err
-	}
-	askCert, err := x509.ParseCertificate(askDER)
-	return &vendor{ark: rootCert, ask: askCert, key: askKey}, err
+	return issueVendor(product, now, random, ark.key, askKey)
 }
 
-func vendorTemplate(name string, serial int64, pathLen int, now time.Time) *x509.Certificate {
-	return &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: subject(name),
+// issueVendor makes what the ARK signs. After it, the ARK's key is of no use.
+func issueVendor(product snp.Product, now time.Time, random io.Reader, arkKey, askKey *rsa.PrivateKey) (*vendor, error) {
+	v := &vendor{key: askKey}
+	root := vendorTemplate("ARK-"+string(product), serialARK, now)
+	var err error
+	if v.ark, err = issue(random, root, root, arkKey.Public(), arkKey); err != nil {
+		return nil, err
+	}
+	if v.ask, err = issue(random, vendorTemplate("SEV-"+string(product), serialASK, now), v.ark, askKey.Public(), arkKey); err != nil {
+		return nil, err
+	}
+	if v.asvk, err = issue(random, vendorTemplate("SEV-VLEK-"+string(product), serialASVK, now), v.ark, askKey.Public(), arkKey); err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateRevocationList(random, &x509.RevocationList{
+		Number: big.NewInt(1), SignatureAlgorithm: x509.SHA384WithRSAPSS, ThisUpdate: v.ark.NotBefore, NextUpdate: v.ark.NotAfter,
+	}, v.ark, arkKey)
+	if err != nil {
+		return nil, err
+	}
+	v.crl, err = x509.ParseRevocationList(der)
+	return v, err
+}
+
+func issue(random io.Reader, template, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {
+	der, err := x509.CreateCertificate(random, template, parent, public, signer)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}
+
+// vendorTemplate has the uses and path lengths of AMD's certificates.
+func vendorTemplate(name string, serial int64, now time.Time) *x509.Certificate {
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: subject(snp.SimulatedMark + " " + name),
 		SignatureAlgorithm: x509.SHA384WithRSAPSS,
 		NotBefore:          now.Add(-24 * time.Hour), NotAfter: now.Add(vendorLifetime),
-		BasicConstraintsValid: true, IsCA: true, MaxPathLen: pathLen, MaxPathLenZero: pathLen == 0,
+		BasicConstraintsValid: true, IsCA: true,
 		KeyUsage: x509.KeyUsageCertSign,
 	}
+	if serial == serialARK {
+		c.MaxPathLen, c.KeyUsage = -1, x509.KeyUsageCertSign|x509.KeyUsageCRLSign
+	} else {
+		c.MaxPathLenZero = true
+	}
+	return c
 }
 
 // subject marks every certificate, so that no reader can take it for AMD's.

@@ -3,18 +3,25 @@
 package snp
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+
+	"github.com/c8s-dev/c8s/attest"
 )
 
 // GUID is a GUID as the certificate table stores it.
 type GUID [16]byte
 
 // The certificates in a table (AMD document 56421, GHCB, "SNP Extended Guest
-// Request"). Linux stores GUIDs as they are printed; some hosts swap the first
-// three groups as UEFI does, and both are read.
+// Request"; Linux, virt/coco/sev-guest). Linux stores GUIDs as they are printed;
+// some hosts swap the first three groups as UEFI does, and both are read.
 func guidVCEK() GUID {
 	return GUID{0x63, 0xda, 0x75, 0x8d, 0xe6, 0x64, 0x45, 0x64, 0xad, 0xc5, 0xf4, 0xb9, 0x3b, 0xe8, 0xac, 0xcd}
+}
+
+func guidVLEK() GUID {
+	return GUID{0xa8, 0x07, 0x4b, 0xc2, 0xa2, 0x5a, 0x48, 0x3e, 0xaa, 0xe6, 0x39, 0xc0, 0x45, 0xa0, 0xb8, 0xa1}
 }
 
 func guidASK() GUID {
@@ -23,6 +30,10 @@ func guidASK() GUID {
 
 func guidARK() GUID {
 	return GUID{0xc0, 0xb4, 0x06, 0xa4, 0xa8, 0x03, 0x49, 0x52, 0x97, 0x43, 0x3f, 0xb6, 0x01, 0x4c, 0xd0, 0xae}
+}
+
+func guidCRL() GUID {
+	return GUID{0x92, 0xf8, 0x1b, 0xc3, 0x58, 0x11, 0x4d, 0x3d, 0x97, 0xff, 0xd1, 0x9f, 0x88, 0xdc, 0x67, 0xea}
 }
 
 func (g GUID) swapped() GUID {
@@ -36,67 +47,111 @@ const (
 	certEntrySize     = 24 // GUID, offset, length
 )
 
-// ParseCertTable returns the VCEK, ASK and ARK of the host's table, in that
-// order, leaving out those that are not there. Other entries are ignored.
-func ParseCertTable(b []byte) ([][]byte, error) {
+// CertTable is what the host gives its guests beside reports. What is not in
+// the table is nil.
+type CertTable struct {
+	VCEK, VLEK []byte
+	ASK        []byte // issuer of the leaf: the ASK of a VCEK or the ASVK of a VLEK
+	ARK        []byte
+	CRL        []byte
+}
+
+type tableField struct {
+	guid GUID
+	to   *[]byte
+}
+
+func (t *CertTable) fields() [5]tableField {
+	return [5]tableField{{guidVCEK(), &t.VCEK}, {guidVLEK(), &t.VLEK}, {guidASK(), &t.ASK}, {guidARK(), &t.ARK}, {guidCRL(), &t.CRL}}
+}
+
+// ParseCertTable reads the host's table. Entries with other GUIDs are ignored,
+// entries of no bytes count as not there.
+func ParseCertTable(b []byte) (*CertTable, error) {
 	if len(b) > MaxCertTable {
-		return nil, fail(CodeCertTable, fmt.Sprintf("at most %d bytes", MaxCertTable), fmt.Sprintf("%d bytes", len(b)), "")
+		return nil, attest.NewFailure(CodeCertTable, fmt.Sprintf("at most %d bytes", MaxCertTable), fmt.Sprintf("%d bytes", len(b)), "")
 	}
-	found := make(map[GUID][]byte, 3)
+	t := &CertTable{}
+	seen := make(map[GUID]bool, maxCertTableEntry)
 	for i := 0; ; i++ {
 		if i == maxCertTableEntry {
-			return nil, fail(CodeCertTable, fmt.Sprintf("at most %d entries", maxCertTableEntry), "more", "")
+			return nil, attest.NewFailure(CodeCertTable, fmt.Sprintf("at most %d entries", maxCertTableEntry), "more", "")
 		}
 		if len(b) < (i+1)*certEntrySize {
-			return nil, fail(CodeCertTable, "an all-zero entry at the end of the header", "the end of the table", "")
+			return nil, attest.NewFailure(CodeCertTable, "an all-zero entry at the end of the header", "the end of the table", "")
 		}
 		entry := b[i*certEntrySize:][:certEntrySize]
 		guid := GUID(entry[:16])
 		// In 64 bits, offset + length cannot wrap.
 		offset, length := uint64(binary.LittleEndian.Uint32(entry[16:])), uint64(binary.LittleEndian.Uint32(entry[20:]))
 		if guid == (GUID{}) && offset == 0 && length == 0 {
-			break
+			return t, nil
 		}
 		if offset+length > uint64(len(b)) {
-			return nil, fail(CodeCertTable, fmt.Sprintf("entry %d inside the table's %d bytes", i, len(b)), fmt.Sprintf("offset %d, length %d", offset, length), "")
+			return nil, attest.NewFailure(CodeCertTable, fmt.Sprintf("entry %d inside the table's %d bytes", i, len(b)), fmt.Sprintf("offset %d, length %d", offset, length), "")
 		}
-		if _, twice := found[guid]; twice {
-			return nil, fail(CodeCertTable, "one entry for each GUID", fmt.Sprintf("two for %x", guid), "")
+		if seen[guid] || seen[guid.swapped()] {
+			return nil, attest.NewFailure(CodeCertTable, "one entry for each GUID", fmt.Sprintf("two for %x", guid), "")
 		}
-		found[guid] = b[offset : offset+length]
+		seen[guid] = true
+		t.keep(guid, b[offset:offset+length])
 	}
-	return inOrder(found)
 }
 
-func inOrder(found map[GUID][]byte) ([][]byte, error) {
-	var certs [][]byte
-	for _, guid := range []GUID{guidVCEK(), guidASK(), guidARK()} {
-		plain, isPlain := found[guid]
-		swapped, isSwapped := found[guid.swapped()]
-		switch {
-		case isPlain && isSwapped:
-			return nil, fail(CodeCertTable, "one entry for each GUID", fmt.Sprintf("two spellings of %x", guid), "")
-		case isPlain:
-			certs = append(certs, append([]byte(nil), plain...))
-		case isSwapped:
-			certs = append(certs, append([]byte(nil), swapped...))
+// keep copies, so that a table of 64 KiB does not live as long as a certificate.
+func (t *CertTable) keep(guid GUID, data []byte) {
+	for _, f := range t.fields() {
+		if (guid == f.guid || guid == f.guid.swapped()) && len(data) > 0 {
+			*f.to = bytes.Clone(data)
+		}
+	}
+}
+
+// Leaf returns the certificate of the key that signed a report with the given
+// SIGNING_KEY. A table may hold both; only the report says which is meant.
+func (t *CertTable) Leaf(signer SigningKey) ([]byte, error) {
+	leaf := t.VCEK
+	if signer == KeyVLEK {
+		leaf = t.VLEK
+	}
+	if leaf == nil || signer != KeyVCEK && signer != KeyVLEK {
+		return nil, attest.NewFailure(CodeCertificates, fmt.Sprintf("a certificate of the report's signing key (%s) in the host's table", signer), "none",
+			"have the host put it into its certificate table")
+	}
+	return leaf, nil
+}
+
+// Chain returns the leaf for the signing key, and its issuers as far as they
+// are in the table. Complete adds those that are missing.
+func (t *CertTable) Chain(signer SigningKey) ([][]byte, error) {
+	leaf, err := t.Leaf(signer)
+	if err != nil {
+		return nil, err
+	}
+	certs := [][]byte{leaf}
+	for _, issuer := range [][]byte{t.ASK, t.ARK} {
+		if issuer != nil {
+			certs = append(certs, issuer)
 		}
 	}
 	return certs, nil
 }
 
-// MarshalCertTable writes a table with a VCEK, an ASK and an ARK, as a host
-// does.
-func MarshalCertTable(vcek, ask, ark []byte) []byte {
-	certs := [][]byte{vcek, ask, ark}
-	guids := []GUID{guidVCEK(), guidASK(), guidARK()}
-	b := make([]byte, (len(certs)+1)*certEntrySize)
-	for i, c := range certs {
+// Marshal writes the table as a host does.
+func (t *CertTable) Marshal() []byte {
+	var present []tableField
+	for _, f := range t.fields() {
+		if len(*f.to) > 0 {
+			present = append(present, f)
+		}
+	}
+	b := make([]byte, (len(present)+1)*certEntrySize)
+	for i, f := range present {
 		entry := b[i*certEntrySize:]
-		copy(entry, guids[i][:])
-		binary.LittleEndian.PutUint32(entry[16:], uint32(len(b))) //nolint:gosec // a few kilobytes
-		binary.LittleEndian.PutUint32(entry[20:], uint32(len(c))) //nolint:gosec // a few kilobytes
-		b = append(b, c...)
+		copy(entry, f.guid[:])
+		binary.LittleEndian.PutUint32(entry[16:], uint32(len(b)))     //nolint:gosec // a few kilobytes
+		binary.LittleEndian.PutUint32(entry[20:], uint32(len(*f.to))) //nolint:gosec // a few kilobytes
+		b = append(b, *f.to...)
 	}
 	return b
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // Compose writes r in the layout that ParseReport reads and signs it with key,
-// as firmware does with a VCEK. Only a simulator has such a key.
+// as firmware does with a VCEK or VLEK. Only a simulator has such a key.
 func (r *Report) Compose(random io.Reader, key *ecdsa.PrivateKey) ([]byte, error) {
 	b := make([]byte, ReportSize)
 	le := binary.LittleEndian
@@ -22,9 +22,12 @@ func (r *Report) Compose(random io.Reader, key *ecdsa.PrivateKey) ([]byte, error
 	le.PutUint32(b[offVMPL:], r.VMPL)
 	le.PutUint32(b[offAlgorithm:], algorithmP384)
 	le.PutUint64(b[offPlatform:], r.PlatformInfo)
-	flags := uint32(r.SigningKey) << 2
+	flags := uint32(r.SigningKey) << flagSigningKey
+	if r.AuthorKeyUsed {
+		flags |= flagAuthorKey
+	}
 	if r.MaskChipKey {
-		flags |= 1 << 1
+		flags |= flagMaskChipKey
 	}
 	le.PutUint32(b[offFlags:], flags)
 	if r.Version >= cpuidVersion {

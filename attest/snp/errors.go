@@ -2,60 +2,38 @@
 
 package snp
 
-import (
-	"errors"
-	"fmt"
-)
-
-// The stable codes of this package's refusals.
+// Codes of refusals. Each is the Code of an *attest.Failure.
 const (
-	CodeReportFormat       = "report-format"
-	CodeReportVersion      = "report-version"
-	CodeReportReserved     = "report-reserved"
-	CodeAlgorithm          = "report-algorithm"
-	CodePolicyBits         = "guest-policy-unknown"
-	CodePlatformBits       = "platform-info-unknown"
-	CodeProductUnknown     = "product-unknown"
-	CodeProductUnsupported = "product-unsupported"
-	CodeProductMismatch    = "product-mismatch"
-	CodeTCBReserved        = "tcb-reserved"
-	CodeVLEK               = "signing-key-vlek"
-	CodeSigningKey         = "signing-key"
-	CodeCertificates       = "certificates-missing"
-	CodeCertificate        = "certificate-format"
-	CodeChain              = "chain"
-	CodeChainExpired       = "chain-expired"
-	CodeEndorsement        = "endorsement-format"
-	CodeEndorsedTCB        = "endorsement-tcb"
-	CodeEndorsedChip       = "endorsement-chip"
-	CodeSignature          = "signature"
-	CodeCertTable          = "cert-table"
+	// The report.
+	CodeReportFormat   = "report-format"         // not 1,184 bytes
+	CodeReportVersion  = "report-version"        // none of 2 to 5
+	CodeReportReserved = "report-reserved"       // a reserved byte is not zero
+	CodeAlgorithm      = "report-algorithm"      // not ECDSA P-384 with SHA-384
+	CodePolicyBits     = "guest-policy-unknown"  // a guest policy bit without a known meaning
+	CodePlatformBits   = "platform-info-unknown" // a platform bit without a known meaning
+	CodeSigningKey     = "signing-key"           // signed by neither VCEK nor VLEK, or not by the kind of the chain's leaf
+	CodeSignature      = "signature"             // the leaf's key did not sign these bytes
+
+	// The product and its TCB layout.
+	CodeProductUnknown  = "product-unknown"  // not Milan, Genoa or Turin
+	CodeProductMismatch = "product-mismatch" // report, certificate and hint name different products
+	CodeTCBReserved     = "tcb-reserved"     // a part of a TCB_VERSION that the product does not have
+
+	// The certificates.
+	CodeCertTable      = "cert-table"            // the host's table is malformed
+	CodeCertificates   = "certificates-missing"  // not leaf, intermediate and root
+	CodeCertificate    = "certificate-format"    // not an X.509 certificate, or too large
+	CodeEndorsement    = "endorsement-format"    // AMD's extensions are missing, unknown or malformed
+	CodeChain          = "chain"                 // signature, key, name or use of a certificate
+	CodeChainExpired   = "chain-expired"         // outside the validity of a certificate
+	CodeEndorsedTCB    = "endorsement-tcb"       // the leaf is for another TCB than the reported one
+	CodeEndorsedChip   = "endorsement-chip"      // the leaf is of another chip, or the report names none
+	CodeNoEndorsedChip = "endorsement-chip-none" // the leaf is a VLEK, which endorses no chip
+
+	// Revocation. CodeCRLExpired means stale collateral; it says nothing bad
+	// about the evidence.
+	CodeCRL        = "collateral-format"    // not a complete revocation list with both dates
+	CodeCRLIssuer  = "collateral-signature" // not signed by the chain's ARK
+	CodeCRLExpired = "collateral-expired"   // outside thisUpdate to nextUpdate
+	CodeRevoked    = "revoked"              // a certificate of the chain is on the list
 )
-
-// Error is a refusal: what was wanted and what was there.
-type Error struct {
-	Code             string
-	Expected, Actual string
-	Remedy           string
-}
-
-func (e *Error) Error() string {
-	s := fmt.Sprintf("checking SEV-SNP evidence: %s: expected %s, got %s", e.Code, e.Expected, e.Actual)
-	if e.Remedy != "" {
-		s += ": " + e.Remedy
-	}
-	return s
-}
-
-func fail(code, expected, actual, remedy string) error {
-	return &Error{Code: code, Expected: expected, Actual: actual, Remedy: remedy}
-}
-
-// CodeOf returns the code of a refusal of this package, or "".
-func CodeOf(err error) string {
-	var e *Error
-	if errors.As(err, &e) {
-		return e.Code
-	}
-	return ""
-}

@@ -4,6 +4,7 @@ package snp
 
 import (
 	"encoding/pem"
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,7 +14,8 @@ import (
 	"github.com/google/go-sev-guest/abi"
 	"github.com/google/go-sev-guest/proto/sevsnp"
 	"github.com/google/go-sev-guest/verify"
-	"github.com/google/go-sev-guest/verify/trust"
+
+	"github.com/c8s-dev/c8s/attest"
 )
 
 // evidenceDir finds the captured evidence of real machines.
@@ -43,97 +45,134 @@ func readCert(t testing.TB, path string) []byte {
 	return b
 }
 
-// amdRoots returns AMD's ASK and ARK as another project embeds them.
-func amdRoots(t testing.TB, product string) (ask, ark []byte) {
+type realCase struct {
+	name, report, leaf string
+	product            Product
+	signer             SigningKey
+	now                time.Time
+}
+
+func realCases() []realCase {
+	today := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	return []realCase{
+		{"milan version 2", "milan_v2_report.bin", "milan_v2_vcek.der", Milan, KeyVCEK, today},
+		{"milan version 3", "milan_attestation_report.bin", "milan_vcek.pem", Milan, KeyVCEK, today},
+		{"genoa version 3", "genoa_attestation_report.bin", "genoa_vcek.pem", Genoa, KeyVCEK, today},
+		{"milan by VLEK", "milan_vlek_report.bin", "milan_vlek.der", Milan, KeyVLEK, time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC)},
+	}
+}
+
+// certs completes the leaf with AMD's certificates.
+func (c realCase) certs(t testing.TB) [][]byte {
 	t.Helper()
-	roots, err := trust.GetDefaultRootCerts(product)
+	certs, err := Complete([][]byte{readCert(t, filepath.Join(evidenceDir(t), c.leaf))}, c.product, c.signer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return roots.ProductCerts.Ask.Raw, roots.ProductCerts.Ark.Raw
+	return certs
 }
 
-type realCase struct{ name, report, vcek, product string }
-
-func realCases() []realCase {
-	return []realCase{
-		{"milan version 2", "milan_v2_report.bin", "milan_v2_vcek.der", "Milan"},
-		{"milan version 3", "milan_attestation_report.bin", "milan_vcek.pem", "Milan"},
-		{"genoa version 3", "genoa_attestation_report.bin", "genoa_vcek.pem", "Genoa"},
+func (c realCase) raw(t testing.TB) []byte {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(evidenceDir(t), c.report))
+	if err != nil {
+		t.Fatal(err)
 	}
+	return raw
 }
 
 func (c realCase) load(t testing.TB) (*Report, *Chain) {
 	t.Helper()
-	dir := evidenceDir(t)
-	raw, err := os.ReadFile(filepath.Join(dir, c.report))
+	r, err := ParseReport(c.raw(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := ParseReport(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ask, ark := amdRoots(t, c.product)
-	chain, err := ParseChain([][]byte{readCert(t, filepath.Join(dir, c.vcek)), ask, ark})
+	chain, err := ParseChain(c.certs(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r, chain
 }
 
-func verifyAll(r *Report, c *Chain, product string, now time.Time) error {
-	p, err := r.Product(product)
+// verifyAll makes the checks that need no manifest, as appraisal does.
+func verifyAll(r *Report, c *Chain, hint Product, now time.Time) error {
+	p, err := r.Product(string(hint))
 	if err != nil {
 		return err
 	}
-	for _, check := range []func() error{
-		c.Verify,
-		func() error { return c.CheckDates(now) },
-		func() error { return c.CheckProduct(p) },
-		func() error { return c.CheckTCB(r) },
-		func() error { return c.CheckChip(r) },
-		func() error { return c.VerifySignature(r) },
-	} {
-		if err := check(); err != nil {
+	if err := errors.Join(c.Verify(), c.CheckDates(now)); err != nil {
+		return err
+	}
+	if err := errors.Join(c.CheckProduct(p), c.CheckTCB(r)); err != nil {
+		return err
+	}
+	if c.Endorsement.ChipID != nil {
+		if err := c.CheckChip(r); err != nil {
 			return err
 		}
 	}
-	return nil
+	return c.VerifySignature(r)
 }
-
-func realClock() time.Time { return time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC) }
 
 func TestRealEvidenceVerifies(t *testing.T) {
 	for _, c := range realCases() {
 		t.Run(c.name, func(t *testing.T) {
 			r, chain := c.load(t)
-			if err := verifyAll(r, chain, c.product, realClock()); err != nil {
+			if err := verifyAll(r, chain, c.product, c.now); err != nil {
 				t.Fatal(err)
 			}
-			if chain.Simulated() {
-				t.Error("real evidence counts as simulated")
+			if chain.Simulated() || chain.Endorsement.Signer != c.signer {
+				t.Errorf("simulated %v, signed by a %s", chain.Simulated(), chain.Endorsement.Signer)
 			}
 		})
+	}
+}
+
+func TestRealVLEKEvidence(t *testing.T) {
+	c := realCases()[3]
+	r, chain := c.load(t)
+	e := chain.Endorsement
+	if e.ChipID != nil || e.CSPID != "CN=cc-us-east-2.amazonaws.com" || r.VMPL != 1 {
+		t.Errorf("%+v", e)
+	}
+	if err := chain.CheckChip(r); attest.FailureCode(err) != CodeNoEndorsedChip {
+		t.Errorf("chip: %v", err)
+	}
+	for _, now := range []time.Time{time.Date(2024, 12, 10, 0, 0, 0, 0, time.UTC), time.Date(2025, 12, 11, 0, 0, 0, 0, time.UTC)} {
+		if err := verifyAll(r, chain, Milan, now); attest.FailureCode(err) != CodeChainExpired {
+			t.Errorf("at %s: %v", now, err)
+		}
+	}
+	if !r.Provisional() {
+		t.Error("current and committed TCB differ, and it does not say so")
+	}
+	_, ark, _ := VendorCerts(Milan, KeyVLEK)
+	ask, _, _ := VendorCerts(Milan, KeyVCEK)
+	underASK, err := ParseChain([][]byte{chain.Leaf.Raw, ask, ark})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := underASK.Verify(); attest.FailureCode(err) != CodeChain {
+		t.Errorf("under the ASK: %v", err)
 	}
 }
 
 // TestGoSEVGuestAgreesAboutRealEvidence asks another verifier about the same
 // bytes, under its own copy of AMD's roots.
 func TestGoSEVGuestAgreesAboutRealEvidence(t *testing.T) {
-	for _, c := range realCases() {
+	for _, c := range realCases()[:3] { // it has no ASVK
 		t.Run(c.name, func(t *testing.T) {
 			r, chain := c.load(t)
-			if err := verify.RawSnpReport(r.raw[:], &verify.Options{DisableCertFetching: true, Now: realClock()}); err == nil {
+			if err := verify.RawSnpReport(r.raw[:], &verify.Options{DisableCertFetching: true, Now: c.now}); err == nil {
 				t.Error("it accepts a report without certificates")
 			}
-			table := MarshalCertTable(chain.VCEK.Raw, chain.ASK.Raw, chain.ARK.Raw)
+			table := (&CertTable{VCEK: chain.Leaf.Raw, ASK: chain.Intermediate.Raw, ARK: chain.Root.Raw}).Marshal()
 			attestation, err := abi.ReportCertsToProto(append(r.raw[:], table...))
 			if err != nil {
 				t.Fatal(err)
 			}
-			options := &verify.Options{DisableCertFetching: true, Now: realClock(), Product: &sevsnp.SevProduct{Name: sevsnp.SevProduct_SEV_PRODUCT_MILAN}}
-			if c.product == "Genoa" {
+			options := &verify.Options{DisableCertFetching: true, Now: c.now, Product: &sevsnp.SevProduct{Name: sevsnp.SevProduct_SEV_PRODUCT_MILAN}}
+			if c.product == Genoa {
 				options.Product.Name = sevsnp.SevProduct_SEV_PRODUCT_GENOA
 			}
 			if r.Version > 2 {

@@ -12,6 +12,8 @@ package snp
 import (
 	"encoding/binary"
 	"fmt"
+
+	"github.com/c8s-dev/c8s/attest"
 )
 
 // ReportSize is the size of an ATTESTATION_REPORT in bytes.
@@ -64,18 +66,12 @@ const (
 	offSignature   = signedSize
 )
 
-// Bits of the guest policy (56860, "Guest Policy").
+// The key information at offset 48h: two flags and SIGNING_KEY in bits 4 to 2.
 const (
-	PolicySMT       = 1 << 16
-	policyReserved  = 1 << 17 // always one
-	PolicyMigration = 1 << 18
-	PolicyDebug     = 1 << 19
-	policyKnownBits = 1<<26 - 1
+	flagAuthorKey   = 1 << 0
+	flagMaskChipKey = 1 << 1
+	flagSigningKey  = 2
 )
-
-// platformKnownBits are the bits of PLATFORM_INFO with a meaning: SMT, TSME,
-// ECC, RAPL disabled, ciphertext hiding, alias check complete, SEV-TIO.
-const platformKnownBits = 0b1011_1111
 
 // SigningKey says which key signed a report.
 type SigningKey uint8
@@ -99,6 +95,14 @@ func (k SigningKey) String() string {
 	return fmt.Sprintf("unknown (%d)", uint8(k))
 }
 
+// issuer names the certificate that issues those of the key.
+func (k SigningKey) issuer() string {
+	if k == KeyVLEK {
+		return "ASVK"
+	}
+	return "ASK"
+}
+
 // RawTCB is a TCB_VERSION whose layout depends on the product.
 type RawTCB [8]byte
 
@@ -114,28 +118,29 @@ type FirmwareVersion struct{ Build, Minor, Major uint8 }
 
 // Report is a parsed report. Its signature has not been checked.
 type Report struct {
-	Version      uint32
-	GuestSVN     uint32
-	Policy       uint64
-	FamilyID     [16]byte
-	ImageID      [16]byte
-	VMPL         uint32
-	PlatformInfo uint64
-	MaskChipKey  bool // the host hides the chip id and the VCEK
-	SigningKey   SigningKey
-	ReportData   [64]byte
-	Measurement  [48]byte
-	HostData     [32]byte
-	IDKey        [48]byte // digest
-	AuthorKey    [48]byte // digest; zero unless an author key was used
-	ReportID     [32]byte
-	ReportIDMA   [32]byte
-	CPUID        CPUID // zero in version 2
-	ChipID       [64]byte
-	Current      RawTCB // what runs now
-	Reported     RawTCB // what the signing key is derived from
-	Committed    RawTCB // below which the firmware cannot be rolled back
-	Launch       RawTCB // what ran when the guest was launched
+	Version       uint32
+	GuestSVN      uint32
+	Policy        uint64
+	FamilyID      [16]byte
+	ImageID       [16]byte
+	VMPL          uint32
+	PlatformInfo  uint64
+	AuthorKeyUsed bool // AUTHOR_KEY_EN: AuthorKey is the digest of the key that certified the ID key
+	MaskChipKey   bool // the host hides the chip id and the VCEK
+	SigningKey    SigningKey
+	ReportData    [64]byte
+	Measurement   [48]byte
+	HostData      [32]byte
+	IDKey         [48]byte // digest; zero unless launched with an ID block
+	AuthorKey     [48]byte // digest; zero unless AuthorKeyUsed
+	ReportID      [32]byte
+	ReportIDMA    [32]byte
+	CPUID         CPUID // zero in version 2
+	ChipID        [64]byte
+	Current       RawTCB // what runs now
+	Reported      RawTCB // what the signing key is derived from
+	Committed     RawTCB // below which the firmware cannot be rolled back
+	Launch        RawTCB // what ran when the guest was launched
 
 	CurrentVersion   FirmwareVersion
 	CommittedVersion FirmwareVersion
@@ -148,11 +153,11 @@ type Report struct {
 // and reserved bytes that are not zero: their meaning could be anything.
 func ParseReport(b []byte) (*Report, error) {
 	if len(b) != ReportSize {
-		return nil, fail(CodeReportFormat, fmt.Sprintf("%d bytes", ReportSize), fmt.Sprintf("%d bytes", len(b)), "")
+		return nil, attest.NewFailure(CodeReportFormat, fmt.Sprintf("%d bytes", ReportSize), fmt.Sprintf("%d bytes", len(b)), "")
 	}
 	version := binary.LittleEndian.Uint32(b[offVersion:])
 	if version < minVersion || version > maxVersion {
-		return nil, fail(CodeReportVersion, fmt.Sprintf("%d to %d", minVersion, maxVersion), fmt.Sprint(version), "use a c8s version that knows this firmware's reports")
+		return nil, attest.NewFailure(CodeReportVersion, fmt.Sprintf("%d to %d", minVersion, maxVersion), fmt.Sprint(version), "use a c8s version that knows this firmware's reports")
 	}
 	if err := checkReserved(b, version); err != nil {
 		return nil, err
@@ -169,8 +174,9 @@ func (r *Report) readFields(b []byte) {
 	r.Policy = le.Uint64(b[offPolicy:])
 	r.VMPL = le.Uint32(b[offVMPL:])
 	r.PlatformInfo = le.Uint64(b[offPlatform:])
-	r.MaskChipKey = flags&(1<<1) != 0
-	r.SigningKey = SigningKey(flags >> 2 & 0b111)
+	r.AuthorKeyUsed = flags&flagAuthorKey != 0
+	r.MaskChipKey = flags&flagMaskChipKey != 0
+	r.SigningKey = SigningKey(flags >> flagSigningKey & 0b111)
 	r.CPUID = CPUID{b[offFamily], b[offModel], b[offStepping]}
 	r.CurrentVersion = FirmwareVersion{b[offCurrentVer], b[offCurrentVer+1], b[offCurrentVer+2]}
 	r.CommittedVersion = FirmwareVersion{b[offCommitVer], b[offCommitVer+1], b[offCommitVer+2]}
@@ -226,12 +232,12 @@ func checkReserved(b []byte, version uint32) error {
 	for _, r := range ranges {
 		for i := r[0]; i < r[1]; i++ {
 			if b[i] != 0 {
-				return fail(CodeReportReserved, fmt.Sprintf("zero at offset %#x", i), fmt.Sprintf("%#02x", b[i]), "use a c8s version that knows this firmware's reports")
+				return attest.NewFailure(CodeReportReserved, fmt.Sprintf("zero at offset %#x", i), fmt.Sprintf("%#02x", b[i]), "use a c8s version that knows this firmware's reports")
 			}
 		}
 	}
 	if flags := binary.LittleEndian.Uint32(b[offFlags:]); flags>>5 != 0 {
-		return fail(CodeReportReserved, "no key flags above bit 4", fmt.Sprintf("%#x", flags), "use a c8s version that knows this firmware's reports")
+		return attest.NewFailure(CodeReportReserved, "no key flags above bit 4", fmt.Sprintf("%#x", flags), "use a c8s version that knows this firmware's reports")
 	}
 	return nil
 }
@@ -240,20 +246,11 @@ func (r *Report) checkBits(algorithm uint32) error {
 	const remedy = "use a c8s version that knows these bits"
 	switch {
 	case algorithm != algorithmP384:
-		return fail(CodeAlgorithm, "1 (ECDSA P-384 with SHA-384)", fmt.Sprint(algorithm), "")
+		return attest.NewFailure(CodeAlgorithm, "1 (ECDSA P-384 with SHA-384)", fmt.Sprint(algorithm), "")
 	case r.Policy&policyReserved == 0 || r.Policy&^policyKnownBits != 0:
-		return fail(CodePolicyBits, "bit 17 set and none above 25", fmt.Sprintf("%#x", r.Policy), remedy)
+		return attest.NewFailure(CodePolicyBits, "bit 17 set and none above 25", fmt.Sprintf("%#x", r.Policy), remedy)
 	case r.PlatformInfo&^platformKnownBits != 0:
-		return fail(CodePlatformBits, fmt.Sprintf("no bits but %#x", platformKnownBits), fmt.Sprintf("%#x", r.PlatformInfo), remedy)
+		return attest.NewFailure(CodePlatformBits, fmt.Sprintf("no bits but %#x", platformKnownBits), fmt.Sprintf("%#x", r.PlatformInfo), remedy)
 	}
 	return nil
 }
-
-// Debug reports whether the host may read the guest's memory.
-func (r *Report) Debug() bool { return r.Policy&PolicyDebug != 0 }
-
-// Migration reports whether a migration agent may move the guest.
-func (r *Report) Migration() bool { return r.Policy&PolicyMigration != 0 }
-
-// SMT reports whether the guest may run on a core with sibling threads.
-func (r *Report) SMT() bool { return r.Policy&PolicySMT != 0 }

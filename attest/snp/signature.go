@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+
+	"github.com/c8s-dev/c8s/attest"
 )
 
 // The signature field: r and s, little-endian, 48 bytes each in 72-byte fields
@@ -20,12 +22,12 @@ const (
 )
 
 // VerifySignature checks the report's signature, over the bytes as received,
-// with the VCEK. It says nothing about the VCEK: see Chain.Verify.
+// with the leaf's key. It says nothing about the leaf: see Verify.
 func (c *Chain) VerifySignature(r *Report) error {
-	if err := r.CheckSigningKey(); err != nil {
+	if err := c.CheckSigner(r); err != nil {
 		return err
 	}
-	public, err := vcekPublic(c.VCEK.PublicKey)
+	public, err := leafPublic(c.Leaf.PublicKey)
 	if err != nil {
 		return err
 	}
@@ -33,26 +35,38 @@ func (c *Chain) VerifySignature(r *Report) error {
 	rr := littleEndian(r.raw[offSignature : offSignature+scalarSize])
 	ss := littleEndian(r.raw[offSignature+fieldSize : offSignature+fieldSize+scalarSize])
 	if !ecdsa.Verify(public, digest[:], rr, ss) {
-		return fail(CodeSignature, "a signature by the VCEK over the report", "one that does not verify", "the report was changed, or belongs to another VCEK: fetch both again")
+		return attest.NewFailure(CodeSignature, "a signature by the "+c.Endorsement.Signer.String()+" over the report",
+			"one that does not verify", "the report was changed, or belongs to another certificate: fetch both again")
 	}
 	return nil
 }
 
-// CheckSigningKey refuses reports that no VCEK signed.
-func (r *Report) CheckSigningKey() error {
-	switch r.SigningKey {
-	case KeyVCEK:
-		return nil
-	case KeyVLEK:
-		return fail(CodeVLEK, "a report signed by the chip's VCEK", "one signed by a provider's VLEK", "ask the host for reports signed by the VCEK")
+// CheckSigner checks that the report says it is signed with the kind of key
+// that the leaf is for.
+func (c *Chain) CheckSigner(r *Report) error {
+	if err := r.CheckSigningKey(); err != nil {
+		return err
 	}
-	return fail(CodeSigningKey, "a report signed by the VCEK", "signing key "+r.SigningKey.String(), "")
+	if r.SigningKey != c.Endorsement.Signer {
+		return attest.NewFailure(CodeSigningKey, "a report signed by a "+c.Endorsement.Signer.String()+", as the certificate is one",
+			"signing key "+r.SigningKey.String(), "have the host provide the certificate of the key that signs its reports")
+	}
+	return nil
 }
 
-func vcekPublic(key any) (*ecdsa.PublicKey, error) {
+// CheckSigningKey refuses reports signed by neither a VCEK nor a VLEK.
+func (r *Report) CheckSigningKey() error {
+	switch r.SigningKey {
+	case KeyVCEK, KeyVLEK:
+		return nil
+	}
+	return attest.NewFailure(CodeSigningKey, "a report signed by the VCEK or VLEK", "signing key "+r.SigningKey.String(), "")
+}
+
+func leafPublic(key any) (*ecdsa.PublicKey, error) {
 	public, ok := key.(*ecdsa.PublicKey)
 	if !ok || public.Curve != elliptic.P384() {
-		return nil, fail(CodeChain, "a VCEK on P-384", fmt.Sprintf("a key of type %T", key), "")
+		return nil, attest.NewFailure(CodeChain, "a leaf with a key on P-384", fmt.Sprintf("a key of type %T", key), "")
 	}
 	return public, nil
 }

@@ -5,20 +5,17 @@ package tdx
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"strings"
 	"time"
 
 	"github.com/c8s-dev/c8s/attest"
+	"github.com/c8s-dev/c8s/attest/internal/onejson"
 )
 
 // Caps on Intel's JSON.
 const (
 	maxLevels  = 64
 	maxModules = 16
-	maxDepth   = 12
 )
 
 // tcbInfo is Intel's TCB info, version 3 (PCS API v4).
@@ -152,7 +149,7 @@ func parseSigned(kind attest.CollateralKind, b []byte, name string, into any) (*
 	if len(b) > attest.MaxCollateralBody {
 		return nil, collateralFormat(kind, fmt.Sprintf("at most %d bytes", attest.MaxCollateralBody), fmt.Sprintf("%d bytes", len(b)))
 	}
-	if err := checkKeys(b); err != nil {
+	if err := onejson.Check(b); err != nil {
 		return nil, collateralFormat(kind, "one JSON object without repeated keys", err.Error())
 	}
 	var outer map[string]json.RawMessage
@@ -172,49 +169,4 @@ func parseSigned(kind attest.CollateralKind, b []byte, name string, into any) (*
 		return nil, collateralFormat(kind, "the documented fields", err.Error())
 	}
 	return part, nil
-}
-
-// checkKeys refuses objects that say something twice, in any case of letters,
-// since readers differ in which one they take, and documents of great depth.
-func checkKeys(b []byte) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	var stack []map[string]bool // nil for arrays
-	key := false                // the next string is a key
-	for {
-		t, err := d.Token()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		top := len(stack) - 1
-		switch v := t.(type) {
-		case json.Delim:
-			switch v {
-			case '{', '[':
-				if len(stack) == maxDepth {
-					return errors.New("too deep")
-				}
-				var keys map[string]bool
-				if v == '{' {
-					keys = map[string]bool{}
-				}
-				stack = append(stack, keys)
-			default:
-				stack = stack[:top]
-			}
-		case string:
-			if key {
-				folded := strings.ToLower(v)
-				if stack[top][folded] {
-					return fmt.Errorf("key %.32q twice", v)
-				}
-				stack[top][folded] = true
-				key = false
-				continue
-			}
-		}
-		key = len(stack) > 0 && stack[len(stack)-1] != nil
-	}
 }

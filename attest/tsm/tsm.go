@@ -82,7 +82,11 @@ func (a *Attester) attest(reportData [64]byte) (*attest.Evidence, error) {
 	if r.ReportData != reportData {
 		return nil, fmt.Errorf("the report is over other data than was asked for: another process may use the same entry")
 	}
-	certs, err := snp.ParseCertTable(resp.AuxBlob)
+	table, err := snp.ParseCertTable(resp.AuxBlob)
+	if err != nil {
+		return nil, err
+	}
+	certs, err := table.Chain(r.SigningKey)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +94,11 @@ func (a *Attester) attest(reportData [64]byte) (*attest.Evidence, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the host's certificates: %w", err)
 	}
-	return &attest.Evidence{
+	ev := &attest.Evidence{
 		TEE: attest.TEESEVSNP, Product: string(chain.Endorsement.Product), Report: resp.OutBlob, Certs: certs,
-	}, nil
+	}
+	if len(table.CRL) > 0 {
+		ev.Collateral = []attest.Collateral{{Kind: attest.AMDCRL, Body: table.CRL}}
+	}
+	return ev, nil
 }

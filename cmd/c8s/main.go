@@ -19,6 +19,7 @@ import (
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/demo"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/manifestcmd"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/measurecmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/version"
 )
 
@@ -49,6 +50,7 @@ func newRoot() *cobra.Command {
                 traffic through remotely attested TLS
   c8s cds       turns hardware evidence into short-lived certificates
   c8s manifest  writes, signs and checks the operator's manifest
+  c8s measure   computes what a machine's hardware will report, from its files
   c8s status    shows what a node daemon is doing
   c8s flows     shows allowed and refused connections, with reasons
   c8s demo      shows all of it on this machine, without TEE hardware
@@ -73,7 +75,7 @@ Exit codes: 0 success, 1 refused or failed, 2 wrong usage.`,
 	})
 	root.AddCommand(
 		newNode(), newCDS(), newStatus(), newFlows(), newVersion(),
-		manifestcmd.New(), demo.New(),
+		manifestcmd.New(), measurecmd.New(), demo.New(),
 	)
 	return root
 }

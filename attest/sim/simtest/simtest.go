@@ -23,7 +23,7 @@ func Dir(t testing.TB) string {
 	if err != nil {
 		return t.TempDir()
 	}
-	return filepath.Join(cache, "c8s-simtest")
+	return filepath.Join(cache, "c8s-simtest-2") // the version of the vendor's file
 }
 
 // Options returns a machine that appraisal accepts: every field it looks at
