@@ -57,7 +57,9 @@ func NewCache(machines int) *Cache {
 }
 
 // Appraise judges evidence. It never returns nil.
-func Appraise(ev *attest.Evidence, req Request) *attest.Verdict {
+func Appraise(ev *attest.Evidence, req Request) *attest.Verdict { return appraise(ev, req).v }
+
+func appraise(ev *attest.Evidence, req Request) *appraisal {
 	a := &appraisal{v: &attest.Verdict{}, req: req}
 	a.v.TEE = attest.TEESEVSNP
 	if ev != nil {
@@ -76,7 +78,7 @@ func Appraise(ev *attest.Evidence, req Request) *attest.Verdict {
 	a.paravisor()
 	a.policy()
 	a.v.Conclude()
-	return a.v
+	return a
 }
 
 // appraisal collects the checks and the facts they establish. The facts count

@@ -5,15 +5,9 @@ package appraise_test
 import (
 	"context"
 	"encoding/hex"
-	"encoding/pem"
-	"os"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
-
-	"github.com/google/go-sev-guest/verify/trust"
 
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/appraise"
@@ -46,17 +40,20 @@ func manifest(t testing.TB, edits ...func(*policy.Manifest)) *policy.Manifest {
 }
 
 func request(m *policy.Manifest) appraise.Request {
-	return appraise.Request{Manifest: m, Role: policy.RoleNode, ReportData: wanted(), Now: time.Now()}
+	return appraise.Request{Policy: m, Role: policy.RoleNode, ReportData: wanted(), Now: time.Now()}
 }
 
-// allChecks is every check of a complete appraisal, in order.
+// allChecks is every check of a complete appraisal of an SEV-SNP report, in order.
 func allChecks() []string {
-	return []string{
-		"request", "evidence-tee", "report", "report-product", "signing-key", "certificates", "chain", "chain-dates",
-		"endorsement-product", "endorsement-tcb", "endorsement-chip", "signature", "report-data",
-		"tee", "product", "simulated", "root", "measurement", "host-data", "tcb-floor", "machine-unpinned",
-		"guest-debug", "guest-migration", "guest-smt", "guest-vmpl", "tcb-committed",
+	ids := []string{
+		"request", "evidence-tee", "report", "report-product", "certificates", "chain", "chain-dates", "signing-key",
+		"endorsement-product", "endorsement-tcb", "endorsement-chip", "signature",
+		"paravisor-runtime", "paravisor-quote", "paravisor-registers", "report-data", "collateral-evidence",
 	}
+	for _, rule := range policy.SubstrateRules(policy.TEESEVSNP) {
+		ids = append(ids, string(rule))
+	}
+	return append(ids, "tcb-committed")
 }
 
 func checkIDs(v *attest.Verdict) []string {
@@ -82,7 +79,7 @@ func TestGoodEvidenceIsAcceptedAfterEveryCheck(t *testing.T) {
 				t.Errorf("checks: %q", got)
 			}
 			for _, c := range v.Checks {
-				if c.Expected == "" || c.Actual == "" || c.Source == "" || c.Status != attest.Pass {
+				if c.Expected == "" || c.Actual == "" || c.Source == "" || c.Status == attest.Fail {
 					t.Errorf("check is not complete: %+v", c)
 				}
 			}
@@ -105,10 +102,11 @@ func TestEachDisagreementHasItsOwnCode(t *testing.T) {
 		"another measurement": {manifest: func(s *policy.Substrate) { s.Measurements = []string{other(48)} }, code: "measurement"},
 		"another root":        {manifest: func(s *policy.Substrate) { s.Roots = []policy.Digest{policytest.Digest("amd")} }, code: "root"},
 		"another product":     {manifest: func(s *policy.Substrate) { s.Product = "Genoa" }, code: "product"},
+		"a VLEK is wanted":    {manifest: func(s *policy.Substrate) { s.SNP.SigningKey = policy.SigningKeyVLEK }, code: "signing-key-kind"},
 		"real machines only":  {manifest: func(s *policy.Substrate) { s.Simulated = false }, code: "simulated"},
 		"other host data":     {manifest: func(s *policy.Substrate) { s.HostData = []string{other(32)} }, code: "host-data"},
 		"other machine":       {manifest: func(s *policy.Substrate) { s.Machines = []string{other(64)} }, code: "machine-unpinned"},
-		"other VMPL":          {manifest: func(s *policy.Substrate) { s.Guest.VMPL = 1 }, code: "guest-vmpl"},
+		"other VMPL":          {manifest: func(s *policy.Substrate) { s.SNP.Guest.VMPL = 1 }, code: "guest-vmpl"},
 		"TCB below the floor": {machine: func(o *sim.Options) { o.TCB.Microcode-- }, code: "tcb-floor"},
 		"committed TCB below the floor": {machine: func(o *sim.Options) {
 			low := o.TCB
@@ -124,8 +122,8 @@ func TestEachDisagreementHasItsOwnCode(t *testing.T) {
 		"after the chain":     {request: func(r *appraise.Request) { r.Now = r.Now.AddDate(8, 0, 0) }, code: snp.CodeChainExpired},
 		"before the chain":    {request: func(r *appraise.Request) { r.Now = r.Now.AddDate(-1, 0, 0) }, code: snp.CodeChainExpired},
 		"no report data":      {request: func(r *appraise.Request) { r.ReportData = [64]byte{} }, code: appraise.CodeRequest},
-		"no manifest":         {request: func(r *appraise.Request) { r.Manifest = nil }, code: appraise.CodeRequest},
-		"manifest by hand":    {request: func(r *appraise.Request) { r.Manifest = &policy.Manifest{} }, code: "undecided"},
+		"no manifest":         {request: func(r *appraise.Request) { r.Policy = nil }, code: appraise.CodeRequest},
+		"manifest by hand":    {request: func(r *appraise.Request) { r.Policy = &policy.Manifest{} }, code: "undecided"},
 		"no role":             {request: func(r *appraise.Request) { r.Role = "" }, code: appraise.CodeRequest},
 		"no time":             {request: func(r *appraise.Request) { r.Now = time.Time{} }, code: appraise.CodeRequest},
 	} {
@@ -164,11 +162,11 @@ func TestBadEvidenceFailsAndStillListsEveryCheck(t *testing.T) {
 		code string
 	}{
 		"none":                {func(*attest.Evidence) *attest.Evidence { return nil }, appraise.CodeRequest},
-		"another TEE":         {func(e *attest.Evidence) *attest.Evidence { e.TEE = "tdx"; return e }, appraise.CodeTEE},
+		"another TEE":         {func(e *attest.Evidence) *attest.Evidence { e.TEE = "sgx"; return e }, appraise.CodeTEE},
 		"another product":     {func(e *attest.Evidence) *attest.Evidence { e.Product = "Genoa"; return e }, snp.CodeProductMismatch},
 		"report cut":          {func(e *attest.Evidence) *attest.Evidence { e.Report = e.Report[:99]; return e }, snp.CodeReportFormat},
 		"measurement changed": {func(e *attest.Evidence) *attest.Evidence { e.Report[0x90] ^= 1; return e }, snp.CodeSignature},
-		"VLEK":                {func(e *attest.Evidence) *attest.Evidence { e.Report[0x48] |= 1 << 2; return e }, appraise.CodeVLEK},
+		"VLEK":                {func(e *attest.Evidence) *attest.Evidence { e.Report[0x48] |= 1 << 2; return e }, snp.CodeSigningKey},
 		"no certificates":     {func(e *attest.Evidence) *attest.Evidence { e.Certs = nil; return e }, snp.CodeCertificates},
 		"root missing":        {func(e *attest.Evidence) *attest.Evidence { e.Certs = e.Certs[:2]; return e }, snp.CodeCertificates},
 		"garbage certificate": {func(e *attest.Evidence) *attest.Evidence { e.Certs[0] = []byte{0x30}; return e }, snp.CodeCertificate},
@@ -184,77 +182,6 @@ func TestBadEvidenceFailsAndStillListsEveryCheck(t *testing.T) {
 				if !slices.Contains(checkIDs(v), id) {
 					t.Errorf("check %s is missing", id)
 				}
-			}
-		})
-	}
-}
-
-// realEvidence reads evidence captured on real machines.
-func realEvidence(t testing.TB, product, report, vcek string) *attest.Evidence {
-	t.Helper()
-	dir := os.Getenv("C8S_EVIDENCE")
-	if dir == "" {
-		_, file, _, _ := runtime.Caller(0)
-		dir = filepath.Join(filepath.Dir(file), "../../../shared/evidence")
-	}
-	raw, err := os.ReadFile(filepath.Join(dir, "snp", report))
-	if err != nil {
-		t.Skipf("no captured evidence: %v: set C8S_EVIDENCE to its folder", err)
-	}
-	cert, err := os.ReadFile(filepath.Join(dir, "snp", vcek))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if block, _ := pem.Decode(cert); block != nil {
-		cert = block.Bytes
-	}
-	roots, err := trust.GetDefaultRootCerts(product)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &attest.Evidence{
-		TEE: attest.TEESEVSNP, Product: product, Report: raw,
-		Certs: [][]byte{cert, roots.ProductCerts.Ask.Raw, roots.ProductCerts.Ark.Raw},
-	}
-}
-
-func TestRealEvidenceIsAcceptedUnderTheDigestOfAMDsRoot(t *testing.T) {
-	for name, ev := range map[string]*attest.Evidence{
-		"milan 2": realEvidence(t, "Milan", "milan_v2_report.bin", "milan_v2_vcek.der"),
-		"milan 3": realEvidence(t, "Milan", "milan_attestation_report.bin", "milan_vcek.pem"),
-		"genoa 3": realEvidence(t, "Genoa", "genoa_attestation_report.bin", "genoa_vcek.pem"),
-	} {
-		t.Run(name, func(t *testing.T) {
-			r, err := snp.ParseReport(ev.Report)
-			if err != nil {
-				t.Fatal(err)
-			}
-			m := manifest(t, substrate(func(s *policy.Substrate) {
-				s.Product, s.Simulated = ev.Product, false
-				s.Roots = []policy.Digest{policy.DigestOf(ev.Certs[2])}
-				s.Measurements = []string{hex.EncodeToString(r.Measurement[:])}
-				s.MinTCB = &policy.TCB{BootLoader: 3, SNP: 8, Microcode: 0x50}
-				s.Guest = policy.GuestPolicy{AllowSMT: true, VMPL: r.VMPL}
-				s.Machines = []string{hex.EncodeToString(r.ChipID[:])}
-			}))
-			req := request(m)
-			req.ReportData = r.ReportData
-			req.Now = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
-			// Two of the captures have report data of zeros, which binds nothing:
-			// for those, that and nothing else must be refused.
-			var want []string
-			if r.ReportData == [64]byte{} {
-				want = []string{appraise.CheckRequest, appraise.CheckReportData}
-			}
-			v := appraise.Appraise(ev, req)
-			var failed []string
-			for _, c := range v.Checks {
-				if c.Status != attest.Pass {
-					failed = append(failed, c.ID)
-				}
-			}
-			if !slices.Equal(failed, want) || v.Simulated || v.OK != (len(want) == 0) {
-				t.Errorf("failed: %q, want %q\n%s", failed, want, v)
 			}
 		})
 	}
