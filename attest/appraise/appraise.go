@@ -123,7 +123,7 @@ func (a *appraisal) notApplicable(id CheckID, why string) {
 }
 
 func checkFor(id CheckID, actual string) attest.Check {
-	e := catalog()[id]
+	e := explain(id)
 	return attest.Check{ID: string(id), Expected: e.expected, Actual: actual, Source: e.source}
 }
 

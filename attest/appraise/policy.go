@@ -96,3 +96,23 @@ func (a *appraisal) judgeCollateral(s *policy.Substrate, r *result) {
 }
 
 func revoked(err error) bool { return attest.FailureCode(err) == CodeRevoked }
+
+// OnlyStale reports whether evidence was refused for nothing but collateral
+// that is missing or out of date, so that newer collateral may help.
+func OnlyStale(v *attest.Verdict) bool {
+	stale := false
+	for _, c := range v.Checks {
+		if c.Status == attest.Pass || c.Status == attest.NotApplicable {
+			continue
+		}
+		switch c.Code {
+		case CodeCollateralMissing, CodeCollateralExpired, string(policy.CodeCollateralAge):
+			stale = true
+		case string(policy.CodeCollateral), string(policy.CodeTCBStatus), string(policy.CodeTCBEvaluation), string(CheckDecision):
+			// follow from it
+		default:
+			return false
+		}
+	}
+	return stale
+}

@@ -104,6 +104,11 @@ type QEReport struct {
 	ReportData [64]byte
 }
 
+// IsQuote reports whether b begins like a TDX quote.
+func IsQuote(b []byte) bool {
+	return len(b) > headerSize && (b[0] == version4 || b[0] == version5) && b[1] == 0 && binary.LittleEndian.Uint32(b[4:]) == teeTDX
+}
+
 // ParseQuote reads a quote of version 4 or 5. It keeps a copy of b.
 func ParseQuote(b []byte) (*Quote, error) {
 	if len(b) > attest.MaxReport {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package exit gives every c8s command the same exit codes: 0 success,
-// 1 refused or failed, 2 wrong usage.
+// 1 refused or failed, 2 wrong usage, 3 not decided for want of current
+// collateral.
 package exit
 
 import "errors"
@@ -11,6 +12,7 @@ const (
 	OK      = 0
 	Refused = 1
 	Misuse  = 2
+	Staled  = 3
 )
 
 type usageError struct{ error }
@@ -20,12 +22,22 @@ func (e usageError) Unwrap() error { return e.error }
 // Usage marks err as the caller's mistake.
 func Usage(err error) error { return usageError{err} }
 
+type staleError struct{ error }
+
+func (e staleError) Unwrap() error { return e.error }
+
+// Stale marks err as a refusal that current collateral may turn.
+func Stale(err error) error { return staleError{err} }
+
 // Code returns the exit code for err.
 func Code(err error) int {
 	var usage usageError
+	var stale staleError
 	switch {
 	case err == nil:
 		return OK
+	case errors.As(err, &stale):
+		return Staled
 	case errors.As(err, &usage):
 		return Misuse
 	default:
