@@ -227,7 +227,7 @@ func TestPodIsJudgedByTheManifestInForceNotByTheOneItsNodeEnrolledUnder(t *testi
 	}
 	next := w.f.Next(t, func(m *policy.Manifest) {
 		for i := range m.Substrates {
-			m.Substrates[i].MinTCB = &policy.TCB{BootLoader: 255, SNP: 255, Microcode: 255}
+			m.Substrates[i].SNP.MinTCB = &policy.TCB{BootLoader: 255, SNP: 255, Microcode: 255}
 		}
 	})
 	if err := c.Publish(t.Context(), next.Envelope); err != nil {

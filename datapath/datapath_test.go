@@ -251,7 +251,7 @@ func TestRecheckClosesWhatIsNoLongerAllowed(t *testing.T) {
 			}).Signed)
 		},
 		"TCB floor raised": func(t *testing.T, w *world, _, _ *node) {
-			w.manifest.Store(w.fixture.Next(t, func(m *policy.Manifest) { m.Substrates[0].MinTCB.SNP++ }).Signed)
+			w.manifest.Store(w.fixture.Next(t, func(m *policy.Manifest) { m.Substrates[0].SNP.MinTCB.SNP++ }).Signed)
 		},
 		"other CA":  func(t *testing.T, w *world, _, _ *node) { w.roots.Store(newCA(t).pool()) },
 		"pod gone":  func(_ *testing.T, _ *world, a, _ *node) { a.remove(webAddr) },

@@ -108,6 +108,10 @@ func (s *substrateIndex) explainSNPGuest(g GuestFacts) []RuleResult {
 			missing = flag
 		}
 	}
+	platform := listed(g.Platform)
+	if missing != "" {
+		platform = "without " + missing + "; has " + platform
+	}
 	idKeys, authorKeys := newValuesOrAny(p.IDKeys), newValuesOrAny(p.AuthorKeys)
 	return []RuleResult{
 		s.permit(CodeDebug, "snp.guest.allowDebug", p.Guest.AllowDebug, g.Debug),
@@ -122,7 +126,7 @@ func (s *substrateIndex) explainSNPGuest(g GuestFacts) []RuleResult {
 		s.permit(CodeProvisional, "snp.allowProvisional", p.AllowProvisional, g.Provisional),
 		s.rule(CodeIDKey, "snp.idKeys", idKeys.has(g.IDKey), oneOf(p.IDKeys), g.IDKey, "launch the guest with an ID block signed by that key"),
 		s.rule(CodeAuthorKey, "snp.authorKeys", authorKeys.has(g.AuthorKey), oneOf(p.AuthorKeys), g.AuthorKey, "have the author sign the ID key"),
-		s.rule(CodePlatform, "snp.requirePlatform", missing == "", listed(p.RequirePlatform), "without "+missing+"; has "+listed(g.Platform), "configure the machine's firmware"),
+		s.rule(CodePlatform, "snp.requirePlatform", missing == "", listed(p.RequirePlatform), platform, "configure the machine's firmware"),
 	}
 }
 

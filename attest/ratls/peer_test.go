@@ -218,13 +218,33 @@ func TestClaimsOfTheWrongShapeAreRefused(t *testing.T) {
 		"no manifest digest":     func(c *ratls.Claims) { c.ManifestDigest = "" },
 		"line break":             func(c *ratls.Claims) { c.Pod = "a\nb" },
 		"long name":              func(c *ratls.Claims) { c.Pod = string(bytes.Repeat([]byte{'a'}, 254)) },
-		"node with a workload":   func(c *ratls.Claims) { c.Role = policy.RoleNode },
+		"register twice": func(c *ratls.Claims) {
+			c.Registers = []policy.Register{{Name: "pcr0", Value: policytest.Hex(0, 32)}, {Name: "pcr0", Value: policytest.Hex(0, 32)}}
+		},
+		"short register":       func(c *ratls.Claims) { c.Registers = []policy.Register{{Name: "pcr0", Value: "00"}} },
+		"node with a workload": func(c *ratls.Claims) { c.Role = policy.RoleNode },
 	} {
 		c := claims(t, f)
 		edit(&c)
 		if _, err := c.Marshal(); err == nil {
 			t.Errorf("%s: written", name)
 		}
+	}
+}
+
+func TestClaimsOfATrustDomainSurvive(t *testing.T) {
+	want := claims(t, policytest.New(t))
+	want.SubstrateFacts = policytest.TDXFacts()
+	b, err := want.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ratls.ParseClaims(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, *got); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -265,12 +285,15 @@ func TestClaimsHaveOneEncoding(t *testing.T) {
 		"nothing":          nil,
 		"trailing byte":    append(bytes.Clone(good), 0),
 		"cut":              good[:len(good)-1],
-		"over the cap":     make([]byte, 4096),
+		"over the cap":     make([]byte, 4097),
 		"version 2":        edit(0, uint64(2)),
 		"unknown key":      edit(99, uint64(1)),
 		"missing boolean":  edit(4, nil),
-		"TCB of 3":         edit(7, []byte{1, 2, 3}),
-		"TCB of 5":         edit(7, []byte{1, 2, 3, 4, 5}),
+		"TCB of 4":         edit(7, []byte{1, 2, 3, 4}),
+		"TCB of 6":         edit(7, []byte{1, 2, 3, 4, 5, 6}),
+		"no TCB":           edit(7, nil),
+		"register of 31":   edit(19, map[string][]byte{"pcr0": make([]byte, 31)}),
+		"no TCB status":    edit(20, map[int]any{1: "", 3: 1}),
 		"short evidence":   edit(17, []byte{1}),
 		"empty pod UID":    edit(16, ""),
 		"type of a string": edit(1, []byte("workload")),
