@@ -80,7 +80,10 @@ func parseEndorsement(leaf *x509.Certificate) (*Endorsement, error) {
 	if len(p.ext) != 0 {
 		p.refuse("only AMD extensions that are known for a "+e.Signer.String()+" of "+string(e.Product), fmt.Sprintf("%d more", len(p.ext)))
 	}
-	return e, p.err
+	if p.err != nil {
+		return nil, p.err
+	}
+	return e, nil
 }
 
 // endorsementParser takes extensions out of ext and keeps the first error.

@@ -164,7 +164,10 @@ func ParseReport(b []byte) (*Report, error) {
 	}
 	r := &Report{Version: version, raw: [ReportSize]byte(b)}
 	r.readFields(b)
-	return r, r.checkBits(binary.LittleEndian.Uint32(b[offAlgorithm:]))
+	if err := r.checkBits(binary.LittleEndian.Uint32(b[offAlgorithm:])); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 func (r *Report) readFields(b []byte) {
