@@ -186,7 +186,7 @@ func (a *appraisal) snpRevocation(chain *snp.Chain) result {
 		"fetch it with c8s collateral fetch, and give it beside the evidence")
 	for _, item := range items {
 		var crl *snp.CRL
-		if crl, err = snp.ParseCRL(item.Body); err != nil {
+		if crl, err = a.req.Cache.snp.CRL(item.Body, chain); err != nil {
 			continue
 		}
 		err = chain.CheckRevocation(crl, a.req.Now)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/internal/onejson"
+	"github.com/c8s-dev/c8s/attest/snp"
 )
 
 const maxImport = 64 << 10 // bytes
@@ -53,6 +54,11 @@ func ImportJSON(b []byte) (*attest.Evidence, error) {
 	switch {
 	case in.Platform == "az-snp" && hcl.TEE == attest.TEESEVSNP && len(in.Evidence.VCEK) > 0:
 		ev.Report, ev.Certs = hcl.Report, [][]byte{in.Evidence.VCEK}
+		p, err := snp.EndorsedProduct(in.Evidence.VCEK)
+		if err != nil {
+			return nil, err
+		}
+		ev.Product = string(p)
 	case in.Platform == "az-tdx" && hcl.TEE == attest.TEETDX && len(in.Evidence.TDQuote) > 0:
 		ev.Report = in.Evidence.TDQuote
 	default:

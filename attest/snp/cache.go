@@ -14,11 +14,16 @@ import (
 // It holds nothing that time can change: dates and revocation are the caller's
 // to check, every time. It is safe for concurrent use. The zero value is not
 // usable: call NewCache.
-type Cache struct{ chains *lru.Cache[*Chain] }
+type Cache struct {
+	chains *lru.Cache[*Chain]
+	crls   *lru.Cache[*CRL]
+}
 
 // NewCache returns a cache of at most limit chains, about 20 KB each; limit
 // must be positive.
-func NewCache(limit int) *Cache { return &Cache{chains: lru.New[*Chain](limit)} }
+func NewCache(limit int) *Cache {
+	return &Cache{chains: lru.New[*Chain](limit), crls: lru.New[*CRL](len(Products()) * crlsPerRoot)}
+}
 
 // Chain parses certs and makes Chain.Verify's checks, unless it has done so with
 // the same bytes before. Callers share the result and must not change it.
@@ -53,3 +58,26 @@ func chainKey(certs [][]byte) lru.Key {
 	}
 	return lru.Key(h.Sum(nil))
 }
+
+// CRL reads a revocation list and verifies that it is of the chain's root. The
+// list is shared: do not write to it. What it says, and when, is
+// CheckRevocation's question.
+func (c *Cache) CRL(der []byte, chain *Chain) (*CRL, error) {
+	key := chainKey([][]byte{chain.Root.Raw, der})
+	if crl, ok := c.crls.Get(key); ok {
+		return crl, nil
+	}
+	crl, err := ParseCRL(der)
+	if err != nil {
+		return nil, err
+	}
+	if err := chain.checkIssued(crl.list); err != nil {
+		return nil, err
+	}
+	crl.verified = chain.Root
+	c.crls.Put(key, crl)
+	return crl, nil
+}
+
+// crlsPerRoot leaves room for a list and its successors.
+const crlsPerRoot = 4

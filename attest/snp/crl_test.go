@@ -40,7 +40,7 @@ func TestRevocation(t *testing.T) {
 			"intermediate revoked":   {revoke(101), 0, CodeRevoked},
 			"leaf revoked":           {revoke(102), 0, CodeRevoked},
 			"expired":                {nil, 32 * 24 * time.Hour, CodeCRLExpired},
-			"expired, also revoking": {revoke(102), 32 * 24 * time.Hour, CodeCRLExpired},
+			"expired, also revoking": {revoke(102), 32 * 24 * time.Hour, CodeRevoked},
 			"of the future":          {nil, -32 * 24 * time.Hour, CodeCRLExpired},
 		} {
 			crl, err := ParseCRL(testCRL(t, chain.Root, c.edit))

@@ -49,6 +49,23 @@ func AMDArc(arcs ...int) asn1.ObjectIdentifier {
 	return append(asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 3704, 1}, arcs...)
 }
 
+// EndorsedProduct returns the product that a VCEK or VLEK is for: the hint for
+// a report of version 2, which does not name it. Nothing is verified.
+func EndorsedProduct(leaf []byte) (Product, error) {
+	if len(leaf) > attest.MaxCert {
+		return "", attest.NewFailure(CodeCertificate, fmt.Sprintf("at most %d bytes", attest.MaxCert), fmt.Sprintf("%d bytes", len(leaf)), "")
+	}
+	c, err := x509.ParseCertificate(leaf)
+	if err != nil {
+		return "", attest.NewFailure(CodeCertificate, "an X.509 certificate", err.Error(), "")
+	}
+	e, err := parseEndorsement(c)
+	if err != nil {
+		return "", err
+	}
+	return e.Product, nil
+}
+
 // parseEndorsement reads AMD's extensions. All that the product and the kind of
 // certificate call for must be there, and no other.
 func parseEndorsement(leaf *x509.Certificate) (*Endorsement, error) {

@@ -21,9 +21,8 @@ import (
 )
 
 const (
-	maxInput       = 1 << 20 // bytes
-	maxPaddedLog   = 1 << 20 // bytes; firmware pads its log
-	snpVersionByte = 0
+	maxInput     = 1 << 20 // bytes
+	maxPaddedLog = 1 << 20 // bytes; firmware pads its log
 )
 
 // inputFlags say where evidence and what belongs to it are.
@@ -133,8 +132,11 @@ func completeChain(ev *attest.Evidence) {
 		return
 	}
 	p, err := r.Product(ev.Product)
-	if err != nil {
-		return
+	if err != nil { // a report of version 2 does not say
+		if p, err = snp.EndorsedProduct(ev.Certs[0]); err != nil || ev.Product != "" {
+			return
+		}
+		ev.Product = string(p)
 	}
 	if certs, err := snp.Complete(ev.Certs, p, r.SigningKey); err == nil {
 		ev.Certs = certs
