@@ -10,7 +10,7 @@ import (
 // Code is a stable, kebab-case name for the reason of a refusal.
 type Code string
 
-// The reasons. docs/attest.md explains them.
+// The reasons. docs/attestation.md explains them.
 const (
 	CodeNoCertificate Code = "peer-no-certificate"
 	CodeChain         Code = "peer-chain"
