@@ -59,8 +59,9 @@ func (c *Cache) Evaluate(q *Quote, chain *Chain, items []attest.Collateral, now 
 		if err := v.checkDates(now); err != nil {
 			return nil, err
 		}
-		e.dates(v.issued, v.update)
 	}
+	e.NextUpdate = earliest(info.update, qe.update, pckCRL.update, rootCRL.update)
+	e.Issued = earliest(info.issued, qe.issued, pckCRL.issued) // the root's list comes once a year
 	if err := e.evaluate(q, &chain.PCK, info.info, qe.qe); err != nil {
 		return nil, err
 	}

@@ -84,7 +84,7 @@ type Evaluation struct {
 	Advisories       []string  // Intel-SA numbers, sorted
 	Date             time.Time // the oldest date of the levels that matched
 	EvaluationNumber uint32    // tcbEvaluationDataNumber, the lower of TCB info and QE identity
-	Issued           time.Time // of the oldest piece of collateral
+	Issued           time.Time // of the oldest piece that Intel issues every 30 days: all but the root's revocation list
 	NextUpdate       time.Time // of the piece that ends first
 }
 
@@ -102,13 +102,13 @@ func (e *Evaluation) merge(status TCBStatus, date time.Time, advisories []string
 	e.Advisories = slices.Compact(e.Advisories)
 }
 
-func (e *Evaluation) dates(issued, next time.Time) {
-	if e.Issued.IsZero() || issued.Before(e.Issued) {
-		e.Issued = issued
+func earliest(first time.Time, more ...time.Time) time.Time {
+	for _, t := range more {
+		if t.Before(first) {
+			first = t
+		}
 	}
-	if e.NextUpdate.IsZero() || next.Before(e.NextUpdate) {
-		e.NextUpdate = next
-	}
+	return first
 }
 
 func tcbUnknown(expected, actual string) error {
