@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/collateralcmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/demo"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/manifestcmd"
@@ -74,6 +75,7 @@ Exit codes: 0 success, 1 refused or failed, 2 wrong usage.`,
 		return exit.Usage(fmt.Errorf("%w\nRun '%s --help' for the flags", err, c.CommandPath()))
 	})
 	root.AddCommand(
+		collateralcmd.New(),
 		newNode(), newCDS(), newStatus(), newFlows(), newVersion(),
 		manifestcmd.New(), measurecmd.New(), demo.New(),
 	)
