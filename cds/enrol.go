@@ -115,7 +115,7 @@ func (a *attestation) node(r *request, proof *api.NodeProof, renewal bool) (*x50
 		return nil, refuse(codeMalformed, "%v", err)
 	}
 	data := api.NodeReportData(r.nonce, r.exporter, r.csr.RawSubjectPublicKeyInfo)
-	verdict := appraise.Appraise(ev, appraise.Request{Policy: r.signed.Manifest, Role: policy.RoleNode, ReportData: data, Now: a.cfg.Now()})
+	verdict := a.appraise(ev, data, r.signed)
 	if err := verdict.Err(); err != nil {
 		return nil, err
 	}
@@ -183,10 +183,15 @@ func (a *attestation) statement(r *request, proof *api.PodProof) (*api.PodStatem
 	return st, nil
 }
 
+// appraise judges a node's evidence. Collateral comes stapled to it.
+func (a *attestation) appraise(ev *attest.Evidence, data [64]byte, signed *policy.Signed) *attest.Verdict {
+	return appraise.Appraise(ev, appraise.Request{Policy: signed.Manifest, Role: policy.RoleNode, ReportData: data, Now: a.cfg.Now(), Cache: a.verified})
+}
+
 // reappraise judges the node's stored evidence by the manifest in force.
 func (a *attestation) reappraise(node *ratls.Peer, st *api.PodStatement, signed *policy.Signed) (*attest.Verdict, error) {
 	verdict, err := a.evidence.judge([sha256.Size]byte(st.Evidence), signed, func(ev *attest.Evidence, data [64]byte) *attest.Verdict {
-		return appraise.Appraise(ev, appraise.Request{Policy: signed.Manifest, Role: policy.RoleNode, ReportData: data, Now: a.cfg.Now()})
+		return a.appraise(ev, data, signed)
 	})
 	if err != nil {
 		return nil, err

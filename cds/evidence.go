@@ -4,6 +4,7 @@ package cds
 
 import (
 	"crypto/sha256"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,8 +18,11 @@ const evidenceBacking = ca.MaxLife
 
 // maxPerMachine bounds the evidence kept of one machine. A node holds one
 // certificate and renews it at half its life; who attests more often than that
-// loses the oldest.
-const maxPerMachine = 8
+// loses the oldest. Behind a VLEK all machines of a provider have one name.
+const (
+	maxPerMachine  = 8
+	maxPerProvider = 2048
+)
 
 // evidenceStore keeps the evidence of enrolled nodes, so that it can be
 // judged again for every pod under the manifest then in force.
@@ -51,7 +55,11 @@ func (s *evidenceStore) keep(machine string, ev *attest.Evidence, reportData [64
 	defer s.mu.Unlock()
 	s.all[hash] = &storedEvidence{evidence: ev, reportData: reportData, expires: now.Add(life)}
 	held := append(s.of[machine], hash)
-	for len(held) > maxPerMachine || s.expired(held[0], now) {
+	limit := maxPerMachine
+	if strings.HasPrefix(machine, policy.MachineProvider) {
+		limit = maxPerProvider
+	}
+	for len(held) > limit || s.expired(held[0], now) {
 		delete(s.all, held[0])
 		held = held[1:]
 	}

@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/c8s-dev/c8s/attest"
+	"github.com/c8s-dev/c8s/attest/appraise"
 	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/cds/api"
 	"github.com/c8s-dev/c8s/cds/ca"
@@ -37,12 +38,14 @@ import (
 )
 
 const (
-	maxRequest        = 256 << 10 // bytes of one message; a manifest may be larger, see maxPublish
-	maxPublish        = 2 << 20
-	maxConnections    = 4096
-	readHeaderTimeout = 5 * time.Second
-	idleTimeout       = 2 * time.Minute
-	shutdownGrace     = 5 * time.Second
+	maxRequest     = 256 << 10 // bytes of one message; a manifest may be larger, see maxPublish
+	maxPublish     = 2 << 20
+	maxConnections = 4096
+
+	machinesRemembered = 1024 // whose verified certificates are not verified again, about 20 KB each
+	readHeaderTimeout  = 5 * time.Second
+	idleTimeout        = 2 * time.Minute
+	shutdownGrace      = 5 * time.Second
 	// callTimeout bounds reading a request and writing its answer. Appraising
 	// takes milliseconds; clients allow 30 s for an enrolment as a whole.
 	callTimeout = 15 * time.Second
@@ -73,6 +76,7 @@ type Server struct {
 	manifests  *manifests
 	challenges *challenges
 	evidence   *evidenceStore
+	verified   *appraise.Cache
 	callers    *callers
 	metrics    *metrics
 	tlsCert    atomic.Pointer[tls.Certificate]
@@ -98,7 +102,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, ca: authority, roots: x509.NewCertPool(), manifests: store, key: key,
-		challenges: newChallenges(cfg.Now), evidence: newEvidenceStore(cfg.Now), callers: newCallers(cfg.Now),
+		challenges: newChallenges(cfg.Now), evidence: newEvidenceStore(cfg.Now), verified: appraise.NewCache(machinesRemembered), callers: newCallers(cfg.Now),
 	}
 	s.roots.AddCert(authority.Root())
 	s.metrics = newMetrics(cfg.Registry, s.challenges.outstanding)

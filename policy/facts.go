@@ -7,6 +7,13 @@ import (
 	"time"
 )
 
+// How machines are named that have no id of their own in the evidence: all
+// those of a VLEK's cloud provider, and those of a PCK without a platform id.
+const (
+	MachineProvider = "csp:"
+	MachinePPID     = "ppid:"
+)
+
 // SubstrateFacts say what a piece of evidence proves about a machine, in the
 // manifest's spelling. Certificates repeat them, so that every reader can judge
 // them by the manifest it has.

@@ -23,9 +23,6 @@ const (
 	numRTMR        = 4
 	numPCR         = 24
 	maxProvider    = 64 // bytes of a VLEK's CSP id
-
-	machineProvider = "csp:"
-	machinePPID     = "ppid:"
 )
 
 func readSubstrates(f *fields) []Substrate {
@@ -164,10 +161,10 @@ func (v *substrateValidator) machine(id, path string) {
 	ok := false
 	switch v.s.TEE {
 	case TEESEVSNP:
-		provider, named := strings.CutPrefix(id, machineProvider)
+		provider, named := strings.CutPrefix(id, MachineProvider)
 		ok = named && isPrintableUpTo(provider, maxProvider) || isLowerHex(id, chipIDLen) || isLowerHex(id, turinChipIDLen)
 	case TEETDX:
-		ok = isLowerHex(strings.TrimPrefix(id, machinePPID), platformIDLen)
+		ok = isLowerHex(strings.TrimPrefix(id, MachinePPID), platformIDLen)
 	}
 	if !ok {
 		v.r.add(CodeHexInvalid, path, "a chip id, PIID or PPID in lower-case hexadecimal, or a VLEK's provider", quote(id), `SNP: 128 digits, Turin 16, or "csp:<provider>"; TDX: 32 digits, or "ppid:" and 32 digits`)

@@ -146,7 +146,7 @@ func (a *appraisal) snpFacts(e *snpEvidence) {
 	a.v.Machine = hex.EncodeToString(e.chain.Endorsement.ChipID)
 	if e.chain.Endorsement.Signer == snp.KeyVLEK {
 		a.guest.SigningKey = policy.SigningKeyVLEK
-		a.v.Machine = "csp:" + e.chain.Endorsement.CSPID
+		a.v.Machine = policy.MachineProvider + e.chain.Endorsement.CSPID
 	}
 	a.ready = true
 }

@@ -141,7 +141,7 @@ func (a *appraisal) tdxFacts(e *tdxEvidence) {
 	a.v.Product = hex.EncodeToString(pck.FMSPC[:])
 	a.v.Machine = hex.EncodeToString(pck.PIID[:])
 	if pck.PIID == [16]byte{} { // of a processor that is alone in its platform
-		a.v.Machine = "ppid:" + hex.EncodeToString(pck.PPID[:])
+		a.v.Machine = policy.MachinePPID + hex.EncodeToString(pck.PPID[:])
 	}
 	a.ready = true
 }

@@ -224,7 +224,7 @@ func (t *TEE) Substrate(name string, roles ...policy.Role) policy.Substrate {
 	machine := hex.EncodeToString(chip[:])
 	signingKey := policy.SigningKeyVCEK
 	if o.signer() == snp.KeyVLEK {
-		machine, signingKey = "csp:"+o.VLEK, policy.SigningKeyVLEK
+		machine, signingKey = policy.MachineProvider+o.VLEK, policy.SigningKeyVLEK
 	}
 	return policy.Substrate{
 		Name: name, Roles: roles, TEE: policy.TEESEVSNP, Product: string(o.Product), Paravisor: policy.ParavisorNone, Simulated: true,
