@@ -56,9 +56,12 @@ type VTPM struct {
 	PCRs      [][]byte // SHA-256 bank, from PCR 0 on; empty where a PCR is not quoted
 }
 
-// Hash identifies the evidence: the SHA-256 of its CMW record.
+// Hash identifies the evidence: the SHA-256 of its CMW record without stapled
+// collateral, since fresher collateral does not make other evidence.
 func (e *Evidence) Hash() [32]byte {
-	return sha256.Sum256(encodeRecord(e))
+	bare := *e
+	bare.Collateral = nil
+	return sha256.Sum256(encodeRecord(&bare))
 }
 
 // Attester asks a TEE for evidence over 64 bytes of report data, which come

@@ -17,7 +17,7 @@ type Failure struct {
 }
 
 func (f *Failure) Error() string {
-	s := fmt.Sprintf("%s: expected %s, got %s", f.Code, f.Expected, f.Actual)
+	s := fmt.Sprintf("%s: expected %s, got %s", f.Code, shown(f.Expected), shown(f.Actual))
 	if f.Remedy != "" {
 		s += "; " + f.Remedy
 	}

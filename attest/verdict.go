@@ -140,6 +140,16 @@ func cell(s string) string {
 	return s
 }
 
+// shown is clean and short enough for an error; chip ids and registers fit.
+func shown(s string) string {
+	const limit = 400
+	s = clean(s)
+	if r := []rune(s); len(r) > limit {
+		return string(r[:limit-1]) + "…"
+	}
+	return s
+}
+
 // RefusedError says why evidence was refused.
 type RefusedError struct {
 	Code  string // stable, kebab-case
@@ -149,7 +159,7 @@ type RefusedError struct {
 func (e *RefusedError) Error() string {
 	s := "appraising evidence: refused with " + e.Code
 	if e.Check.ID != "" {
-		s += fmt.Sprintf(": check %s: expected %s, got %s", e.Check.ID, e.Check.Expected, e.Check.Actual)
+		s += fmt.Sprintf(": check %s: expected %s, got %s", e.Check.ID, shown(e.Check.Expected), shown(e.Check.Actual))
 	}
 	if e.Check.Remedy != "" {
 		s += ": " + e.Check.Remedy

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/c8s-dev/c8s/policy"
 )
 
 func TestOnlyAConcludedVerdictWithChecksIsAccepted(t *testing.T) {
@@ -56,7 +58,7 @@ func TestConcludeTakesTheFirstFailure(t *testing.T) {
 }
 
 func TestVerdictReadsWellAndCannotBeUsedToForgeLines(t *testing.T) {
-	v := &Verdict{Simulated: true, Checks: []Check{
+	v := &Verdict{SubstrateFacts: policy.SubstrateFacts{Simulated: true}, Checks: []Check{
 		{ID: "measurement", Status: Fail, Expected: strings.Repeat("a", 96), Actual: "x\nACCEPTED\x1b[2J", Source: "s", Remedy: "do this"},
 	}}
 	v.Conclude()

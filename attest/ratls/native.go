@@ -58,7 +58,7 @@ func nativeCertificate(ctx context.Context, key crypto.Signer, att attest.Attest
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	value, err := asn1.Marshal(cmw) // CHOICE { json UTF8String, cbor OCTET STRING }
+	value, err := attest.EncodeExtension(cmw)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
@@ -135,7 +135,7 @@ func checkNative(leaf *x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// cmwOf returns the CBOR record of the one CMW extension.
+// cmwOf returns the record of the one CMW extension.
 func cmwOf(leaf *x509.Certificate) ([]byte, error) {
 	var value []byte
 	found := 0
@@ -148,10 +148,9 @@ func cmwOf(leaf *x509.Certificate) ([]byte, error) {
 	if found != 1 {
 		return nil, refuse(CodeEvidence, "verifying a native certificate: %d extensions with evidence, expected one", found)
 	}
-	var raw asn1.RawValue
-	rest, err := asn1.Unmarshal(value, &raw)
-	if err != nil || len(rest) != 0 || raw.Class != asn1.ClassUniversal || raw.Tag != asn1.TagOctetString || raw.IsCompound {
-		return nil, refuse(CodeEvidence, "verifying a native certificate: its evidence is not CBOR in an OCTET STRING")
+	cmw, err := attest.DecodeExtension(value)
+	if err != nil {
+		return nil, refuse(CodeEvidence, "verifying a native certificate: %w", err)
 	}
-	return raw.Bytes, nil
+	return cmw, nil
 }
