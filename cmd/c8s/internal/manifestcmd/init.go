@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/attest/sim/devtee"
+	"github.com/c8s-dev/c8s/attest/snp"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -27,14 +28,16 @@ const (
 	fillImage       = "FILL IN: sha256: and the image digest"
 )
 
-// vendorRoot returns the SHA-256 of the DER of AMD's root certificate (ARK)
-// for a product, as in google/go-sev-guest; a test compares them.
+// amdListDays is how old AMD's revocation list may be: it is issued for about a
+// year.
+const amdListDays = 400
+
+// vendorRoot returns the digest of AMD's root certificate (ARK) for a product.
 func vendorRoot(product string) string {
-	switch product {
-	case policy.ProductMilan:
-		return "sha256:69d063b45344d26a2e94e1f4210de49ef555308287d4c174445c95639a540bcd"
-	case policy.ProductGenoa:
-		return "sha256:4c6598d19c18719c5dfd4a7d335f674e5bfe1d8f800cea2cf270c10d103db2f1"
+	for _, r := range snp.VendorRoots() {
+		if string(r.Product) == product {
+			return string(r.Digest)
+		}
 	}
 	return fillRoot
 }
@@ -48,6 +51,7 @@ type initCommand struct {
 	product      string
 	simulated    bool
 	simDir       string
+	policy       string
 	roots        []string
 	measurements []string
 	machines     []string
@@ -66,7 +70,11 @@ func newInit() *cobra.Command {
 		Long: `Writes a manifest with every field, and the operators' file that daemons start
 from. The accepted root is AMD's for the product, or with --simulated the one you
 give. What init cannot know is marked FILL IN: until those values are replaced,
-'c8s manifest sign' refuses the file and says where they are.
+'c8s manifest sign' refuses the file and says where they are. 'c8s measure snp'
+computes launch digests.
+
+For TDX, for Azure, or to accept machines like one you have, take the machines
+from an appraisal policy with --policy: 'c8s attest show -o policy' drafts one.
 
 HOST_DATA is set to the digest of the operators, which is what machines must be
 launched with. Files that exist are not replaced unless --force is given.`,
@@ -76,6 +84,10 @@ launched with. Files that exist are not replaced unless --force is given.`,
   # two of three operators, who keep their own keys
   c8s manifest init --trust-domain example.org --threshold 2 \
     --operator-key alice=alice.pub --operator-key bob=bob.pub --operator-key eve=eve.pub
+
+  # machines like the one that gave this evidence
+  c8s attest show evidence.cbor -o policy >policy.json
+  c8s manifest init --trust-domain example.org --new-key operator.pem --policy policy.json
 
   # for development: accepts machines that run this very binary with --tee=sim --sim-dir sim
   c8s manifest init --trust-domain dev.example.org --new-key operator.pem --sim-dir sim \
@@ -89,13 +101,14 @@ launched with. Files that exist are not replaced unless --force is given.`,
 	f.StringVar(&i.algorithm, "algorithm", policy.AlgorithmEd25519, "algorithm of the new key: ed25519 or ecdsa-p256")
 	f.StringArrayVar(&i.operatorKeys, "operator-key", nil, "public key of an operator, as [NAME=]FILE (may be repeated)")
 	f.IntVar(&i.threshold, "threshold", 1, "how many operators must sign a manifest")
-	f.StringVar(&i.product, "product", policy.ProductMilan, "processor generation: Milan or Genoa")
+	f.StringVar(&i.product, "product", policy.ProductMilan, "SEV-SNP processor line: Milan, Genoa or Turin")
 	f.BoolVar(&i.simulated, "simulated", false, "accept simulated machines instead of real ones; the manifest is then not a production one")
 	f.StringVar(&i.simDir, "sim-dir", "", "accept the simulated machines of this folder, running this binary; implies --simulated")
+	f.StringVar(&i.policy, "policy", "", "appraisal policy whose machines are accepted, as nodes and CDS; goes with none of the flags about machines")
 	f.StringArrayVar(&i.roots, "root", nil, "digest of an accepted root certificate, if not AMD's for the product (may be repeated)")
 	f.StringArrayVar(&i.measurements, "measurement", nil, "accepted launch digest (may be repeated)")
 	f.StringArrayVar(&i.machines, "machine", []string{policy.Any}, "accepted chip id (may be repeated)")
-	f.StringVar(&i.minTCB, "min-tcb", "0,0,0,0", "lowest accepted versions: boot loader, TEE, SNP, microcode")
+	f.StringVar(&i.minTCB, "min-tcb", "0,0,0,0", "lowest accepted versions: boot loader, TEE, SNP, microcode; for Turin with the FMC before them")
 	f.StringArrayVar(&i.workloads, "workload", nil, "workload with one image, as NAME=DIGEST (may be repeated)")
 	f.StringVarP(&i.out, "out", "o", "manifest.json", "file for the manifest")
 	f.StringVar(&i.operatorsOut, "operators-out", "operators.json", "file for the operators: the trust anchor of daemons and of 'verify'")
@@ -115,6 +128,9 @@ func (i *initCommand) run(c *cobra.Command) error {
 			return exit.Usage(errors.New("--sim-dir knows root and measurement: leave out --root and --measurement"))
 		}
 		i.simulated = true
+	}
+	if i.policy != "" && (i.simulated || len(i.roots)+len(i.measurements) > 0 || c.Flags().Changed("machine") || c.Flags().Changed("min-tcb") || c.Flags().Changed("product")) {
+		return exit.Usage(errors.New("--policy knows the machines: leave out --simulated, --sim-dir, --product, --root, --measurement, --machine and --min-tcb"))
 	}
 	if err := checkFree(i.force, i.outputs()...); err != nil {
 		return err
@@ -183,32 +199,12 @@ func (i *initCommand) operators() (policy.Operators, func() error, error) {
 }
 
 func (i *initCommand) manifest(operators policy.Operators) (*policy.Manifest, error) {
-	tcb, err := parseTCB(i.minTCB)
+	substrates, err := i.substrates(operators)
 	if err != nil {
 		return nil, err
 	}
-	hostData := operators.Digest()
 	m := &policy.Manifest{
-		Schema: policy.Schema, TrustDomain: i.trustDomain, Version: 1, Production: !i.simulated, Operators: operators,
-		Substrates: []policy.Substrate{{
-			Name: strings.ToLower(i.product), Roles: []policy.Role{policy.RoleNode, policy.RoleCDS}, TEE: policy.TEESEVSNP,
-			Product: i.product, Simulated: i.simulated, Measurements: orFill(i.measurements, fillMeasurement),
-			HostData: []string{hex.EncodeToString(hostData[:])}, MinTCB: tcb, Machines: i.machines,
-		}},
-	}
-	root := fillRoot // a simulated vendor's root is nobody's but yours
-	if !i.simulated {
-		root = vendorRoot(i.product)
-	}
-	for _, root := range orFill(i.roots, root) {
-		m.Substrates[0].Roots = append(m.Substrates[0].Roots, policy.Digest(root))
-	}
-	if i.simDir != "" {
-		substrate, err := devtee.Substrate(devtee.Options{Dir: i.simDir, Operators: operators})
-		if err != nil {
-			return nil, err
-		}
-		m.Substrates = []policy.Substrate{substrate}
+		Schema: policy.Schema, TrustDomain: i.trustDomain, Version: 1, Production: !i.simulated, Operators: operators, Substrates: substrates,
 	}
 	for _, arg := range orFill(i.workloads, "example="+fillImage) {
 		name, digest, ok := strings.Cut(arg, "=")
@@ -220,17 +216,73 @@ func (i *initCommand) manifest(operators policy.Operators) (*policy.Manifest, er
 	return m, nil
 }
 
+func (i *initCommand) substrates(operators policy.Operators) ([]policy.Substrate, error) {
+	switch {
+	case i.policy != "":
+		return i.fromPolicy()
+	case i.simDir != "":
+		substrate, err := devtee.Substrate(devtee.Options{Dir: i.simDir, Operators: operators})
+		return []policy.Substrate{substrate}, err
+	}
+	tcb, err := parseTCB(i.minTCB)
+	if err != nil {
+		return nil, err
+	}
+	hostData := operators.Digest()
+	root := fillRoot // a simulated vendor's root is nobody's but yours
+	if !i.simulated {
+		root = vendorRoot(i.product)
+	}
+	s := policy.Substrate{
+		Name: strings.ToLower(i.product), Roles: []policy.Role{policy.RoleNode, policy.RoleCDS}, TEE: policy.TEESEVSNP,
+		Product: i.product, Paravisor: policy.ParavisorNone, Simulated: i.simulated, Machines: i.machines,
+		Measurements: orFill(i.measurements, fillMeasurement), HostData: []string{hex.EncodeToString(hostData[:])},
+		SNP: &policy.SNPRules{
+			SigningKey: policy.SigningKeyVCEK, MinTCB: tcb, MinLaunchTCB: tcb,
+			IDKeys: []string{policy.None}, AuthorKeys: []string{policy.None},
+		},
+		Collateral: policy.CollateralRules{Use: policy.CollateralRequired, MaxAgeDays: amdListDays},
+	}
+	for _, root := range orFill(i.roots, root) {
+		s.Roots = append(s.Roots, policy.Digest(root))
+	}
+	return []policy.Substrate{s}, nil
+}
+
+const maxPolicy = policy.MaxPayload
+
+// fromPolicy takes an appraisal policy's substrates as they are, but for the
+// roles, which evidence cannot tell.
+func (i *initCommand) fromPolicy() ([]policy.Substrate, error) {
+	text, err := readFile(i.policy, maxPolicy)
+	if err != nil {
+		return nil, fmt.Errorf("reading the appraisal policy: %w", err)
+	}
+	p, err := policy.ParseAppraisalPolicy(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", i.policy, err)
+	}
+	for n := range p.Substrates {
+		p.Substrates[n].Roles = []policy.Role{policy.RoleNode, policy.RoleCDS}
+		i.simulated = i.simulated || p.Substrates[n].Simulated
+	}
+	return p.Substrates, nil
+}
+
 func parseTCB(text string) (*policy.TCB, error) {
 	var t policy.TCB
 	parts := strings.Split(text, ",")
-	into := []*uint8{&t.BootLoader, &t.TEE, &t.SNP, &t.Microcode}
+	into := []*uint8{&t.FMC, &t.BootLoader, &t.TEE, &t.SNP, &t.Microcode}
+	if len(parts) == len(into)-1 {
+		into = into[1:]
+	}
 	bad := len(parts) != len(into)
 	for i := 0; i < len(parts) && !bad; i++ {
 		v, err := strconv.ParseUint(parts[i], 10, 8)
 		*into[i], bad = uint8(v), err != nil
 	}
 	if bad {
-		return nil, exit.Usage(fmt.Errorf("--min-tcb must be four numbers from 0 to 255 like 3,0,8,115, not %q", text))
+		return nil, exit.Usage(fmt.Errorf("--min-tcb must be four numbers from 0 to 255 like 3,0,8,115, or five for Turin, not %q", text))
 	}
 	return &t, nil
 }

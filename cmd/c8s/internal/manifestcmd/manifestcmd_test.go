@@ -136,7 +136,7 @@ func TestInitSignVerifyShow(t *testing.T) {
 func TestInitMarksWhatItCannotKnow(t *testing.T) {
 	d := newDesk(t)
 	r := d.must("init --trust-domain c8s.test --new-key @op.pem -o @m.json --operators-out @o.json")
-	for _, path := range []string{"$.substrates[0].measurements[0]", "$.substrates[0].minTCB", "$.workloads[0].images[0].digest"} {
+	for _, path := range []string{"$.substrates[0].measurements[0]", "$.substrates[0].snp.minTCB", "$.workloads[0].images[0].digest"} {
 		if !strings.Contains(r.out, path) {
 			t.Errorf("init does not name %s:\n%s", path, r.out)
 		}

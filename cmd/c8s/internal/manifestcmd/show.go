@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -98,12 +99,26 @@ func printSubstrate(line func(string, string, ...any), t *policy.Substrate) {
 	if t.Simulated {
 		simulated = "  SIMULATED: proves nothing"
 	}
-	line("substrate "+t.Name, "%s %s for roles %s%s", t.TEE, t.Product, joined(t.Roles), simulated)
+	line("substrate "+t.Name, "%s %s, paravisor %s, for roles %s%s", t.TEE, t.Product, t.Paravisor, joined(t.Roles), simulated)
 	line("", "roots %s", joined(t.Roots))
 	line("", "measurements %s", joined(t.Measurements))
 	line("", "host data %s", joined(t.HostData))
-	line("", "at least %s", t.MinTCB)
-	line("", "guest debug=%t migration=%t smt=%t vmpl=%d", t.Guest.AllowDebug, t.Guest.AllowMigration, t.Guest.AllowSMT, t.Guest.VMPL)
+	for _, name := range slices.Sorted(maps.Keys(t.Registers)) {
+		line("", "%s %s", name, joined(t.Registers[name]))
+	}
+	switch {
+	case t.SNP != nil:
+		g := t.SNP.Guest
+		line("", "signed by %s, at least %s, launched at least %s", t.SNP.SigningKey, t.SNP.MinTCB, t.SNP.MinLaunchTCB)
+		line("", "guest debug=%t migration=%t smt=%t singleSocket=%t abi=%s vmpl=%d svn=%d provisional=%t", g.AllowDebug, g.AllowMigration, g.AllowSMT, g.RequireSingleSocket, g.MinABI, g.VMPL, t.SNP.MinGuestSVN, t.SNP.AllowProvisional)
+		line("", "ID keys %s, author keys %s, platform %s", joined(t.SNP.IDKeys), joined(t.SNP.AuthorKeys), joined(t.SNP.RequirePlatform))
+	case t.TDX != nil:
+		g := t.TDX.Guest
+		line("", "TCB status %s, advisories %s, evaluation from %d", joined(t.TDX.Statuses), joined(t.TDX.Advisories), t.TDX.MinEvaluationNumber)
+		line("", "guest debug=%t migration=%t perfmon=%t septVEDisable=%t, xfam %s", g.AllowDebug, g.AllowMigration, g.AllowPerfmon, g.RequireSeptVEDisable, joined(t.TDX.XFAMs))
+		line("", "owners %s, configurations %s, service TDs %s", joined(t.TDX.Owners), joined(t.TDX.OwnerConfigs), joined(t.TDX.ServiceTDs))
+	}
+	line("", "collateral %s, up to %d days old", t.Collateral.Use, t.Collateral.MaxAgeDays)
 	line("", "machines %s%s", joined(t.Machines), anyMachine(t.Machines))
 }
 
