@@ -328,3 +328,18 @@ func FuzzReadFile(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkOpenBundle(b *testing.B) {
+	key, trusted := newKey(b)
+	text, err := SealBundle(realItems(b), time.Now(), key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := OpenBundle(text, trusted); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -348,6 +348,7 @@ func TestRequestsHaveOneSpellingAndTheVendorsURLs(t *testing.T) {
 func FuzzIssuerChainHeader(f *testing.F) {
 	f.Add("-----BEGIN%20CERTIFICATE-----%0A")
 	f.Add("-----BEGIN+CERTIFICATE-----%0A%zz")
+	f.Add("-----BEGIN%20CERTIFICATE-----%0A0000%0A-----END%20CERTIFICATE-----")
 	f.Add(url.PathEscape(string(evidenceFile(f, "tdx/pcs_2026-03_tcb_signing_chain.pem"))))
 	f.Fuzz(func(t *testing.T, header string) {
 		certs, err := ParseIssuerChain(header)
