@@ -87,7 +87,10 @@ func NewItem(r Request, body []byte, certs [][]byte, fetched time.Time) (Item, e
 		return Item{}, err
 	}
 	i.NextUpdate = i.NextUpdate.UTC().Truncate(time.Second)
-	return i.clone(), parseAll(i.Certs)
+	if err := parseAll(i.Certs); err != nil {
+		return Item{}, err
+	}
+	return i.clone(), nil
 }
 
 func checkSizes(body []byte, certs [][]byte) error {
@@ -258,7 +261,10 @@ func parsePEMChain(text []byte) ([][]byte, error) {
 	if err := checkSizes([]byte{0}, certs); err != nil {
 		return nil, err
 	}
-	return certs, parseAll(certs)
+	if err := parseAll(certs); err != nil {
+		return nil, err
+	}
+	return certs, nil
 }
 
 // ParseIssuerChain reads the URL-escaped PEM in Intel's response headers, the

@@ -52,6 +52,7 @@ func newRoot() *cobra.Command {
   c8s cds       turns hardware evidence into short-lived certificates
   c8s manifest  writes, signs and checks the operator's manifest
   c8s measure   computes what a machine's hardware will report, from its files
+  c8s collateral  fetches and bundles what vendors publish beside evidence
   c8s status    shows what a node daemon is doing
   c8s flows     shows allowed and refused connections, with reasons
   c8s demo      shows all of it on this machine, without TEE hardware

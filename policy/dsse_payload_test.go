@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy_test
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"testing"
+
+	"github.com/c8s-dev/c8s/policy"
+)
+
+func TestPayloadsOfOtherTypesNeverPassForEachOther(t *testing.T) {
+	const kind = "application/vnd.example+json"
+	public, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := policy.NewOperatorKey("ops", public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted := policy.Operators{Threshold: 1, Keys: []policy.OperatorKey{k}}
+	text, err := policy.SignPayload(kind, []byte("x"), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := policy.OpenPayload(text, kind, len(text), trusted); err != nil || string(s.Payload) != "x" || len(s.Signers) != 1 {
+		t.Errorf("%v, %v", s, err)
+	}
+	for _, other := range []string{policy.PayloadType, "", kind + "2"} {
+		if _, err := policy.OpenPayload(text, other, len(text), trusted); policy.CodeOf(err) != policy.CodePayloadType {
+			t.Errorf("opened as %q: %v", other, err)
+		}
+	}
+	for _, refused := range []string{policy.PayloadType, ""} {
+		if _, err := policy.SignPayload(refused, []byte("x"), key); policy.CodeOf(err) != policy.CodePayloadType {
+			t.Errorf("signed as %q: %v", refused, err)
+		}
+	}
+	if _, err := policy.Open(text, trusted); policy.CodeOf(err) != policy.CodePayloadType {
+		t.Errorf("opened as a manifest: %v", err)
+	}
+	if _, err := policy.OpenPayload(text, kind, len(text)-1, trusted); policy.CodeOf(err) != policy.CodeTooLarge {
+		t.Errorf("above the limit: %v", err)
+	}
+}
