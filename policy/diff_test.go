@@ -12,13 +12,35 @@ import (
 
 func TestDiffSaysWhatWidensAndNarrows(t *testing.T) {
 	h48, machine := policytest.Hex(1, 48), policytest.Hex(2, 64)
+	pcr := policytest.Hex(4, 32)
 	tests := []struct {
 		name         string
 		edit         func(m *policy.Manifest)
 		path         string
 		effect, back policy.Effect // and when undone
 	}{
-		{"production", func(m *policy.Manifest) { m.Production, m.Substrates[0].Simulated = true, false }, "production", policy.Narrows, policy.Widens},
+		{"production", func(m *policy.Manifest) {
+			m.Production, m.Substrates[0].Simulated, m.Substrates[0].Collateral = true, false, required()
+		}, "production", policy.Narrows, policy.Widens},
+		{"paravisor", func(m *policy.Manifest) {
+			m.Substrates[0].Paravisor, m.Substrates[0].Registers = policy.ParavisorAzure, map[string][]string{"pcr4": {pcr}}
+		}, "substrates[sim-milan].paravisor", policy.Changes, policy.Changes},
+		{"register", func(m *policy.Manifest) {
+			m.Substrates[0].Paravisor, m.Substrates[0].Registers = policy.ParavisorAzure, map[string][]string{"pcr4": {pcr}}
+		}, "substrates[sim-milan].registers.pcr4", policy.Changes, policy.Changes},
+		{"launch TCB", func(m *policy.Manifest) { m.Substrates[0].SNP.MinLaunchTCB.SNP++ }, "substrates[sim-milan].snp.minLaunchTCB.snp", policy.Narrows, policy.Widens},
+		{"provisional", func(m *policy.Manifest) { m.Substrates[0].SNP.AllowProvisional = true }, "substrates[sim-milan].snp.allowProvisional", policy.Widens, policy.Narrows},
+		{"signing key", func(m *policy.Manifest) { m.Substrates[0].SNP.SigningKey = policy.SigningKeyVLEK }, "substrates[sim-milan].snp.signingKey", policy.Changes, policy.Changes},
+		{"guest SVN", func(m *policy.Manifest) { m.Substrates[0].SNP.MinGuestSVN = 1 }, "substrates[sim-milan].snp.minGuestSVN", policy.Narrows, policy.Widens},
+		{"ID key", func(m *policy.Manifest) { m.Substrates[0].SNP.IDKeys = []string{policy.Any} }, "substrates[sim-milan].snp.idKeys", policy.Widens, policy.Narrows},
+		{"author key", func(m *policy.Manifest) {
+			m.Substrates[0].SNP.AuthorKeys = append(m.Substrates[0].SNP.AuthorKeys, h48)
+		}, "substrates[sim-milan].snp.authorKeys[" + h48 + "]", policy.Widens, policy.Narrows},
+		{"platform", func(m *policy.Manifest) { m.Substrates[0].SNP.RequirePlatform = []string{policy.PlatformECC} }, "substrates[sim-milan].snp.requirePlatform[ecc]", policy.Narrows, policy.Widens},
+		{"socket", func(m *policy.Manifest) { m.Substrates[0].SNP.Guest.RequireSingleSocket = true }, "substrates[sim-milan].snp.guest.requireSingleSocket", policy.Narrows, policy.Widens},
+		{"ABI", func(m *policy.Manifest) { m.Substrates[0].SNP.Guest.MinABI.Major = 1 }, "substrates[sim-milan].snp.guest.minABI", policy.Narrows, policy.Widens},
+		{"collateral", func(m *policy.Manifest) { m.Substrates[0].Collateral = required() }, "substrates[sim-milan].collateral.use", policy.Narrows, policy.Widens},
+		{"collateral's age", func(m *policy.Manifest) { m.Substrates[0].Collateral.MaxAgeDays = 9 }, "substrates[sim-milan].collateral.maxAgeDays", policy.Widens, policy.Narrows},
 		{"simulated", func(m *policy.Manifest) { m.Substrates[0].Simulated = false }, "substrates[sim-milan].simulated", policy.Narrows, policy.Widens},
 		{"measurement", func(m *policy.Manifest) { m.Substrates[0].Measurements = append(m.Substrates[0].Measurements, h48) }, "substrates[sim-milan].measurements[" + h48 + "]", policy.Widens, policy.Narrows},
 		{"machines", func(m *policy.Manifest) { m.Substrates[0].Machines = []string{machine} }, "substrates[sim-milan].machines", policy.Narrows, policy.Widens},
@@ -79,5 +101,44 @@ func TestDiffIgnoresOrder(t *testing.T) {
 	slices.Reverse(m.Substrates[0].Roles)
 	if changes := policy.Diff(f.Manifest, m); len(changes) != 0 {
 		t.Errorf("changes = %+v", changes)
+	}
+}
+
+func required() policy.CollateralRules {
+	return policy.CollateralRules{Use: policy.CollateralRequired, MaxAgeDays: 30}
+}
+
+func TestDiffOfTrustDomains(t *testing.T) {
+	with := func(edit func(*policy.Substrate)) *policy.Manifest {
+		s := policytest.TDXSubstrate()
+		edit(&s)
+		return policytest.New(t, policytest.With(func(m *policy.Manifest) { m.Substrates = append(m.Substrates, s) })).Manifest
+	}
+	value := policytest.Hex(7, 48)
+	for path, c := range map[string]struct {
+		edit         func(*policy.Substrate)
+		effect, back policy.Effect
+	}{
+		"registers.rtmr1":                {func(s *policy.Substrate) { s.Registers["rtmr1"] = []string{policy.Any} }, policy.Widens, policy.Narrows},
+		"tdx.statuses[OutOfDate]":        {func(s *policy.Substrate) { s.TDX.Statuses = append(s.TDX.Statuses, "OutOfDate") }, policy.Widens, policy.Narrows},
+		"tdx.advisories":                 {func(s *policy.Substrate) { s.TDX.Advisories = []string{policy.Any} }, policy.Widens, policy.Narrows},
+		"tdx.minEvaluationNumber":        {func(s *policy.Substrate) { s.TDX.MinEvaluationNumber = 20 }, policy.Narrows, policy.Widens},
+		"tdx.owners[" + value + "]":      {func(s *policy.Substrate) { s.TDX.Owners = append(s.TDX.Owners, value) }, policy.Widens, policy.Narrows},
+		"tdx.ownerConfigs":               {func(s *policy.Substrate) { s.TDX.OwnerConfigs = []string{policy.Any} }, policy.Widens, policy.Narrows},
+		"tdx.serviceTDs[" + value + "]":  {func(s *policy.Substrate) { s.TDX.ServiceTDs = append(s.TDX.ServiceTDs, value) }, policy.Widens, policy.Narrows},
+		"tdx.xfams":                      {func(s *policy.Substrate) { s.TDX.XFAMs = []string{policytest.Hex(1, 8)} }, policy.Narrows, policy.Widens},
+		"tdx.events[" + value + "]":      {func(s *policy.Substrate) { s.TDX.Events = []string{value} }, policy.Widens, policy.Narrows},
+		"tdx.guest.allowDebug":           {func(s *policy.Substrate) { s.TDX.Guest.AllowDebug = true }, policy.Widens, policy.Narrows},
+		"tdx.guest.allowMigration":       {func(s *policy.Substrate) { s.TDX.Guest.AllowMigration = true }, policy.Widens, policy.Narrows},
+		"tdx.guest.allowPerfmon":         {func(s *policy.Substrate) { s.TDX.Guest.AllowPerfmon = true }, policy.Widens, policy.Narrows},
+		"tdx.guest.requireSeptVEDisable": {func(s *policy.Substrate) { s.TDX.Guest.RequireSeptVEDisable = false }, policy.Widens, policy.Narrows},
+	} {
+		before, after := with(func(*policy.Substrate) {}), with(c.edit)
+		for effect, changes := range map[policy.Effect][]policy.Change{c.effect: policy.Diff(before, after), c.back: policy.Diff(after, before)} {
+			i := slices.IndexFunc(changes, func(c policy.Change) bool { return c.Path == "substrates[tdx]."+path })
+			if i < 0 || changes[i].Effect != effect {
+				t.Errorf("%s: want %q among %+v", path, effect, changes)
+			}
+		}
 	}
 }

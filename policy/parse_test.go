@@ -43,6 +43,10 @@ func substrate(doc map[string]any) map[string]any {
 	return doc["substrates"].([]any)[0].(map[string]any)
 }
 
+func snp(doc map[string]any) map[string]any {
+	return substrate(doc)["snp"].(map[string]any)
+}
+
 func workload(doc map[string]any) map[string]any {
 	return doc["workloads"].([]any)[0].(map[string]any)
 }
@@ -228,7 +232,28 @@ func TestParseRefusesImpossibleValues(t *testing.T) {
 		{"any twice", func(d map[string]any) { substrate(d)["machines"] = []any{"any", "any"} }, policy.CodeAnyNotAlone, "$.substrates[0].machines"},
 		{"Any", func(d map[string]any) { substrate(d)["machines"] = []any{"Any"} }, policy.CodeHexInvalid, "$.substrates[0].machines[0]"},
 		{"no machines", func(d map[string]any) { substrate(d)["machines"] = []any{} }, policy.CodeListEmpty, "$.substrates[0].machines"},
-		{"VMPL", func(d map[string]any) { substrate(d)["guest"].(map[string]any)["vmpl"] = 4 }, policy.CodeVMPLInvalid, "$.substrates[0].snp.guest.vmpl"},
+		{"VMPL", func(d map[string]any) { snp(d)["guest"].(map[string]any)["vmpl"] = 4 }, policy.CodeVMPLInvalid, "$.substrates[0].snp.guest.vmpl"},
+		{"paravisor", func(d map[string]any) { substrate(d)["paravisor"] = "" }, policy.CodeParavisorUnknown, "$.substrates[0].paravisor"},
+		{"signing key", func(d map[string]any) { snp(d)["signingKey"] = "vek" }, policy.CodeSigningKeyUnknown, "$.substrates[0].snp.signingKey"},
+		{"ID keys", func(d map[string]any) { snp(d)["idKeys"] = []any{} }, policy.CodeListEmpty, "$.substrates[0].snp.idKeys"},
+		{"author key", func(d map[string]any) { snp(d)["authorKeys"] = []any{"None"} }, policy.CodeHexInvalid, "$.substrates[0].snp.authorKeys[0]"},
+		{"platform", func(d map[string]any) { snp(d)["requirePlatform"] = []any{"ecc", "magic"} }, policy.CodePlatformUnknown, "$.substrates[0].snp.requirePlatform[1]"},
+		{"platform twice", func(d map[string]any) { snp(d)["requirePlatform"] = []any{"ecc", "ecc"} }, policy.CodeValueDuplicate, "$.substrates[0].snp.requirePlatform[1]"},
+		{"collateral use", func(d map[string]any) { substrate(d)["collateral"] = map[string]any{"use": "", "maxAgeDays": 1} }, policy.CodeCollateralUse, "$.substrates[0].collateral.use"},
+		{"collateral of no age", func(d map[string]any) {
+			substrate(d)["collateral"] = map[string]any{"use": "required", "maxAgeDays": 0}
+		}, policy.CodeCollateralUse, "$.substrates[0].collateral.maxAgeDays"},
+		{"RTMR of SNP", func(d map[string]any) { substrate(d)["registers"] = map[string]any{"rtmr0": []any{"any"}} }, policy.CodeRegisterUnknown, "$.substrates[0].registers.rtmr0"},
+		{"PCR without a paravisor", func(d map[string]any) { substrate(d)["registers"] = map[string]any{"pcr0": []any{"any"}} }, policy.CodeRegisterUnknown, "$.substrates[0].registers.pcr0"},
+		{"paravisor without PCRs", func(d map[string]any) { substrate(d)["paravisor"] = "azure" }, policy.CodeListEmpty, "$.substrates[0].registers"},
+		{"PCR 24", func(d map[string]any) {
+			substrate(d)["paravisor"], substrate(d)["registers"] = "azure", map[string]any{"pcr24": []any{"any"}}
+		}, policy.CodeRegisterUnknown, "$.substrates[0].registers.pcr24"},
+		{"PCR of another size", func(d map[string]any) {
+			substrate(d)["paravisor"], substrate(d)["registers"] = "azure", map[string]any{"pcr0": []any{policytest.Hex(1, 48)}}
+		}, policy.CodeHexInvalid, "$.substrates[0].registers.pcr0[0]"},
+		{"chip id of another size", func(d map[string]any) { substrate(d)["machines"] = []any{policytest.Hex(1, 16)} }, policy.CodeHexInvalid, "$.substrates[0].machines[0]"},
+		{"nameless provider", func(d map[string]any) { substrate(d)["machines"] = []any{"csp:"} }, policy.CodeHexInvalid, "$.substrates[0].machines[0]"},
 		{"substrate name", func(d map[string]any) { substrate(d)["name"] = "-" }, policy.CodeNameInvalid, "$.substrates[0].name"},
 		{"substrate twice", func(d map[string]any) { d["substrates"] = []any{substrate(d), substrate(d)} }, policy.CodeNameDuplicate, "$.substrates[1].name"},
 		{"workload name with a slash", func(d map[string]any) { workload(d)["name"] = "a/b" }, policy.CodeNameInvalid, "$.workloads[0].name"},
@@ -252,11 +277,11 @@ func TestParseRefusesImpossibleValues(t *testing.T) {
 		{"protocol", func(d map[string]any) { peerRule(d)["protocol"] = "udp" }, policy.CodeProtocolUnknown, "$.workloads[0].peers.to[0].protocol"},
 		{"simulated in production", func(d map[string]any) { d["production"] = true }, policy.CodeProductionSimulated, "$.substrates[0].simulated"},
 		{"debug in production", func(d map[string]any) {
-			d["production"], substrate(d)["guest"].(map[string]any)["allowDebug"] = true, true
+			d["production"], snp(d)["guest"].(map[string]any)["allowDebug"] = true, true
 		}, policy.CodeProductionDebug, "$.substrates[0].snp.guest.allowDebug"},
 		{"no TCB floor in production", func(d map[string]any) {
 			d["production"] = true
-			substrate(d)["minTCB"] = policy.TCB{}
+			snp(d)["minTCB"] = policy.TCB{}
 		}, policy.CodeProductionTCB, "$.substrates[0].snp.minTCB"},
 	}
 	for _, tt := range tests {
@@ -309,7 +334,7 @@ func TestUnknownFieldSuggestsTheRightCase(t *testing.T) {
 
 func TestProductionAcceptsRealPinnedMachines(t *testing.T) {
 	policytest.New(t, policytest.With(func(m *policy.Manifest) {
-		m.Production = true
+		m.Production, m.Substrates[0].Collateral = true, required()
 		m.Substrates[0].Simulated = false
 		m.Substrates[0].Machines = []string{policytest.Hex(1, 64)}
 	}))

@@ -90,7 +90,9 @@ func TestAcceptPeerFollowsTheCurrentManifest(t *testing.T) {
 		{"measurement withdrawn", func(m *policy.Manifest) { m.Substrates[0].Measurements = []string{policytest.Hex(1, 48)} }, policy.CodeMeasurement},
 		{"floor raised", func(m *policy.Manifest) { m.Substrates[0].SNP.MinTCB.Microcode = 200 }, policy.CodeTCBFloor},
 		{"machines pinned", func(m *policy.Manifest) { m.Substrates[0].Machines = []string{policytest.Hex(1, 64)} }, policy.CodeMachineUnpinned},
-		{"for production", func(m *policy.Manifest) { m.Production, m.Substrates[0].Simulated = true, false }, policy.CodeSimulated},
+		{"for production", func(m *policy.Manifest) {
+			m.Production, m.Substrates[0].Simulated, m.Substrates[0].Collateral = true, false, required()
+		}, policy.CodeSimulated},
 		{"node role withdrawn", func(m *policy.Manifest) { m.Substrates[0].Roles = []policy.Role{policy.RoleCDS} }, policy.CodeRole},
 	}
 	for _, tt := range tests {

@@ -51,9 +51,8 @@ func readSubstrate(f *fields) Substrate {
 		s.SNP = readSNP(f.object("snp"))
 	case TEETDX:
 		s.TDX = readTDX(f.object("tdx"))
-	default:
-		f.has("snp")
-		f.has("tdx")
+	default: // validation says so; no need to call the rules unknown as well
+		f.asked = append(f.asked, "snp", "tdx")
 	}
 	c := f.object("collateral")
 	s.Collateral = CollateralRules{Use: c.text("use"), MaxAgeDays: uint32(c.number("maxAgeDays", 32))}
