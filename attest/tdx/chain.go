@@ -166,9 +166,12 @@ type Cache struct {
 	collateral *lru.Cache[*verifiedCollateral]
 }
 
+// kinds is how many pieces of collateral one machine needs.
+const kinds = 4
+
 // NewCache returns a cache for about as many machines.
 func NewCache(machines int) *Cache {
-	return &Cache{chains: lru.New[*Chain](max(1, machines)), collateral: lru.New[*verifiedCollateral](max(1, machines))}
+	return &Cache{chains: lru.New[*Chain](max(1, machines)), collateral: lru.New[*verifiedCollateral](kinds * (1 + max(1, machines)))}
 }
 
 // Chain reads a chain as ParseChain does and verifies its signatures. The chain

@@ -48,10 +48,15 @@ func (c *Cache) Evaluate(q *Quote, chain *Chain, items []attest.Collateral, now 
 		crl  *x509.RevocationList
 		cert *x509.Certificate
 	}{
-		{pckCRL.crl, chain.Leaf}, {rootCRL.crl, chain.CA}, {rootCRL.crl, info.signer}, {rootCRL.crl, qe.signer},
+		{pckCRL.crl, chain.Leaf}, {rootCRL.crl, chain.CA}, {rootCRL.crl, chain.Root},
 	} {
 		if revokes(r.crl, r.cert.SerialNumber) {
 			return nil, attest.NewFailure(CodeRevoked, "certificates that are not revoked", r.cert.Subject.CommonName+" is, serial "+r.cert.SerialNumber.Text(16), "do not use this platform")
+		}
+	}
+	for _, v := range []*verifiedCollateral{info, qe} {
+		if revokes(rootCRL.crl, v.signer.SerialNumber) {
+			return nil, attest.NewFailure(CodeCollateralSignature, "a signer of "+v.what()+" that is not revoked", "serial "+v.signer.SerialNumber.Text(16), "fetch newer collateral")
 		}
 	}
 	e := &Evaluation{}
@@ -97,7 +102,7 @@ func (s *selection) newest(kind attest.CollateralKind, fits func(*verifiedCollat
 		switch {
 		case err != nil:
 			why = err
-		case fits(v) && (best == nil || v.issued.After(best.issued)):
+		case fits(v) && (best == nil || s.newer(v, best)):
 			best = v
 		}
 	}
@@ -105,6 +110,15 @@ func (s *selection) newest(kind attest.CollateralKind, fits func(*verifiedCollat
 		s.err = why
 	}
 	return best
+}
+
+// newer prefers what is issued later, but what is issued at all to what claims
+// to be of the future.
+func (s *selection) newer(v, best *verifiedCollateral) bool {
+	if future, was := v.issued.After(s.now), best.issued.After(s.now); future != was {
+		return was
+	}
+	return v.issued.After(best.issued)
 }
 
 func describeKind(kind attest.CollateralKind, pck *PCK) string {
@@ -225,8 +239,13 @@ func readCRL(item *attest.Collateral, issuer *x509.Certificate) (*verifiedCollat
 		return nil, collateralSignature(item.Kind, "issuer "+issuer.Subject.String(), crl.Issuer.String())
 	case crl.SignatureAlgorithm != x509.ECDSAWithSHA256:
 		return nil, collateralSignature(item.Kind, x509.ECDSAWithSHA256.String(), crl.SignatureAlgorithm.String())
-	case crl.NextUpdate.IsZero():
-		return nil, collateralFormat(item.Kind, "a next update", "none")
+	case !crl.ThisUpdate.Before(crl.NextUpdate):
+		return nil, collateralFormat(item.Kind, "a next update after this update", stamp(crl.NextUpdate))
+	}
+	for _, e := range crl.Extensions {
+		if e.Critical { // a part, a difference, or about other issuers (RFC 5280 section 5.2)
+			return nil, collateralFormat(item.Kind, "a complete list, without critical extensions", e.Id.String())
+		}
 	}
 	if err := crl.CheckSignatureFrom(issuer); err != nil {
 		return nil, collateralSignature(item.Kind, "a signature by "+issuer.Subject.CommonName, err.Error())

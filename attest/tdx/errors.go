@@ -20,6 +20,8 @@ const (
 	CodeCollateralSignature = "collateral-signature"
 	CodeCollateralExpired   = "collateral-expired"
 	CodeTCBUnknown          = "tcb-unknown"
+	CodeModuleUnknown       = "tdx-module-unknown"
+	CodeQEUnknown           = "qe-unknown"
 	CodeEventLogFormat      = "event-log-format"
 	CodeEventLogReplay      = "event-log-replay"
 )

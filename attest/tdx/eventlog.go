@@ -25,7 +25,7 @@ const (
 	maxEvents    = 4096
 	maxAlgs      = 8
 	maxEventSize = 64 << 10
-	endOfLog     = 0xffffffff
+	registerSize = 4 // bytes of a register's number
 )
 
 func specID() []byte { return []byte("Spec ID Event03\x00") }
@@ -45,20 +45,9 @@ func ParseEventLog(b []byte) ([]Event, error) {
 		return nil, logError(fmt.Sprintf("at most %d bytes", attest.MaxEventLog), fmt.Sprintf("%d bytes", len(b)))
 	}
 	l := &logParser{rest: b}
-	sizes := l.header()
-	var events []Event
-	for l.err == nil && len(l.rest) > 0 {
-		if len(l.rest) >= 4 && binary.LittleEndian.Uint32(l.rest) == endOfLog || len(TrimEventLog(l.rest)) == 0 {
-			l.padding()
-			break
-		}
-		if len(events) == maxEvents {
-			l.refuse(fmt.Sprintf("at most %d events", maxEvents), "more")
-			break
-		}
-		if e, extends := l.event(sizes); extends {
-			events = append(events, e)
-		}
+	events := l.events()
+	if l.err == nil && len(bytes.TrimRight(l.rest, "\xff")) != 0 {
+		l.refuse("nothing but 0xFF after the last event", "something else")
 	}
 	if l.err != nil {
 		return nil, l.err
@@ -66,8 +55,15 @@ func ParseEventLog(b []byte) ([]Event, error) {
 	return events, nil
 }
 
-// TrimEventLog cuts the padding of 0xFF that firmware leaves behind a log.
-func TrimEventLog(b []byte) []byte { return bytes.TrimRight(b, "\xff") }
+// TrimEventLog cuts the padding of 0xFF that firmware leaves behind a log. What
+// is no log stays as it is, for ParseEventLog to refuse.
+func TrimEventLog(b []byte) []byte {
+	l := &logParser{rest: b}
+	if l.events(); l.err != nil {
+		return b
+	}
+	return b[:len(b)-len(l.rest)]
+}
 
 func logError(expected, actual string) error {
 	return attest.NewFailure(CodeEventLogFormat, expected, actual, "")
@@ -77,6 +73,28 @@ func logError(expected, actual string) error {
 type logParser struct {
 	rest []byte
 	err  error
+}
+
+// events reads header and events, up to the end or to padding.
+func (l *logParser) events() []Event {
+	sizes := l.header()
+	var events []Event
+	for l.err == nil && !l.atEnd() {
+		if len(events) == maxEvents {
+			l.refuse(fmt.Sprintf("at most %d events", maxEvents), "more")
+			break
+		}
+		if e, extends := l.event(sizes); extends {
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+// atEnd reports whether no event can follow: there is no register 0xFFFFFFFF.
+func (l *logParser) atEnd() bool {
+	n := min(len(l.rest), registerSize)
+	return bytes.Equal(l.rest[:n], []byte("\xff\xff\xff\xff")[:n])
 }
 
 func (l *logParser) refuse(expected, actual string) {
@@ -183,13 +201,6 @@ func (l *logParser) event(sizes map[uint16]int) (e Event, extends bool) {
 	}
 	e.RTMR = int(index) - firstRTMR
 	return e, l.err == nil
-}
-
-func (l *logParser) padding() {
-	if len(TrimEventLog(l.rest)) != 0 {
-		l.refuse("nothing but 0xFF after the last event", "something else")
-	}
-	l.rest = nil
 }
 
 // Replay extends four registers of zeros with the events.

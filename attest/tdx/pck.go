@@ -70,7 +70,7 @@ func parsePCK(leaf *x509.Certificate) (*PCK, error) {
 	}
 	p.integer(top, arcSGXType, asn1.TagEnum, 2)
 	for arc := range top {
-		if arc > arcConfiguration {
+		if arc < arcPPID || arc > arcConfiguration {
 			p.refuse(fmt.Sprintf("arcs 1 to %d of %s", arcConfiguration, SGXArc()), fmt.Sprint(arc))
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/c8s-dev/c8s/attest"
@@ -45,7 +46,7 @@ type tcbLevel struct {
 	TCB struct {
 		SGX    []component `json:"sgxtcbcomponents"`
 		TDX    []component `json:"tdxtcbcomponents"`
-		PCESVN uint16      `json:"pcesvn"`
+		PCESVN *uint16     `json:"pcesvn"`
 	} `json:"tcb"`
 	Date       time.Time `json:"tcbDate"`
 	Status     TCBStatus `json:"tcbStatus"`
@@ -53,7 +54,7 @@ type tcbLevel struct {
 }
 
 type component struct {
-	SVN uint8 `json:"svn"`
+	SVN *uint8 `json:"svn"`
 }
 
 // qeIdentity is Intel's identity of the TD quoting enclave, version 2.
@@ -74,7 +75,7 @@ type qeIdentity struct {
 
 type enclaveLevel struct {
 	TCB struct {
-		ISVSVN uint16 `json:"isvsvn"`
+		ISVSVN *uint16 `json:"isvsvn"`
 	} `json:"tcb"`
 	Date       time.Time `json:"tcbDate"`
 	Status     TCBStatus `json:"tcbStatus"`
@@ -110,9 +111,14 @@ func parseTCBInfo(b []byte) (*tcbInfo, *signedPart, error) {
 	case t.EvaluationNumber == 0 || t.NextUpdate.IsZero() || t.IssueDate.IsZero():
 		bad = "no evaluation number or dates"
 	}
+	for i := range t.Levels {
+		if !t.Levels[i].complete() {
+			bad = fmt.Sprintf("level %d lacks a number, its date or a known status", i)
+		}
+	}
 	for _, m := range t.Modules {
-		if len(m.Levels) > maxLevels {
-			bad = fmt.Sprintf("%d levels of a module", len(m.Levels))
+		if !complete(m.Levels) {
+			bad = fmt.Sprintf("levels of %.16q that lack a number, a date or a known status", m.ID)
 		}
 	}
 	if bad != "" {
@@ -131,8 +137,8 @@ func parseQEIdentity(b []byte) (*qeIdentity, *signedPart, error) {
 	switch {
 	case q.ID != "TD_QE" || q.Version != 2:
 		bad = fmt.Sprintf("id %.16q, version %d", q.ID, q.Version)
-	case len(q.Levels) == 0 || len(q.Levels) > maxLevels:
-		bad = fmt.Sprintf("%d levels", len(q.Levels))
+	case len(q.Levels) == 0 || !complete(q.Levels):
+		bad = fmt.Sprintf("%d levels, or one that lacks its number, date or a known status", len(q.Levels))
 	case q.EvaluationNumber == 0 || q.NextUpdate.IsZero() || q.IssueDate.IsZero():
 		bad = "no evaluation number or dates"
 	}
@@ -140,6 +146,19 @@ func parseQEIdentity(b []byte) (*qeIdentity, *signedPart, error) {
 		return nil, nil, collateralFormat(attest.IntelQEIdentity, "QE identity of id TD_QE, version 2", bad)
 	}
 	return q, part, nil
+}
+
+// complete refuses levels that leave something out: nothing said is not zero.
+func (l *tcbLevel) complete() bool {
+	missing := func(c component) bool { return c.SVN == nil }
+	return len(l.TCB.SGX) == components && len(l.TCB.TDX) == components && !slices.ContainsFunc(l.TCB.SGX, missing) && !slices.ContainsFunc(l.TCB.TDX, missing) &&
+		l.TCB.PCESVN != nil && !l.Date.IsZero() && l.Status.needs() != needUnknown
+}
+
+func complete(levels []enclaveLevel) bool {
+	return len(levels) <= maxLevels && !slices.ContainsFunc(levels, func(l enclaveLevel) bool {
+		return l.TCB.ISVSVN == nil || l.Date.IsZero() || l.Status.needs() == needUnknown
+	})
 }
 
 // parseSigned reads {"<name>": {…}, "signature": "<128 hex digits>"}. Fields

@@ -4,6 +4,7 @@ package tdx
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -115,6 +116,14 @@ func tcbUnknown(expected, actual string) error {
 	return attest.NewFailure(CodeTCBUnknown, expected, actual, "fetch newer collateral, or update the platform")
 }
 
+func moduleUnknown(expected, actual string) error {
+	return attest.NewFailure(CodeModuleUnknown, expected, actual, "fetch newer collateral; if it stays so, the module is not Intel's")
+}
+
+func enclaveUnknown(expected, actual string) error {
+	return attest.NewFailure(CodeQEUnknown, expected, actual, "fetch newer collateral; if it stays so, the quoting enclave is not Intel's")
+}
+
 // evaluate finds the levels of the platform, the TDX module and the quoting
 // enclave, and merges them: none stands in for another. A quote with two sets
 // of module versions, of launch and of now, is judged by both.
@@ -157,16 +166,16 @@ func (e *Evaluation) platform(pck *PCK, info *tcbInfo, svn [16]byte) error {
 }
 
 func (l *tcbLevel) matches(pck *PCK, svn [16]byte) bool {
-	if len(l.TCB.SGX) != components || len(l.TCB.TDX) != components || pck.PCESVN < l.TCB.PCESVN {
+	if pck.PCESVN < *l.TCB.PCESVN {
 		return false
 	}
 	for i, c := range l.TCB.SGX {
-		if pck.Components[i] < c.SVN {
+		if pck.Components[i] < *c.SVN {
 			return false
 		}
 	}
 	for i := moduleInLevels(svn); i < components; i++ {
-		if svn[i] < l.TCB.TDX[i].SVN {
+		if svn[i] < *l.TCB.TDX[i].SVN {
 			return false
 		}
 	}
@@ -181,18 +190,18 @@ func (e *Evaluation) module(q *Quote, info *tcbInfo, svn [16]byte) error {
 		name := fmt.Sprintf("TDX_%02X", svn[1])
 		i := slices.IndexFunc(info.Modules, func(m moduleIdentity) bool { return m.ID == name })
 		if i < 0 {
-			return tcbUnknown("a TDX module that Intel lists", name)
+			return moduleUnknown("a TDX module that Intel lists", name)
 		}
 		id, want = &info.Modules[i], "the signer and attributes of "+name
 	}
 	if !bytes.Equal(id.MRSigner, q.MRSignerSEAM[:]) || !maskedEqual(q.SEAMAttributes[:], id.AttributesMask, id.Attributes) {
-		return tcbUnknown(want, fmt.Sprintf("signer %x, attributes %x", q.MRSignerSEAM, q.SEAMAttributes))
+		return moduleUnknown(want, fmt.Sprintf("signer %x, attributes %x", q.MRSignerSEAM, q.SEAMAttributes))
 	}
 	if svn[1] == 0 {
 		return nil
 	}
 	for _, level := range id.Levels {
-		if uint16(svn[0]) >= level.TCB.ISVSVN {
+		if uint16(svn[0]) >= *level.TCB.ISVSVN {
 			e.merge(level.Status, level.Date, level.Advisories)
 			return nil
 		}
@@ -203,12 +212,12 @@ func (e *Evaluation) module(q *Quote, info *tcbInfo, svn [16]byte) error {
 func (e *Evaluation) enclave(r *QEReport, id *qeIdentity) error {
 	switch {
 	case !bytes.Equal(id.MRSigner, r.MRSigner[:]) || id.ISVProdID != r.ISVProdID:
-		return tcbUnknown(fmt.Sprintf("the quoting enclave's signer %x, product %d", id.MRSigner, id.ISVProdID), fmt.Sprintf("signer %x, product %d", r.MRSigner, r.ISVProdID))
+		return enclaveUnknown(fmt.Sprintf("the quoting enclave's signer %x, product %d", id.MRSigner, id.ISVProdID), fmt.Sprintf("signer %x, product %d", r.MRSigner, r.ISVProdID))
 	case !maskedEqual(r.Attributes[:], id.AttributesMask, id.Attributes) || !maskedEqual(r.miscSelect(), id.MiscSelectMask, id.MiscSelect):
-		return tcbUnknown("the quoting enclave's attributes", fmt.Sprintf("attributes %x, miscselect %x", r.Attributes, r.miscSelect()))
+		return enclaveUnknown("the quoting enclave's attributes", fmt.Sprintf("attributes %x, miscselect %x", r.Attributes, r.miscSelect()))
 	}
 	for _, level := range id.Levels {
-		if r.ISVSVN >= level.TCB.ISVSVN {
+		if r.ISVSVN >= *level.TCB.ISVSVN {
 			e.merge(level.Status, level.Date, level.Advisories)
 			return nil
 		}
@@ -216,10 +225,8 @@ func (e *Evaluation) enclave(r *QEReport, id *qeIdentity) error {
 	return tcbUnknown("a level that the quoting enclave reaches", fmt.Sprintf("version %d", r.ISVSVN))
 }
 
-// miscSelect is MISCSELECT as Intel's collateral spells it.
-func (r *QEReport) miscSelect() []byte {
-	return []byte{byte(r.MiscSelect >> 24), byte(r.MiscSelect >> 16), byte(r.MiscSelect >> 8), byte(r.MiscSelect)}
-}
+// miscSelect is MISCSELECT in the report's order of bytes.
+func (r *QEReport) miscSelect() []byte { return binary.LittleEndian.AppendUint32(nil, r.MiscSelect) }
 
 func maskedEqual(value, mask, want []byte) bool {
 	if len(value) != len(mask) || len(value) != len(want) {

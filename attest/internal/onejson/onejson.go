@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 )
 
 const maxDepth = 12
@@ -39,6 +40,10 @@ func Check(b []byte) error {
 		}
 		top := len(stack) - 1
 		if text, ok := t.(string); ok && key {
+			// Beyond ASCII there are letters that fold to others, as ſ does to s.
+			if strings.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }) {
+				return fmt.Errorf("key %.32q is not ASCII", text)
+			}
 			folded := strings.ToLower(text)
 			if stack[top][folded] {
 				return fmt.Errorf("key %.32q twice", text)

@@ -19,6 +19,8 @@ func TestOnlyJSONOfOneMeaningPasses(t *testing.T) {
 		`{"a":1,"a":2}`:                    false,
 		`{"a":1,"A":2}`:                    false,
 		`{"a":{"b":1,"\u0062":2}}`:         false,
+		`{"fmspc":1,"fm\u017fpc":2}`:       false,
+		`{"ſ":1}`:                          false,
 		`[{"a":1,"a":1}]`:                  false,
 		`{} {}`:                            false,
 		`{"a":1`:                           false,
