@@ -116,7 +116,7 @@ func parseVendor(b []byte) (*vendor, error) {
 	return v, nil
 }
 
-// write makes the file appear complete or not at all, and never replaces one.
+// write keeps the vendor.
 func (v *vendor) write(path string) error {
 	der, err := x509.MarshalPKCS8PrivateKey(v.key)
 	if err != nil {
@@ -128,6 +128,11 @@ func (v *vendor) write(path string) error {
 			return err
 		}
 	}
+	return writeOnce(path, b.Bytes())
+}
+
+// writeOnce makes the file appear complete or not at all, and never replaces one.
+func writeOnce(path string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -136,7 +141,7 @@ func (v *vendor) write(path string) error {
 		return err
 	}
 	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(b.Bytes())
+	_, err = tmp.Write(b)
 	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
 		return err
 	}

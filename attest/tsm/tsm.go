@@ -1,41 +1,60 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package tsm asks this machine's TEE for evidence through Linux's configfs-tsm
-// (kernel 6.7 and later). What it returns always has the report data that was
-// asked for and certificates that were inside the host's table; whether any of
-// it is genuine is for the verifier to say.
+// (Documentation/ABI/testing/configfs-tsm-report). Its invariant: what it
+// returns is over the report data it was asked for.
 package tsm
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
+	"path"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/google/go-configfs-tsm/configfs/configfsi"
 	"github.com/google/go-configfs-tsm/configfs/linuxtsm"
-	"github.com/google/go-configfs-tsm/report"
 
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/snp"
+	"github.com/c8s-dev/c8s/attest/tdx"
 )
 
-// ReportPath is where Linux offers TEE reports.
-const ReportPath = configfsi.TsmPrefix + "/report"
+// ReportPath is where Linux offers the interface.
+const ReportPath = "/sys/kernel/config/tsm/report"
 
-const providerSNP = "sev_guest"
+// The providers of the interface that are understood.
+const (
+	providerSNP = "sev_guest"
+	providerTDX = "tdx_guest"
+)
+
+// Pauses between tries while the hardware or another process is busy. AMD's
+// firmware asks guests for about one request in two seconds.
+const (
+	firstPause = 50 * time.Millisecond
+	lastPause  = 2 * time.Second
+	patience   = 30 * time.Second // where the context says nothing shorter
+	maxRaces   = 4                // lost to another process that writes the same entry
+)
 
 // Attester implements attest.Attester. The TEE answers one question at a time.
 type Attester struct {
-	client configfsi.Client
-	turn   chan struct{} // holds one token; a mutex that respects contexts
+	client   configfsi.Client
+	turn     chan struct{} // holds one token; a mutex that respects contexts
+	eventLog func() ([]byte, error)
 }
 
 // Open uses this machine's TEE.
 func Open() (*Attester, error) {
 	client, err := linuxtsm.MakeClient()
 	if err != nil {
-		return nil, fmt.Errorf("looking for a TEE at %s: %w: on a confidential VM, load the sev-guest module, mount configfs on /sys/kernel/config "+
-			"and run Linux 6.7 or later; on any other machine, use a simulated TEE (--tee=sim)", ReportPath, err)
+		return nil, fmt.Errorf("looking at %s: %w", ReportPath, err)
 	}
 	return New(client), nil
 }
@@ -47,7 +66,15 @@ func New(client configfsi.Client) *Attester {
 	return a
 }
 
-// Attest asks for a report over reportData and the host's certificates.
+// WithEventLog puts the event log that read returns beside TDX quotes. A log
+// that is not there is left out.
+func (a *Attester) WithEventLog(read func() ([]byte, error)) *Attester {
+	a.eventLog = read
+	return a
+}
+
+// Attest asks for a report over reportData and what belongs to it. While the
+// TEE is busy it waits, until the context ends.
 func (a *Attester) Attest(ctx context.Context, reportData [64]byte) (*attest.Evidence, error) {
 	select {
 	case <-ctx.Done():
@@ -58,47 +85,163 @@ func (a *Attester) Attest(ctx context.Context, reportData [64]byte) (*attest.Evi
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("waiting for the TEE: %w", err)
 	}
-	ev, err := a.attest(reportData)
+	ev, err := a.retry(ctx, reportData)
 	if err != nil {
 		return nil, fmt.Errorf("asking the TEE for evidence: %w", err)
 	}
 	return ev, nil
 }
 
+func (a *Attester) retry(ctx context.Context, reportData [64]byte) (*attest.Evidence, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	races := 0
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		ev, err := a.attest(reportData)
+		if errors.Is(err, errRace) {
+			races++
+		} else if !busy(err) {
+			return ev, err
+		}
+		if races == maxRaces {
+			return nil, err
+		}
+		slog.DebugContext(ctx, "the TEE is busy", "pause", pause, "err", err)
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), err)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// busy tells what passes by itself: the firmware's limit of requests.
+func busy(err error) bool {
+	return errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR)
+}
+
 func (a *Attester) attest(reportData [64]byte) (*attest.Evidence, error) {
-	// The library never checks which provider answered, and its error for a
-	// missing table does not say what to do.
-	resp, err := report.Get(a.client, &report.Request{InBlob: reportData[:], GetAuxBlob: true})
+	answer, err := a.ask(reportData)
 	if err != nil {
-		return nil, fmt.Errorf("%w: if it concerns auxblob, the host must provide the chip's certificates to its guests", err)
+		return nil, err
 	}
-	if p := strings.TrimSpace(resp.Provider); p != providerSNP {
-		return nil, fmt.Errorf("the TEE's provider is %q, only %q (AMD SEV-SNP) is supported", p, providerSNP)
+	switch p := strings.TrimSpace(string(answer.provider)); p {
+	case providerSNP:
+		return snpEvidence(answer.out, answer.aux, reportData)
+	case providerTDX:
+		return a.tdxEvidence(answer.out, reportData)
+	default:
+		return nil, fmt.Errorf("the TEE's provider is %q, %q (AMD SEV-SNP) and %q (Intel TDX) are supported", p, providerSNP, providerTDX)
 	}
-	r, err := snp.ParseReport(resp.OutBlob)
+}
+
+// answer is what the files of an entry say.
+type answer struct{ provider, out, aux []byte }
+
+var errRace = errors.New("the entry's generation changed: another process writes the same entry")
+
+// ask makes an entry, writes the question and reads the answer. It does what
+// the library's report package does, whose errors hide why a file could not be
+// read.
+func (a *Attester) ask(reportData [64]byte) (got answer, err error) {
+	dir, err := a.client.MkdirTemp(ReportPath, "entry")
+	if err != nil {
+		return got, fmt.Errorf("making an entry in %s: %w", ReportPath, err)
+	}
+	defer func() { err = errors.Join(err, a.client.RemoveAll(dir)) }()
+	if err := a.client.WriteFile(path.Join(dir, "inblob"), reportData[:]); err != nil {
+		return got, fmt.Errorf("writing inblob: %w", err)
+	}
+	before, err := a.client.ReadFile(path.Join(dir, "generation"))
+	if err != nil {
+		return got, fmt.Errorf("reading generation: %w", err)
+	}
+	for _, f := range []struct {
+		name string
+		to   *[]byte
+	}{{"outblob", &got.out}, {"provider", &got.provider}, {"auxblob", &got.aux}} {
+		*f.to, err = a.client.ReadFile(path.Join(dir, f.name))
+		// The table of certificates is SNP's alone, and hosts need not offer it.
+		if f.name == "auxblob" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODATA)) {
+			err = nil
+		}
+		if err != nil {
+			return got, fmt.Errorf("reading %s: %w", f.name, err)
+		}
+	}
+	after, err := a.client.ReadFile(path.Join(dir, "generation"))
+	if err == nil && (!bytes.Equal(before, after) || strings.TrimSpace(string(after)) != "1") {
+		err = errRace
+	}
+	return got, err
+}
+
+func (a *Attester) tdxEvidence(quote []byte, reportData [64]byte) (*attest.Evidence, error) {
+	q, err := tdx.ParseQuote(quote)
+	if err != nil {
+		return nil, err
+	}
+	if q.ReportData != reportData {
+		return nil, errForeign()
+	}
+	ev := &attest.Evidence{TEE: attest.TEETDX, Report: quote[:len(quote)-q.Padding]}
+	if a.eventLog == nil {
+		return ev, nil
+	}
+	log, err := a.eventLog()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return ev, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading the event log: %w", err)
+	}
+	ev.EventLog = tdx.TrimEventLog(log)
+	return ev, nil
+}
+
+func errForeign() error {
+	return errors.New("the report is over other data than was asked for: another process may use the same entry")
+}
+
+// snpEvidence joins a report and the host's table of certificates. Issuers that
+// the host left out are AMD's published ones: whether they are trusted is the
+// verifier's question.
+func snpEvidence(raw, table []byte, reportData [64]byte) (*attest.Evidence, error) {
+	r, err := snp.ParseReport(raw)
 	if err != nil {
 		return nil, err
 	}
 	if r.ReportData != reportData {
-		return nil, fmt.Errorf("the report is over other data than was asked for: another process may use the same entry")
+		return nil, errForeign()
 	}
-	table, err := snp.ParseCertTable(resp.AuxBlob)
+	ev := &attest.Evidence{TEE: attest.TEESEVSNP, Report: raw}
+	if len(table) == 0 {
+		p, err := r.Product("")
+		ev.Product = string(p)
+		return ev, err // collateral can complete it
+	}
+	t, err := snp.ParseCertTable(table)
 	if err != nil {
 		return nil, err
 	}
-	certs, err := table.Chain(r.SigningKey)
+	leaf, err := t.Leaf(r.SigningKey)
 	if err != nil {
 		return nil, err
 	}
-	chain, err := snp.ParseChain(certs)
+	product, err := snp.EndorsedProduct(leaf)
 	if err != nil {
 		return nil, fmt.Errorf("reading the host's certificates: %w", err)
 	}
-	ev := &attest.Evidence{
-		TEE: attest.TEESEVSNP, Product: string(chain.Endorsement.Product), Report: resp.OutBlob, Certs: certs,
+	certs, err := t.Chain(r.SigningKey)
+	if err != nil {
+		certs = [][]byte{leaf}
 	}
-	if len(table.CRL) > 0 {
-		ev.Collateral = []attest.Collateral{{Kind: attest.AMDCRL, Body: table.CRL}}
+	if ev.Certs, err = snp.Complete(certs, product, r.SigningKey); err != nil {
+		return nil, fmt.Errorf("completing the host's certificates: %w", err)
+	}
+	ev.Product = string(product)
+	if len(t.CRL) > 0 {
+		ev.Collateral = []attest.Collateral{{Kind: attest.AMDCRL, Body: t.CRL}}
 	}
 	return ev, nil
 }
