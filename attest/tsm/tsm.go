@@ -127,7 +127,7 @@ func (a *Attester) attest(reportData [64]byte) (*attest.Evidence, error) {
 	}
 	switch p := strings.TrimSpace(string(answer.provider)); p {
 	case providerSNP:
-		return snpEvidence(answer.out, answer.aux, reportData)
+		return SNPEvidence(answer.out, answer.aux, reportData)
 	case providerTDX:
 		return a.tdxEvidence(answer.out, reportData)
 	default:
@@ -177,6 +177,19 @@ func (a *Attester) ask(reportData [64]byte) (got answer, err error) {
 }
 
 func (a *Attester) tdxEvidence(quote []byte, reportData [64]byte) (*attest.Evidence, error) {
+	var log []byte
+	if a.eventLog != nil {
+		var err error
+		if log, err = a.eventLog(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("reading the event log: %w", err)
+		}
+	}
+	return TDXEvidence(quote, log, reportData)
+}
+
+// TDXEvidence joins a quote, whose padding it cuts, and the event log that
+// belongs to it, if there is one.
+func TDXEvidence(quote, log []byte, reportData [64]byte) (*attest.Evidence, error) {
 	q, err := tdx.ParseQuote(quote)
 	if err != nil {
 		return nil, err
@@ -184,29 +197,17 @@ func (a *Attester) tdxEvidence(quote []byte, reportData [64]byte) (*attest.Evide
 	if q.ReportData != reportData {
 		return nil, errForeign()
 	}
-	ev := &attest.Evidence{TEE: attest.TEETDX, Report: quote[:len(quote)-q.Padding]}
-	if a.eventLog == nil {
-		return ev, nil
-	}
-	log, err := a.eventLog()
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return ev, nil
-	case err != nil:
-		return nil, fmt.Errorf("reading the event log: %w", err)
-	}
-	ev.EventLog = tdx.TrimEventLog(log)
-	return ev, nil
+	return &attest.Evidence{TEE: attest.TEETDX, Report: quote[:len(quote)-q.Padding], EventLog: tdx.TrimEventLog(log)}, nil
 }
 
 func errForeign() error {
 	return errors.New("the report is over other data than was asked for: another process may use the same entry")
 }
 
-// snpEvidence joins a report and the host's table of certificates. Issuers that
+// SNPEvidence joins a report and the host's table of certificates. Issuers that
 // the host left out are AMD's published ones: whether they are trusted is the
 // verifier's question.
-func snpEvidence(raw, table []byte, reportData [64]byte) (*attest.Evidence, error) {
+func SNPEvidence(raw, table []byte, reportData [64]byte) (*attest.Evidence, error) {
 	r, err := snp.ParseReport(raw)
 	if err != nil {
 		return nil, err
