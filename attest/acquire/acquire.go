@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/google/go-tpm/tpm2/transport"
+	"github.com/google/go-tpm/tpm2/transport/linuxtpm"
 
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/tsm"
@@ -70,7 +71,7 @@ func Open(ctx context.Context, o Options) (attest.Attester, error) {
 		o.DialQGS = dialVsock
 	}
 	if o.TPM == nil {
-		o.TPM = func() (transport.TPMCloser, error) { return transport.OpenTPM(o.path(tpmPath)) }
+		o.TPM = func() (transport.TPMCloser, error) { return linuxtpm.Open(o.path(tpmPath)) }
 	}
 	if o.Method == "" {
 		o.Method = MethodAuto

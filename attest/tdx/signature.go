@@ -43,11 +43,9 @@ func (q *Quote) CheckBinding() error {
 // VerifySignature checks the attestation key's signature over the bytes of
 // header and body as received.
 func (q *Quote) VerifySignature() error {
-	key := &ecdsa.PublicKey{
-		Curve: elliptic.P256(),
-		X:     new(big.Int).SetBytes(q.AttestationKey[:scalarSize]), Y: new(big.Int).SetBytes(q.AttestationKey[scalarSize:]),
-	}
-	if _, err := key.ECDH(); err != nil { // not a point on the curve
+	const uncompressed = 4
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append([]byte{uncompressed}, q.AttestationKey[:]...))
+	if err != nil { // not a point on the curve
 		return attest.NewFailure(CodeSignature, "an attestation key on P-256", err.Error(), "")
 	}
 	if !verify(key, q.signed, q.signature) {

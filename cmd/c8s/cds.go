@@ -23,13 +23,14 @@ import (
 	"github.com/c8s-dev/c8s/cds"
 	"github.com/c8s-dev/c8s/cds/ca"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/teeflag"
 	"github.com/c8s-dev/c8s/policy"
 )
 
 // cdsFlags are the flags of `c8s cds`.
 type cdsFlags struct {
 	log      logFlags
-	tee      teeFlags
+	tee      teeflag.Flags
 	trust    trustFlags
 	listen   string
 	stateDir string
@@ -59,7 +60,7 @@ The mesh CA's key lives in memory: after a restart nodes enrol again.`,
 		RunE:    func(c *cobra.Command, _ []string) error { return f.run(c.Context()) },
 	}
 	f.log.register(c)
-	f.tee.register(c)
+	f.tee.Register(c)
 	f.trust.register(c)
 	c.Flags().StringVar(&f.listen, "listen", ":15009", "address to serve on")
 	c.Flags().StringVar(&f.stateDir, "state-dir", "/var/lib/c8s-cds", "folder for the manifest in force")
@@ -81,7 +82,7 @@ func (f *cdsFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	attester, _, err := f.tee.attester(ctx, trust.operators, log)
+	attester, _, err := f.tee.Attester(ctx, trust.operators, log)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/attestcmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/collateralcmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/demo"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
@@ -50,6 +51,7 @@ func newRoot() *cobra.Command {
   c8s node      holds every pod of a node locked in the kernel and carries its
                 traffic through remotely attested TLS
   c8s cds       turns hardware evidence into short-lived certificates
+  c8s attest    collects, shows and verifies evidence of machines
   c8s manifest  writes, signs and checks the operator's manifest
   c8s measure   computes what a machine's hardware will report, from its files
   c8s collateral  fetches and bundles what vendors publish beside evidence
@@ -57,7 +59,7 @@ func newRoot() *cobra.Command {
   c8s flows     shows allowed and refused connections, with reasons
   c8s demo      shows all of it on this machine, without TEE hardware
 
-Exit codes: 0 success, 1 refused or failed, 2 wrong usage.`,
+Exit codes: 0 success, 1 refused or failed, 2 wrong usage; c8s attest has more.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(c *cobra.Command, args []string) error {
@@ -78,7 +80,7 @@ Exit codes: 0 success, 1 refused or failed, 2 wrong usage.`,
 	root.AddCommand(
 		collateralcmd.New(),
 		newNode(), newCDS(), newStatus(), newFlows(), newVersion(),
-		manifestcmd.New(), measurecmd.New(), demo.New(),
+		manifestcmd.New(), attestcmd.New(), measurecmd.New(), demo.New(),
 	)
 	return root
 }

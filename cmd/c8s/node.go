@@ -17,6 +17,7 @@ import (
 	"github.com/c8s-dev/c8s/agent"
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/teeflag"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/version"
 	"github.com/c8s-dev/c8s/loader"
 )
@@ -24,7 +25,7 @@ import (
 // nodeFlags are the flags of `c8s node`.
 type nodeFlags struct {
 	log      logFlags
-	tee      teeFlags
+	tee      teeflag.Flags
 	trust    trustFlags
 	kernel   kernelFlags
 	name     string
@@ -55,7 +56,7 @@ keeps dropping what they send. Only 'c8s node uninstall' removes the lock.`,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
 	f.log.register(c)
-	f.tee.register(c)
+	f.tee.Register(c)
 	f.trust.register(c)
 	f.kernel.register(c)
 	host, _ := os.Hostname()
@@ -93,10 +94,10 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if f.tee.machine == "" {
-		f.tee.machine = f.name
+	if f.tee.Machine == "" {
+		f.tee.Machine = f.name
 	}
-	attester, simulated, err := f.tee.attester(c.Context(), trust.operators, log)
+	attester, simulated, err := f.tee.Attester(c.Context(), trust.operators, log)
 	if err != nil {
 		return err
 	}
