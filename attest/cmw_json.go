@@ -8,8 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 )
+
+// maxJSON is for a record of MaxCMW bytes in JSON, with some white space.
+const maxJSON = MaxCMW*4/3 + 128
 
 // MarshalCMWJSON writes evidence as a CMW record in JSON: ["media type", "value
 // in base64url without padding", 4].
@@ -21,36 +25,60 @@ func MarshalCMWJSON(e *Evidence) ([]byte, error) {
 }
 
 func parseJSON(b []byte) (*Evidence, error) {
-	if limit := base64.RawURLEncoding.EncodedLen(MaxCMW) + 128; len(b) > limit {
-		return nil, fmt.Errorf("%d bytes, at most %d accepted", len(b), limit)
+	if len(b) > maxJSON {
+		return nil, fmt.Errorf("%d bytes, at most %d accepted", len(b), maxJSON)
 	}
-	var parts []json.RawMessage
-	if err := json.Unmarshal(b, &parts); err != nil {
+	mediaType, encoded, err := readTriple(b)
+	if err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
-	if len(parts) != 3 {
-		return nil, fmt.Errorf("record of %d elements, expected 3", len(parts))
-	}
-	if ind := string(parts[2]); ind != strconv.Itoa(indEvidence) {
-		return nil, fmt.Errorf("indicator %.16s, expected %d (evidence)", ind, indEvidence)
-	}
-	var mediaType, encoded string
-	if err := errors.Join(json.Unmarshal(parts[0], &mediaType), json.Unmarshal(parts[1], &encoded)); err != nil {
-		return nil, fmt.Errorf("record: %w", err)
-	}
-	v, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
+	v, err := base64.RawURLEncoding.DecodeString(encoded)
 	if err != nil {
 		return nil, fmt.Errorf("value: %w", err)
+	}
+	// The decoder skips line ends and spare bits.
+	if base64.RawURLEncoding.EncodeToString(v) != encoded {
+		return nil, errors.New("value: not base64url as written by an encoder")
 	}
 	e, err := parseValue(mediaType, v)
 	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(encodeValue(e), v) {
+	record := encodeRecord(e)
+	if len(record) > MaxCMW {
+		return nil, fmt.Errorf("%d bytes as CBOR, at most %d accepted", len(record), MaxCMW)
+	}
+	// The record ends with the value and one byte for the indicator.
+	if !bytes.HasSuffix(record[:len(record)-1], v) {
 		return nil, errors.New("value not in deterministic encoding")
 	}
-	if len(encodeRecord(e)) > MaxCMW {
-		return nil, fmt.Errorf("more than %d bytes as CBOR", MaxCMW)
-	}
 	return e, nil
+}
+
+// readTriple reads an array of two strings and the indicator, and nothing after
+// it. It goes element by element, so that a long array costs no memory.
+func readTriple(b []byte) (mediaType, encoded string, err error) {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	if _, err := dec.Token(); err != nil { // the bracket that ParseCMW saw
+		return "", "", err
+	}
+	var ind json.RawMessage
+	for i, into := range []any{&mediaType, &encoded, &ind} {
+		if !dec.More() {
+			return "", "", fmt.Errorf("%d elements, expected 3", i)
+		}
+		if err := dec.Decode(into); err != nil {
+			return "", "", err
+		}
+	}
+	if string(ind) != strconv.Itoa(indEvidence) {
+		return "", "", fmt.Errorf("indicator %.16q, expected %d (evidence)", ind, indEvidence)
+	}
+	if end, err := dec.Token(); err != nil || end != json.Delim(']') {
+		return "", "", errors.New("more than 3 elements, or no end")
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return "", "", errors.New("bytes after the end")
+	}
+	return mediaType, encoded, nil
 }

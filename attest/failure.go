@@ -17,9 +17,9 @@ type Failure struct {
 }
 
 func (f *Failure) Error() string {
-	s := fmt.Sprintf("%s: expected %s, got %s", f.Code, shown(f.Expected), shown(f.Actual))
+	s := fmt.Sprintf("%s: expected %s, got %s", shown(f.Code), shown(f.Expected), shown(f.Actual))
 	if f.Remedy != "" {
-		s += "; " + f.Remedy
+		s += "; " + shown(f.Remedy)
 	}
 	return s
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"text/tabwriter"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -98,7 +100,7 @@ func (v *Verdict) String() string {
 	if v.OK {
 		word = "ACCEPTED"
 	}
-	fmt.Fprintf(&b, "%s (%s)", word, v.Code)
+	fmt.Fprintf(&b, "%s (%s)", word, cell(v.Code))
 	if v.Substrate != "" {
 		fmt.Fprintf(&b, " by substrate %q", v.Substrate)
 	}
@@ -109,21 +111,23 @@ func (v *Verdict) String() string {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "CHECK\tSTATUS\tEXPECTED\tACTUAL\tSOURCE")
 	for _, c := range v.Checks {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", c.ID, c.Status, cell(c.Expected), cell(c.Actual), cell(c.Source))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", cell(c.ID), cell(string(c.Status)), cell(c.Expected), cell(c.Actual), cell(c.Source))
 	}
 	_ = w.Flush() // a strings.Builder does not fail
 	for _, c := range v.Checks {
 		if c.Status == Fail && c.Remedy != "" {
-			fmt.Fprintf(&b, "%s: %s\n", c.ID, clean(c.Remedy))
+			fmt.Fprintf(&b, "%s: %s\n", cell(c.ID), shown(c.Remedy))
 		}
 	}
 	return b.String()
 }
 
-// clean takes out control characters: parts of the texts come from strangers.
+// clean takes out what is not seen as written, such as line ends, terminal
+// commands and changes of the writing direction: parts of the texts come from
+// strangers.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+		if !unicode.IsPrint(r) {
 			return '?'
 		}
 		return r
@@ -131,18 +135,16 @@ func clean(s string) string {
 }
 
 // cell is clean and short enough for a table.
-func cell(s string) string {
-	const width = 64
-	s = clean(s)
-	if r := []rune(s); len(r) > width {
-		return string(r[:width-1]) + "…"
-	}
-	return s
-}
+func cell(s string) string { return cut(s, 64) }
 
 // shown is clean and short enough for an error; chip ids and registers fit.
-func shown(s string) string {
-	const limit = 400
+func shown(s string) string { return cut(s, 400) }
+
+// cut is clean and at most so many characters long.
+func cut(s string, limit int) string {
+	if len(s) > limit*utf8.UTFMax { // more cannot be shown: spare it the work
+		s = s[:limit*utf8.UTFMax+1]
+	}
 	s = clean(s)
 	if r := []rune(s); len(r) > limit {
 		return string(r[:limit-1]) + "…"
@@ -157,12 +159,12 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
-	s := "appraising evidence: refused with " + e.Code
+	s := "appraising evidence: refused with " + shown(e.Code)
 	if e.Check.ID != "" {
-		s += fmt.Sprintf(": check %s: expected %s, got %s", e.Check.ID, shown(e.Check.Expected), shown(e.Check.Actual))
+		s += fmt.Sprintf(": check %s: expected %s, got %s", shown(e.Check.ID), shown(e.Check.Expected), shown(e.Check.Actual))
 	}
 	if e.Check.Remedy != "" {
-		s += ": " + e.Check.Remedy
+		s += ": " + shown(e.Check.Remedy)
 	}
 	return s
 }

@@ -62,7 +62,7 @@ func (o Options) path(p string) string { return filepath.Join("/", o.Root, p) }
 // Open returns an attester for this machine.
 func Open(ctx context.Context, o Options) (attest.Attester, error) {
 	if o.HTTP == nil {
-		o.HTTP = &http.Client{Timeout: httpTimeout}
+		o.HTTP = newMetadataClient()
 	}
 	if o.IMDS == "" {
 		o.IMDS = imdsURL
@@ -96,6 +96,15 @@ func Open(ctx context.Context, o Options) (attest.Attester, error) {
 		return nil, fmt.Errorf("looking for a TEE: method %q is none of %s", o.Method, strings.Join(Methods(), ", "))
 	}
 	return nil, &NoTEEError{Problems: problems}
+}
+
+// newMetadataClient speaks to the instance's own metadata service: through no
+// proxy, and to nowhere else.
+func newMetadataClient() *http.Client {
+	return &http.Client{
+		Timeout: httpTimeout, Transport: &http.Transport{Proxy: nil},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // NoTEEError says where evidence was looked for, and why there is none.

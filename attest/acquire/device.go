@@ -30,9 +30,12 @@ const (
 	snpReportReqSize  = 96
 	snpExtReqSize     = 112
 	snpResponseSize   = 4000
-	snpReportOffset   = 32 // behind status, size and reserved bytes of MSG_REPORT_RSP
-	certsSize         = 64 << 10
+	snpReportOffset   = 32       // behind status, size and reserved bytes of MSG_REPORT_RSP
+	certsSize         = 16 << 10 // SEV_FW_BLOB_MAX_SIZE: the driver refuses more
 	tdReportSize      = 1024
+
+	vmmInvalidLength = 1 // SNP_GUEST_VMM_ERR_INVALID_LEN: the host's table is larger
+	vmmBusy          = 2 // SNP_GUEST_VMM_ERR_BUSY
 )
 
 // AMD's firmware answers guests about once in two seconds; Linux passes EAGAIN
@@ -117,9 +120,12 @@ func askSNP(d device, reportData [64]byte) (report, table []byte, err error) {
 	binary.NativeEndian.PutUint64(request[snpReportReqSize:], uint64(uintptr(unsafe.Pointer(&certs[0]))))
 	arg := &snpRequest{version: snpMessageVersion, request: uintptr(unsafe.Pointer(&request[0])), response: uintptr(unsafe.Pointer(&response[0]))}
 	err = d.ioctl(snpGetExtReport, unsafe.Pointer(arg))
-	if errors.Is(err, syscall.ENOTTY) || errors.Is(err, syscall.EINVAL) { // no extended request
-		certs = nil
+	if errors.Is(err, syscall.ENOTTY) || err != nil && arg.vmmError == vmmInvalidLength { // no extended request, or too large a table
+		certs, arg.fwError, arg.vmmError = nil, 0, 0
 		err = d.ioctl(snpGetReport, unsafe.Pointer(arg))
+	}
+	if err != nil && arg.vmmError == vmmBusy {
+		err = errors.Join(syscall.EBUSY, err)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: firmware error %#x, hypervisor error %#x: %w", sevGuestPath, arg.fwError, arg.vmmError, err)

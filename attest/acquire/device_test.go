@@ -18,6 +18,7 @@ import (
 	"unsafe"
 
 	"github.com/google/go-configfs-tsm/report"
+	"golang.org/x/sys/unix"
 
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/sim"
@@ -55,7 +56,11 @@ func sevGuest(t *testing.T, tee *sim.TEE, edit func(request uintptr, arg, user, 
 		}
 		var certs []byte
 		if request == 0xc0205302 {
-			certs = at(pointer(user[96:]), int(binary.NativeEndian.Uint32(user[104:])))
+			size := binary.NativeEndian.Uint32(user[104:])
+			if size > 16<<10 || size%4096 != 0 { // as the driver
+				return syscall.EINVAL
+			}
+			certs = at(pointer(user[96:]), int(size))
 			copy(certs, resp.AuxBlob)
 		}
 		binary.LittleEndian.PutUint32(response[4:], uint32(len(resp.OutBlob)))
@@ -79,6 +84,13 @@ func TestSEVGuestGivesReportAndCertificates(t *testing.T) {
 func TestSEVGuestWithoutCertificates(t *testing.T) {
 	for name, edit := range map[string]func(request uintptr, arg, response, certs []byte) error{
 		"a host that offers none": func(_ uintptr, _, _, certs []byte) error { clear(certs); return nil },
+		"a table that is too large": func(request uintptr, arg, _, _ []byte) error {
+			if request == 0xc0205302 {
+				binary.NativeEndian.PutUint32(arg[28:], 1)
+				return syscall.EIO
+			}
+			return nil
+		},
 		"a kernel without the request": func(request uintptr, _, _, _ []byte) error {
 			return map[uintptr]error{0xc0205302: syscall.ENOTTY}[request]
 		},
@@ -91,7 +103,7 @@ func TestSEVGuestWithoutCertificates(t *testing.T) {
 }
 
 func TestSEVGuestRefusals(t *testing.T) {
-	busy := 2
+	busy, tired := 2, 2
 	for name, c := range map[string]struct {
 		edit func(request uintptr, arg, response, certs []byte) error
 		want string
@@ -100,6 +112,14 @@ func TestSEVGuestRefusals(t *testing.T) {
 			if busy--; busy >= 0 {
 				return syscall.EAGAIN
 			}
+			return nil
+		}, ""},
+		"a busy hypervisor": {func(_ uintptr, arg, _, _ []byte) error {
+			if tired--; tired >= 0 {
+				binary.NativeEndian.PutUint32(arg[28:], 2)
+				return syscall.EIO
+			}
+			binary.NativeEndian.PutUint32(arg[28:], 0)
 			return nil
 		}, ""},
 		"an error of the firmware": {func(_ uintptr, arg, _, _ []byte) error {
@@ -205,7 +225,14 @@ func TestTDXGuestGivesQuoteAndLog(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, ev, err)
 		}
 	}
-	silent := func(context.Context) (io.ReadWriteCloser, error) { ours, _ := net.Pipe(); return ours, nil }
+	silent := func(context.Context) (io.ReadWriteCloser, error) { // a socket, as vsock is one
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return nil, err
+		}
+		t.Cleanup(func() { _ = unix.Close(fds[1]) })
+		return os.NewFile(uintptr(fds[0]), "silent"), nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := (Options{Root: root, DialQGS: silent}).tdxEvidence(ctx, tdxGuest(t), [64]byte{9}); err == nil {

@@ -5,6 +5,7 @@ package acquire
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -69,6 +70,8 @@ func askTDX(d device, reportData [64]byte) ([]byte, error) {
 
 // quote has the quoting enclave on the host turn a TDREPORT into a quote.
 func (o Options) quote(ctx context.Context, report []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	c, err := o.DialQGS(ctx)
 	if err != nil {
 		return nil, err
@@ -124,16 +127,42 @@ func parseQuoteAnswer(b []byte) ([]byte, error) {
 	return rest[id:], nil
 }
 
-// dialVsock connects to the service on this machine's host.
-func dialVsock(context.Context) (io.ReadWriteCloser, error) {
-	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// dialVsock connects to the service on this machine's host. The socket does not
+// block, so that closing it wakes whoever reads.
+func dialVsock(ctx context.Context) (io.ReadWriteCloser, error) {
+	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening a vsock socket: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), "vsock")
-	if err := unix.Connect(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: qgsPort}); err != nil {
-		_ = f.Close()
+	if err := connect(ctx, fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_HOST, Port: qgsPort}); err != nil {
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("connecting to vsock port %d of the host: %w", qgsPort, err)
 	}
-	return f, nil
+	return os.NewFile(uintptr(fd), "vsock"), nil
+}
+
+// connect waits for a connection, and looks at the context ten times a second.
+func connect(ctx context.Context, fd int, to unix.Sockaddr) error {
+	const glance = 100 // milliseconds
+	err := unix.Connect(fd, to)
+	if err == nil || !errors.Is(err, unix.EINPROGRESS) {
+		return err
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, glance) //nolint:gosec // a file descriptor
+		switch {
+		case errors.Is(err, unix.EINTR) || err == nil && ready == 0:
+			continue
+		case err != nil:
+			return err
+		}
+		code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && code != 0 {
+			err = unix.Errno(code)
+		}
+		return err
+	}
 }

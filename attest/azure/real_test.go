@@ -87,7 +87,13 @@ func TestRealEvidenceIsGoodInAllItsParts(t *testing.T) {
 }
 
 func TestAnyChangedByteRefuses(t *testing.T) {
-	ev := imported(t, "snp_milan.json")
+	for _, name := range []string{"snp_milan.json", "tdx.json"} {
+		anyChangedByteRefuses(t, imported(t, name))
+	}
+}
+
+func anyChangedByteRefuses(t *testing.T, ev *attest.Evidence) {
+	t.Helper()
 	bound := reportData(t, ev)
 	parts := map[string][]byte{"runtime": ev.VTPM.Runtime, "quote": ev.VTPM.Quote, "signature": ev.VTPM.Signature}
 	for i, pcr := range ev.VTPM.PCRs {
@@ -134,6 +140,33 @@ func FuzzImportJSON(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		if ev, err := azure.ImportJSON(b); err == nil {
 			_ = verify(ev.VTPM, [64]byte{})
+		}
+	})
+}
+
+func FuzzParseHCL(f *testing.F) {
+	hcl := make([]byte, 32+1184+20+2)
+	copy(hcl, "HCLA")
+	copy(hcl[32+1184+8:], []byte{2, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, '{', '}'})
+	f.Add(hcl)
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = azure.ParseHCL(b) })
+}
+
+func FuzzParseRuntime(f *testing.F) {
+	f.Add(imported(f, "snp_milan.json").VTPM.Runtime)
+	f.Add(imported(f, "tdx.json").VTPM.Runtime)
+	f.Fuzz(func(_ *testing.T, b []byte) {
+		if r, err := azure.ParseRuntime(b); err == nil {
+			_ = r.VerifyQuote(b, b)
+		}
+	})
+}
+
+func FuzzParseQuote(f *testing.F) {
+	f.Add(imported(f, "snp_milan.json").VTPM.Quote)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if q, err := azure.ParseQuote(b); err == nil && len(q.Selected) == 0 {
+			t.Error("a quote over no registers")
 		}
 	})
 }

@@ -6,13 +6,13 @@
 package tsm
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"path"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -55,6 +55,13 @@ func Open() (*Attester, error) {
 	client, err := linuxtsm.MakeClient()
 	if err != nil {
 		return nil, fmt.Errorf("looking at %s: %w", ReportPath, err)
+	}
+	dir, err := client.MkdirTemp(ReportPath, "probe") // fails where no TEE is behind the folder
+	if err == nil {
+		err = client.RemoveAll(dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making an entry in %s: %w", ReportPath, err)
 	}
 	return New(client), nil
 }
@@ -152,9 +159,14 @@ func (a *Attester) ask(reportData [64]byte) (got answer, err error) {
 	if err := a.client.WriteFile(path.Join(dir, "inblob"), reportData[:]); err != nil {
 		return got, fmt.Errorf("writing inblob: %w", err)
 	}
-	before, err := a.client.ReadFile(path.Join(dir, "generation"))
-	if err != nil {
-		return got, fmt.Errorf("reading generation: %w", err)
+	writes := 1
+	// Below an SVSM the guest may not ask from level 0.
+	floor, err := a.client.ReadFile(path.Join(dir, "privlevel_floor"))
+	if level := strings.TrimSpace(string(floor)); err == nil && level != "" && level != "0" {
+		if err := a.client.WriteFile(path.Join(dir, "privlevel"), []byte(level)); err != nil {
+			return got, fmt.Errorf("writing privlevel: %w", err)
+		}
+		writes++
 	}
 	for _, f := range []struct {
 		name string
@@ -170,7 +182,7 @@ func (a *Attester) ask(reportData [64]byte) (got answer, err error) {
 		}
 	}
 	after, err := a.client.ReadFile(path.Join(dir, "generation"))
-	if err == nil && (!bytes.Equal(before, after) || strings.TrimSpace(string(after)) != "1") {
+	if err == nil && strings.TrimSpace(string(after)) != strconv.Itoa(writes) {
 		err = errRace
 	}
 	return got, err

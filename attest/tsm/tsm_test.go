@@ -38,6 +38,16 @@ func TestEvidenceIsCompleteForEveryReportVersion(t *testing.T) {
 	}
 }
 
+func TestAGuestBelowAnSVSMAsksFromItsOwnLevel(t *testing.T) {
+	ev, err := simtest.Attester(t, "a", func(o *sim.Options) { o.VMPL = 2 }).Attest(context.Background(), [64]byte{5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := snp.ParseReport(ev.Report); err != nil || r.VMPL != 2 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 func TestAMachineWithoutTEESaysWhatWasLookedFor(t *testing.T) {
 	if _, err := os.Stat(tsm.ReportPath); err == nil {
 		t.Skip("this machine has a TEE")
