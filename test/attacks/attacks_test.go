@@ -68,7 +68,7 @@ func (f field) victim(t *testing.T, target attacks.Target, canary []byte) *attac
 }
 
 func waitForHit(v *attacks.Victim) bool {
-	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if v.Hits() > 0 {
 			return true
 		}
