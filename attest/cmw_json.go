@@ -44,13 +44,11 @@ func parseJSON(b []byte) (*Evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	record := encodeRecord(e)
-	if len(record) > MaxCMW {
-		return nil, fmt.Errorf("%d bytes as CBOR, at most %d accepted", len(record), MaxCMW)
-	}
-	// The record ends with the value and one byte for the indicator.
-	if !bytes.HasSuffix(record[:len(record)-1], v) {
+	if !bytes.Equal(encodeValue(e), v) {
 		return nil, errors.New("value not in deterministic encoding")
+	}
+	if n := len(encodeRecord(e)); n > MaxCMW {
+		return nil, fmt.Errorf("%d bytes as CBOR, at most %d accepted", n, MaxCMW)
 	}
 	return e, nil
 }

@@ -312,7 +312,7 @@ func TestExtensionTakesBothForms(t *testing.T) {
 		"JSON in an OCTET STRING":  {append([]byte{4, 2}, "[]"...), nil},
 		"CBOR in a UTF8String":     {[]byte{12, 1, 0x60}, nil},
 		"an IA5String":             {append([]byte{22, 2}, "[]"...), nil},
-		"an empty OCTET STRING":    {[]byte{4, 0}, []byte{}},
+		"an empty OCTET STRING":    {[]byte{4, 0}, nil},
 		"a constructed one":        {[]byte{0x24, 3, 4, 1, 0x80}, nil},
 		"a length beyond the end":  {[]byte{4, 9, 1}, nil},
 		"of the application class": {[]byte{0x44, 1, 0x83}, nil},
