@@ -2,12 +2,6 @@
 
 package policy
 
-import (
-	"bytes"
-	"encoding/json"
-	"fmt"
-)
-
 // AppraisalSchema is the schema of an AppraisalPolicy.
 const AppraisalSchema = "c8s.dev/appraisal-policy/v1"
 
@@ -63,17 +57,5 @@ func EncodeAppraisalPolicy(p *AppraisalPolicy) ([]byte, error) {
 	}
 	plain := *p
 	plain.Substrates = filledSubstrates(p.Substrates)
-	text, err := json.Marshal(plain)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the appraisal policy: %w", err)
-	}
-	var out bytes.Buffer
-	if err := json.Indent(&out, text, "", "  "); err != nil {
-		return nil, fmt.Errorf("encoding the appraisal policy: %w", err)
-	}
-	out.WriteByte('\n')
-	if _, err := ParseAppraisalPolicy(out.Bytes()); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
+	return encode("encoding the appraisal policy", plain, func(b []byte) error { _, err := ParseAppraisalPolicy(b); return err })
 }

@@ -51,8 +51,9 @@ func signedBy(operators Operators, next *Signed, rule string) Decision {
 	if err != nil {
 		return Decision{Code: CodeOf(err), Rule: rule, Expected: "the envelope of the next manifest", Actual: err.Error()}
 	}
-	if err := checkPayloadType(e); err != nil {
-		return Decision{Code: CodePayloadType, Rule: rule, Expected: PayloadType, Actual: quote(e.PayloadType)}
+	if d := manifestFormat().matches(e); !d.Allowed {
+		d.Rule = rule
+		return d
 	}
 	if !bytes.Equal(e.Payload, next.Payload) || DigestOf(next.Payload) != next.Manifest.Digest() {
 		return Decision{Code: CodePayloadMismatch, Rule: rule, Expected: "the envelope's own payload", Actual: "another one"}

@@ -5,7 +5,7 @@ package policy
 // Outcomes of any question.
 const (
 	CodeAllowed   Code = "allowed"
-	CodeUndecided Code = "undecided" // a zero Decision, or a manifest that was not parsed
+	CodeUndecided Code = "undecided" // a zero Decision, or a document that was not parsed
 )
 
 // Documents that cannot be read as strict JSON.
@@ -56,6 +56,9 @@ const (
 	CodeProductionTCB       Code = "production-tcb-floor"
 
 	CodeProductionCollateral Code = "production-collateral"
+
+	CodeDenyKindUnknown Code = "deny-kind-unknown"
+	CodeSerialInvalid   Code = "serial-invalid"
 )
 
 // Envelopes and signatures.
@@ -77,6 +80,23 @@ const (
 	CodeManifestUnauthorised Code = "manifest-unauthorised"
 	CodeManifestBehind       Code = "manifest-behind" // a peer already has a newer one
 	CodeManifestUnknown      Code = "manifest-unknown"
+)
+
+// The order of deny lists.
+const (
+	CodeDenyListRolledBack Code = "denylist-rolled-back"
+	CodeDenyListForked     Code = "denylist-forked"
+	CodeDenyListUnchanged  Code = "denylist-unchanged"
+	CodeDenyListGap        Code = "denylist-gap"
+)
+
+// What is denied, by what.
+const (
+	CodeDeniedSerial      Code = "denied-serial"
+	CodeDeniedKey         Code = "denied-key"
+	CodeDeniedMachine     Code = "denied-machine"
+	CodeDeniedMeasurement Code = "denied-measurement"
+	CodeDeniedWorkload    Code = "denied-workload"
 )
 
 // Pods, peers and substrates.

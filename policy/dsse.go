@@ -44,16 +44,6 @@ type IgnoredSignature struct {
 	Reason string `json:"reason"`
 }
 
-// Signed is a manifest whose signatures were checked.
-type Signed struct {
-	Manifest *Manifest
-	Payload  []byte // exactly as signed
-	Digest   Digest // of Payload
-	Envelope []byte // as received
-	Signers  []string
-	Ignored  []IgnoredSignature
-}
-
 // preAuth is the DSSE pre-authentication encoding: what is really signed. The
 // lengths make it unambiguous.
 func preAuth(payloadType string, payload []byte) []byte {
@@ -140,76 +130,6 @@ func (e *Envelope) Encode() ([]byte, error) {
 	return append(text, '\n'), nil
 }
 
-// Sign wraps a manifest's payload in an envelope with one signature for each
-// key (Ed25519 or ECDSA P-256). It refuses to sign what Parse refuses.
-func Sign(payload []byte, keys ...crypto.Signer) ([]byte, error) {
-	if _, err := Parse(payload); err != nil {
-		return nil, err
-	}
-	return addTo(&Envelope{PayloadType: PayloadType, Payload: payload}, keys)
-}
-
-// AddSignature adds signatures to an envelope made by Sign. Signing again
-// with the same key replaces its signature.
-func AddSignature(envelope []byte, keys ...crypto.Signer) ([]byte, error) {
-	e, err := ParseEnvelope(envelope)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkPayloadType(e); err != nil {
-		return nil, err
-	}
-	if _, err := Parse(e.Payload); err != nil {
-		return nil, err
-	}
-	return addTo(e, keys)
-}
-
-// SignPayload wraps a payload of another type than a manifest, whose rules are
-// the caller's. Manifests are left to Sign, which checks them.
-func SignPayload(payloadType string, payload []byte, keys ...crypto.Signer) ([]byte, error) {
-	if payloadType == PayloadType || payloadType == "" {
-		return nil, Decision{Code: CodePayloadType, Rule: "the envelope's payloadType", Expected: "another type than a manifest's", Actual: quote(payloadType)}
-	}
-	return addTo(&Envelope{PayloadType: payloadType, Payload: payload}, keys)
-}
-
-// SignedPayload is a payload whose signatures were checked, and nothing else.
-type SignedPayload struct {
-	Payload []byte
-	Signers []string
-	Ignored []IgnoredSignature
-}
-
-// OpenPayload checks that enough of the trusted keys signed an envelope of at
-// most limit bytes with exactly this type of payload.
-func OpenPayload(envelope []byte, payloadType string, limit int, trusted Operators) (*SignedPayload, error) {
-	e, err := ParseEnvelopeOf(envelope, limit)
-	if err != nil {
-		return nil, err
-	}
-	if e.PayloadType != payloadType || payloadType == PayloadType {
-		return nil, Decision{Code: CodePayloadType, Rule: "the envelope's payloadType", Expected: quote(payloadType), Actual: quote(e.PayloadType)}
-	}
-	signers, ignored, decision := e.verify(trusted)
-	if err := decision.Err(); err != nil {
-		return nil, err
-	}
-	return &SignedPayload{Payload: e.Payload, Signers: signers, Ignored: ignored}, nil
-}
-
-func addTo(e *Envelope, keys []crypto.Signer) ([]byte, error) {
-	for _, key := range keys {
-		if err := e.sign(key); err != nil {
-			return nil, fmt.Errorf("signing the envelope: %w", err)
-		}
-	}
-	if n := len(e.Signatures); n == 0 || n > maxSignatures {
-		return nil, Decision{Code: CodeSignatures, Rule: "the envelope's caps", Expected: fmt.Sprintf("1 to %d signatures", maxSignatures), Actual: strconv.Itoa(n)}
-	}
-	return e.Encode()
-}
-
 func (e *Envelope) sign(key crypto.Signer) error {
 	algorithm, err := algorithmOf(key.Public())
 	if err != nil {
@@ -243,41 +163,6 @@ func verifySignature(public crypto.PublicKey, message, sig []byte) bool {
 		return ecdsa.VerifyASN1(k, sum[:], sig)
 	}
 	return false
-}
-
-func checkPayloadType(e *Envelope) error {
-	if e.PayloadType == PayloadType {
-		return nil
-	}
-	return Decision{
-		Code: CodePayloadType, Rule: "the envelope's payloadType", Expected: quote(PayloadType), Actual: quote(e.PayloadType),
-		Remedy: "this envelope holds something else than a manifest",
-	}
-}
-
-// Open checks an envelope: enough of the trusted operators signed it, and the
-// payload is a valid manifest. Signatures come first, so that nothing of an
-// unsigned payload is interpreted.
-func Open(envelope []byte, trusted Operators) (*Signed, error) {
-	e, err := ParseEnvelope(envelope)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkPayloadType(e); err != nil {
-		return nil, fmt.Errorf("opening the manifest: %w", err)
-	}
-	signers, ignored, decision := e.verify(trusted)
-	if !decision.Allowed {
-		return nil, fmt.Errorf("opening the manifest: %w", decision)
-	}
-	m, err := Parse(e.Payload)
-	if err != nil {
-		return nil, err
-	}
-	return &Signed{
-		Manifest: m, Payload: e.Payload, Digest: m.Digest(), Envelope: slices.Clone(envelope),
-		Signers: signers, Ignored: ignored,
-	}, nil
 }
 
 // verify counts the distinct trusted keys with a good signature.

@@ -28,12 +28,12 @@ func TestPayloadsOfOtherTypesNeverPassForEachOther(t *testing.T) {
 	if s, err := policy.OpenPayload(text, kind, len(text), trusted); err != nil || string(s.Payload) != "x" || len(s.Signers) != 1 {
 		t.Errorf("%v, %v", s, err)
 	}
-	for _, other := range []string{policy.PayloadType, "", kind + "2"} {
+	for _, other := range []string{policy.PayloadType, policy.DenyListPayloadType, "", kind + "2"} {
 		if _, err := policy.OpenPayload(text, other, len(text), trusted); policy.CodeOf(err) != policy.CodePayloadType {
 			t.Errorf("opened as %q: %v", other, err)
 		}
 	}
-	for _, refused := range []string{policy.PayloadType, ""} {
+	for _, refused := range []string{policy.PayloadType, policy.DenyListPayloadType, ""} {
 		if _, err := policy.SignPayload(refused, []byte("x"), key); policy.CodeOf(err) != policy.CodePayloadType {
 			t.Errorf("signed as %q: %v", refused, err)
 		}

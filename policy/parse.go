@@ -100,16 +100,21 @@ func Encode(m *Manifest) ([]byte, error) {
 	if m == nil {
 		return nil, undecided()
 	}
-	text, err := json.Marshal(m)
+	return encode("encoding the manifest", m, func(b []byte) error { _, err := Parse(b); return err })
+}
+
+// encode writes v as indented JSON that its reader accepts.
+func encode(doing string, v any, accept func([]byte) error) ([]byte, error) {
+	text, err := json.Marshal(v)
 	if err != nil {
-		return nil, fmt.Errorf("encoding the manifest: %w", err)
+		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
 	var out bytes.Buffer
 	if err := json.Indent(&out, text, "", "  "); err != nil {
-		return nil, fmt.Errorf("encoding the manifest: %w", err)
+		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
 	out.WriteByte('\n')
-	if _, err := Parse(out.Bytes()); err != nil {
+	if err := accept(out.Bytes()); err != nil {
 		return nil, err
 	}
 	return out.Bytes(), nil

@@ -157,17 +157,23 @@ func (v *substrateValidator) common() {
 }
 
 func (v *substrateValidator) machine(id, path string) {
-	ok := false
-	switch v.s.TEE {
-	case TEESEVSNP:
-		provider, named := strings.CutPrefix(id, MachineProvider)
-		ok = named && isPrintableUpTo(provider, maxProvider) || isLowerHex(id, chipIDLen) || isLowerHex(id, turinChipIDLen)
-	case TEETDX:
-		ok = isLowerHex(strings.TrimPrefix(id, MachinePPID), platformIDLen)
+	if v.s.TEE == TEESEVSNP && isSNPMachine(id) || v.s.TEE == TEETDX && isTDXMachine(id) {
+		return
 	}
-	if !ok {
-		v.r.add(CodeHexInvalid, path, "a chip id, PIID or PPID in lower-case hexadecimal, or a VLEK's provider", quote(id), `SNP: 128 digits, Turin 16, or "csp:<provider>"; TDX: 32 digits, or "ppid:" and 32 digits`)
-	}
+	badMachine(id, path, v.r)
+}
+
+func isSNPMachine(id string) bool {
+	provider, named := strings.CutPrefix(id, MachineProvider)
+	return named && isPrintableUpTo(provider, maxProvider) || isLowerHex(id, chipIDLen) || isLowerHex(id, turinChipIDLen)
+}
+
+func isTDXMachine(id string) bool {
+	return isLowerHex(strings.TrimPrefix(id, MachinePPID), platformIDLen)
+}
+
+func badMachine(id, path string, r *report) {
+	r.add(CodeHexInvalid, path, "a chip id, PIID or PPID in lower-case hexadecimal, or a VLEK's provider", quote(id), `SNP: 128 digits, Turin 16, or "csp:<provider>"; TDX: 32 digits, or "ppid:" and 32 digits`)
 }
 
 // registers: a register that is not named would not be checked, so a trust

@@ -20,11 +20,8 @@ func (m *Manifest) validate(r *report) {
 	if m.Schema != Schema {
 		r.add(CodeSchema, "$.schema", quote(Schema), quote(m.Schema), "")
 	}
-	td, err := spiffeid.TrustDomainFromString(m.TrustDomain)
-	if err != nil || td.Name() != m.TrustDomain || len(m.TrustDomain) > maxTrustDomain {
-		r.add(CodeTrustDomainInvalid, "$.trustDomain", "a SPIFFE trust domain name: lower-case letters, digits, '.', '-' and '_'", quote(m.TrustDomain), `write it like "example.org"`)
-	}
-	m.validateVersion(r)
+	checkTrustDomain(m.TrustDomain, r)
+	checkVersion(m.Version, m.Previous, "the first manifest has version 1", r)
 	m.Operators.validate("$.operators", r)
 	validateSubstrates(m.Substrates, m.Production, r)
 	known := map[string]bool{}
@@ -36,14 +33,21 @@ func (m *Manifest) validate(r *report) {
 	}
 }
 
-func (m *Manifest) validateVersion(r *report) {
+func checkTrustDomain(name string, r *report) {
+	td, err := spiffeid.TrustDomainFromString(name)
+	if err != nil || td.Name() != name || len(name) > maxTrustDomain {
+		r.add(CodeTrustDomainInvalid, "$.trustDomain", "a SPIFFE trust domain name: lower-case letters, digits, '.', '-' and '_'", quote(name), `write it like "example.org"`)
+	}
+}
+
+func checkVersion(version uint64, previous Digest, remedy string, r *report) {
 	switch {
-	case m.Version == 0:
-		r.add(CodeVersionInvalid, "$.version", "1 or more", "0", "the first manifest has version 1")
-	case m.Version == 1 && m.Previous != "":
-		r.add(CodePreviousInvalid, "$.previous", `"" in version 1`, quote(string(m.Previous)), "")
-	case m.Version > 1:
-		checkDigest(m.Previous, "$.previous", r)
+	case version == 0:
+		r.add(CodeVersionInvalid, "$.version", "1 or more", "0", remedy)
+	case version == 1 && previous != "":
+		r.add(CodePreviousInvalid, "$.previous", `"" in version 1`, quote(string(previous)), "")
+	case version > 1:
+		checkDigest(previous, "$.previous", r)
 	}
 }
 
