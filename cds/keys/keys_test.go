@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"math/big"
 	"os"
 	"testing"
 	"testing/iotest"
@@ -147,7 +148,7 @@ func TestSeedAndKeysAreNotShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	canaries := [][]byte{seed[:], k.Store[:], k.Log.Seed(), k.Beacon.Seed(), k.Countersign.Seed(), root, []byte(k.Root.D.String())}
+	canaries := [][]byte{seed[:], k.Store[:], k.Log.Seed(), k.Beacon.Seed(), k.Countersign.Seed(), root, []byte(new(big.Int).SetBytes(root).String())}
 	for _, value := range []any{seed, &seed, k, *k, k.Store, &k.Store, []keys.Seed{seed}, map[keys.Seed]int{seed: 1}} {
 		secrettest.Check(t, value, canaries...)
 	}
