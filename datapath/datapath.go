@@ -203,8 +203,10 @@ func (p *Proxy) acceptPods(ctx context.Context, l *net.TCPListener) error {
 // Recheck closes every tunnel, idle or busy, that the manifest, the roots and
 // the pods of this moment no longer allow. Call it after any of them changed.
 func (p *Proxy) Recheck() {
-	out := p.pool.CloseWhere(p.outboundGone, tunnel.ReasonPolicyChanged)
-	in := p.server.CloseWhere(p.inboundGone, tunnel.ReasonPolicyChanged)
+	out := p.pool.CloseWhere(func(key tunnel.Key, meta tunnel.Meta, t *tunnel.Tunnel) *tunnel.Ending {
+		return p.outboundGone(key, meta, t).ending()
+	})
+	in := p.server.CloseWhere(func(t *tunnel.Tunnel) *tunnel.Ending { return p.inboundGone(t).ending() })
 	if out+in > 0 {
 		p.cfg.Log.Info("tunnels closed: no longer allowed", "dialled", out, "accepted", in)
 	}

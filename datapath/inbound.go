@@ -142,15 +142,17 @@ func (p *Proxy) current(s *inboundSession) *refusal {
 	return why
 }
 
-// inboundGone decides for Recheck whether an accepted tunnel must close.
-func (p *Proxy) inboundGone(t *tunnel.Tunnel) bool {
+// inboundGone says for Recheck why an accepted tunnel must close, if it must.
+func (p *Proxy) inboundGone(t *tunnel.Tunnel) *refusal {
 	s := t.Session().(*inboundSession)
-	if p.current(s) != nil {
-		return true
+	if why := p.current(s); why != nil {
+		return why
 	}
 	if _, why := p.identify(s.peer.chain); why != nil {
-		return true
+		return why
 	}
-	h, busy := t.Current()
-	return busy && p.allowed(s.peer.facts.Workload, s.pod.Workload, h.Dst.Port()) != nil
+	if h, busy := t.Current(); busy {
+		return p.allowed(s.peer.facts.Workload, s.pod.Workload, h.Dst.Port())
+	}
+	return nil
 }

@@ -163,21 +163,23 @@ func (p *Proxy) clientTLS(cert *tls.Certificate, dst netip.Addr, peer **identity
 	return cfg
 }
 
-// outboundGone decides for Recheck whether a dialled tunnel must close.
-func (p *Proxy) outboundGone(key tunnel.Key, meta tunnel.Meta, t *tunnel.Tunnel) bool {
+// outboundGone says for Recheck why a dialled tunnel must close, if it must.
+func (p *Proxy) outboundGone(key tunnel.Key, meta tunnel.Meta, t *tunnel.Tunnel) *refusal {
 	pod, ok := p.cfg.Mesh.Pod(key.Src)
 	if !ok || pod.UID != key.Owner {
-		return true
+		return refuse(reasonUnknownSource, "local pods", "the pod "+key.Owner, "it is gone")
 	}
 	if _, _, why := p.usable(pod); why != nil {
-		return true
+		return why
 	}
 	m := meta.Peer.(*outboundPeer)
 	if _, why := p.identify(m.peer.chain); why != nil {
-		return true
+		return why
 	}
-	h, busy := t.Current()
-	return busy && p.allowed(pod.Workload, m.peer.facts.Workload, h.Dst.Port()) != nil
+	if h, busy := t.Current(); busy {
+		return p.allowed(pod.Workload, m.peer.facts.Workload, h.Dst.Port())
+	}
+	return nil
 }
 
 func earlier(a, b time.Time) time.Time {

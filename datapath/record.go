@@ -28,7 +28,13 @@ func (p *Proxy) ended(rec flow.Record, res tunnel.Result, began time.Time, sent,
 		rec.Verdict = flow.Refused
 		rec.Rule = "the other node's answer"
 	}
-	if res.Err != nil {
+	var why *refusal
+	switch {
+	case errors.As(res.Why, &why): // this side ended it
+		rec.Rule, rec.Expected, rec.Actual = why.Rule, why.Expected, why.Actual
+	case res.Why != nil:
+		rec.Actual = res.Why.Error()
+	case res.Err != nil:
 		rec.Actual = res.Err.Error()
 		var alert *net.OpError
 		if errors.As(res.Err, &alert) && alert.Op == "remote error" {

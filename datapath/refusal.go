@@ -53,6 +53,14 @@ func (r *refusal) Error() string {
 
 func (r *refusal) Unwrap() error { return r.cause }
 
+// ending is how a tunnel ends that was refused after the fact; nil for none.
+func (r *refusal) ending() *tunnel.Ending {
+	if r == nil {
+		return nil
+	}
+	return &tunnel.Ending{Reason: tunnel.ReasonPolicyChanged, Why: r}
+}
+
 func refuse(code, rule, expected, actual string) *refusal {
 	return &refusal{Decision: policy.Decision{Code: policy.Code(code), Rule: rule, Expected: expected, Actual: actual}}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -89,6 +90,103 @@ func TestKillResetsBothApplicationsAndNamesTheReason(t *testing.T) {
 		if err := await(t, r.served); err == nil {
 			t.Error("Serve calls a broken tunnel an orderly end")
 		}
+	})
+}
+
+// End resets both applications as Kill does, tells the other side the reason,
+// and keeps for this side what the other need not know.
+func TestEndTellsTheOtherSideTheReasonAndThisSideWhy(t *testing.T) {
+	why := errors.New("the operators said so")
+	for name, arrange := range map[string]func(t *testing.T, near, far *net.TCPConn){
+		"quiet":                      func(*testing.T, *net.TCPConn, *net.TCPConn) {},
+		"application half-closed":    func(t *testing.T, near, _ *net.TCPConn) { must(t, near.CloseWrite()) },
+		"other application finished": func(t *testing.T, _, far *net.TCPConn) { must(t, far.CloseWrite()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bothWays(t, func(t *testing.T, useTLS bool) {
+				r := newRig(t, useTLS)
+				near, done := r.connect(t)
+				far := r.farEnd(t)
+				arrange(t, near, far)
+				r.opener.End(Ending{Reason: ReasonDenied, Why: why})
+				r.opener.End(Ending{Reason: ReasonShutdown}) // too late to be the reason
+				if res := await(t, done); res.Reason != ReasonDenied || res.Remote || !errors.Is(res.Why, why) {
+					t.Errorf("near %+v", res)
+				}
+				if res := await(t, r.farResult); res.Reason != ReasonDenied || !res.Remote || res.Why != nil {
+					t.Errorf("far %+v", res)
+				}
+				wantEnd(t, near)
+				wantEnd(t, far)
+				if r.opener.Idle() {
+					t.Error("the tunnel can be used again")
+				}
+				_ = await(t, r.served)
+			})
+		})
+	}
+}
+
+// wantEnd reads until a reset; an application that was told the end of the
+// other before may see that first.
+func wantEnd(t *testing.T, c *net.TCPConn) {
+	t.Helper()
+	must(t, c.SetReadDeadline(time.Now().Add(5*time.Second)))
+	for {
+		if _, err := c.Read(make([]byte, 1<<10)); errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+			return
+		} else if err != nil {
+			t.Errorf("got %v, want the end of the connection", err)
+			return
+		}
+	}
+}
+
+// The application is reset when End returns, also where telling the other
+// side would have to wait for a peer that reads nothing.
+func TestEndDoesNotWaitForABlockedPeer(t *testing.T) {
+	bothWays(t, func(t *testing.T, useTLS bool) {
+		r := newRig(t, useTLS)
+		near, done := r.connect(t)
+		_ = r.farEnd(t) // never reads
+		for {
+			near.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+			if _, err := near.Write(make([]byte, 256<<10)); err != nil {
+				break
+			}
+		}
+		r.opener.End(Ending{Reason: ReasonDenied})
+		if res := await(t, done); res.Reason != ReasonDenied {
+			t.Errorf("near %+v", res)
+		}
+		_ = await(t, r.farResult)
+		_ = await(t, r.served)
+	})
+}
+
+// A stream that begins while the tunnel is ended must not outlive it.
+func TestStreamThatBeginsDuringTheEndDiesWithIt(t *testing.T) {
+	bothWays(t, func(t *testing.T, useTLS bool) {
+		opener, acceptor := tunnelPair(t, useTLS)
+		app, appFar := tcpPair(t)
+		ended := make(chan Result, 1)
+		served := make(chan error, 1)
+		go func() {
+			served <- acceptor.Serve(t.Context(), func(context.Context, Header) (*net.TCPConn, func(Result), Reason) {
+				acceptor.End(Ending{Reason: ReasonDenied})
+				return app, func(r Result) { ended <- r }, ReasonNone
+			})
+		}()
+		near, nearApp := tcpPair(t)
+		done := make(chan Result, 1)
+		go func() { done <- opener.Relay(nearApp, testHeader) }()
+		if res := await(t, ended); res.Reason != ReasonDenied {
+			t.Errorf("acceptor's stream %+v", res)
+		}
+		wantEnd(t, appFar)
+		wantEnd(t, near)
+		_ = await(t, done)
+		_ = await(t, served)
 	})
 }
 

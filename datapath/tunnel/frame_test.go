@@ -5,8 +5,11 @@ package tunnel
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/netip"
+	"os"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -135,4 +138,14 @@ func FuzzDecoder(f *testing.F) {
 			t.Fatalf("%d bytes decode to %d", len(p), len(again))
 		}
 	})
+}
+
+func TestEveryReasonIsDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/tunnel.md")
+	must(t, err)
+	for r := ReasonNone + 1; r < reasonCount; r++ {
+		if row := fmt.Sprintf("| %d | `%s` |", r, r); !strings.Contains(string(page), row) {
+			t.Errorf("docs/tunnel.md has no row that begins with %s", row)
+		}
+	}
 }

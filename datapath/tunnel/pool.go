@@ -97,6 +97,8 @@ type got struct {
 // ErrPoolClosed is returned by Get after Run has ended.
 var ErrPoolClosed = errors.New("getting a tunnel: the pool is closed")
 
+var errExpired = errors.New("a certificate that the tunnel was made with has expired")
+
 // NewPool makes a pool; Run keeps it tidy.
 func NewPool(cfg PoolConfig) *Pool {
 	def := func(d *time.Duration, v time.Duration) {
@@ -295,16 +297,16 @@ func (p *Pool) failWaiters(k *keyed, err error) {
 	k.waiters = k.waiters[n:]
 }
 
-// CloseWhere closes every tunnel, idle or lent, for which gone returns true,
-// and returns how many. Connections on them are reset with r.
-func (p *Pool) CloseWhere(gone func(Key, Meta, *Tunnel) bool, r Reason) int {
+// CloseWhere closes every tunnel, idle or lent, that judge gives an ending,
+// and returns how many. Connections on them are reset.
+func (p *Pool) CloseWhere(judge func(Key, Meta, *Tunnel) *Ending) int {
 	p.mu.Lock()
-	var kill []*Lease
+	kill := map[*Lease]*Ending{}
 	for key, k := range p.keys {
 		keep := k.idle[:0]
 		for _, l := range k.idle {
-			if gone(key, l.Meta, l.Tunnel) {
-				kill = append(kill, l)
+			if e := judge(key, l.Meta, l.Tunnel); e != nil {
+				kill[l] = e
 			} else {
 				keep = append(keep, l)
 			}
@@ -313,14 +315,14 @@ func (p *Pool) CloseWhere(gone func(Key, Meta, *Tunnel) bool, r Reason) int {
 		k.idle = keep
 	}
 	for l := range p.busy {
-		if gone(l.key, l.Meta, l.Tunnel) {
+		if e := judge(l.key, l.Meta, l.Tunnel); e != nil {
 			l.expired.Store(true)
-			kill = append(kill, l)
+			kill[l] = e
 		}
 	}
 	p.mu.Unlock()
-	for _, l := range kill {
-		l.Tunnel.Kill(r)
+	for l, e := range kill {
+		l.Tunnel.End(*e)
 	}
 	p.discarded.Add(uint64(len(kill)))
 	return len(kill)
@@ -344,7 +346,13 @@ func (p *Pool) Run(ctx context.Context) {
 
 func (p *Pool) sweep() {
 	now := p.cfg.Now()
-	p.CloseWhere(func(_ Key, m Meta, _ *Tunnel) bool { return !now.Before(m.NotAfter) }, ReasonPolicyChanged)
+	over := &Ending{Reason: ReasonPolicyChanged, Why: errExpired}
+	p.CloseWhere(func(_ Key, m Meta, _ *Tunnel) *Ending {
+		if now.Before(m.NotAfter) {
+			return nil
+		}
+		return over
+	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for key, k := range p.keys {
@@ -371,7 +379,7 @@ func (p *Pool) shutdown() {
 		k.waiters = nil
 	}
 	p.mu.Unlock()
-	p.CloseWhere(func(Key, Meta, *Tunnel) bool { return true }, ReasonShutdown)
+	p.CloseWhere(func(Key, Meta, *Tunnel) *Ending { return &Ending{Reason: ReasonShutdown} })
 	p.dialing.Wait()
 }
 

@@ -25,6 +25,7 @@ const (
 	ReasonTunnelLost                      // the tunnel broke under the stream; never sent
 	ReasonStalled                         // reset while the other side did not read; never sent
 	ReasonInternal                        // the other daemon failed
+	ReasonDenied                          // the operators deny one of the two ends
 	reasonCount
 )
 
@@ -33,7 +34,7 @@ func (r Reason) String() string {
 	names := [reasonCount]string{
 		"", "reset", "aborted", "connection-refused", "unreachable", "dial-timeout", "not-allowed",
 		"source-mismatch", "destination-mismatch", "destination-not-enrolled", "too-many-connections",
-		"idle-timeout", "policy-changed", "shutdown", "tunnel-lost", "stalled", "internal",
+		"idle-timeout", "policy-changed", "shutdown", "tunnel-lost", "stalled", "internal", "denied",
 	}
 	if int(r) >= len(names) {
 		return "unknown"

@@ -73,7 +73,11 @@ func (t *Tunnel) begin(ctx context.Context, h Header, accept Accept) error {
 	s.seq, s.end = seq, end
 	t.mu.Lock()
 	t.stream = s
+	ended := t.closed.Load()
 	t.mu.Unlock()
+	if ended { // while accept was at work: End did not see this stream
+		t.fail(s, errEnded)
+	}
 	go s.up()
 	return nil
 }

@@ -177,29 +177,32 @@ func (s *Server) sweep(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		s.CloseWhere(func(t *Tunnel) bool {
+		s.CloseWhere(func(t *Tunnel) *Ending {
 			t.mu.Lock()
 			defer t.mu.Unlock()
 			idle := t.state.over() && t.swept == t.state.seq+1
 			t.swept = t.state.seq + 1 // 0: never swept
-			return idle
-		}, ReasonIdle)
+			if !idle {
+				return nil
+			}
+			return &Ending{Reason: ReasonIdle}
+		})
 	}
 }
 
-// CloseWhere closes every tunnel, idle or busy, for which gone returns true,
-// and returns how many. Connections on them are reset with r.
-func (s *Server) CloseWhere(gone func(*Tunnel) bool, r Reason) int {
+// CloseWhere closes every tunnel, idle or busy, that judge gives an ending,
+// and returns how many. Connections on them are reset.
+func (s *Server) CloseWhere(judge func(*Tunnel) *Ending) int {
 	s.mu.Lock()
-	var kill []*Tunnel
+	kill := map[*Tunnel]*Ending{}
 	for t := range s.open {
-		if gone(t) {
-			kill = append(kill, t)
+		if e := judge(t); e != nil {
+			kill[t] = e
 		}
 	}
 	s.mu.Unlock()
-	for _, t := range kill {
-		t.Kill(r)
+	for t, e := range kill {
+		t.End(*e)
 	}
 	return len(kill)
 }

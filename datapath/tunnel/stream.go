@@ -28,6 +28,7 @@ type Result struct {
 	Refused  bool  // the acceptor refused it: Reason says why
 	Remote   bool  // Reason was given by the other side
 	Err      error // of the tunnel, when it broke
+	Why      error // from the Ending, where this side ended the tunnel
 }
 
 // stream is one connection of an application, carried by a tunnel.
@@ -69,7 +70,7 @@ func (t *Tunnel) Relay(app *net.TCPConn, h Header) Result {
 	if !t.state.opener || !t.state.over() || t.closed.Load() {
 		t.mu.Unlock()
 		abort(app)
-		return Result{Reason: ReasonTunnelLost, Err: errors.New("opening a stream: the tunnel is busy or closed")}
+		return t.ended(errors.New("opening a stream: the tunnel is busy or closed"))
 	}
 	t.state.begin()
 	t.header, t.reserved = h, false
@@ -155,9 +156,13 @@ func (s *stream) deliver(p []byte) error {
 	return s.reset(ReasonReset)
 }
 
-// reset sends RST, unless the stream needs none any more.
+// reset sends RST, unless the stream needs none any more. When the tunnel is
+// ended, whoever is first to reset the stream tells the other side why.
 func (s *stream) reset(r Reason) error {
 	t := s.t
+	if e := t.ending.Load(); e != nil {
+		r = e.Reason
+	}
 	t.resetting.Store(true)
 	t.wmu.Lock()
 	defer t.wmu.Unlock()
@@ -319,7 +324,7 @@ func (t *Tunnel) fail(s *stream, err error) {
 		reason = ReasonStalled
 	}
 	t.Kill(reason)
-	s.set(Result{Reason: Reason(t.why.Load()), Err: fmt.Errorf("stream %d: %w", s.seq, err)})
+	s.set(t.ended(fmt.Errorf("stream %d: %w", s.seq, err)))
 	abort(s.app)
 }
 

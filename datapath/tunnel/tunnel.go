@@ -61,7 +61,7 @@ type Tunnel struct {
 	resetting atomic.Bool // a reset waits for the write side
 	opener    bool        // as state.opener, to read without mu
 	closed    atomic.Bool
-	why       atomic.Int32 // Reason given to Kill
+	ending    atomic.Pointer[Ending]
 
 	session any    // what the acceptor's Session made for this tunnel
 	swept   uint32 // stream number at the server's last sweep
@@ -170,25 +170,6 @@ func (t *Tunnel) Close() {
 	_ = t.conn.Close()
 }
 
-// Kill ends the tunnel at once, whatever it carries; the stream's application
-// is reset and its Result carries r.
-func (t *Tunnel) Kill(r Reason) {
-	t.why.CompareAndSwap(0, int32(r))
-	if t.closed.Swap(true) {
-		return
-	}
-	if tcp, ok := t.conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
-	}
-	_ = t.conn.Close()
-	t.mu.Lock()
-	s, over := t.stream, t.state.over()
-	t.mu.Unlock()
-	if s != nil && !over {
-		s.set(Result{Reason: r})
-		abort(s.app) // it may be blocked where the tunnel's end is not seen
-	}
-}
 
 // abandoned is asked while a write to the tunnel is blocked: has the stream
 // been reset, so that the data is no longer wanted?
