@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package manifestfile
+package kept
 
 import (
 	"os"
@@ -17,7 +17,7 @@ func TestKeptManifestIsAllThereIs(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	path := filepath.Join(dir, "manifest")
 	for _, s := range []*policytest.Fixture{f, next} {
-		if err := Save(path, s.Signed); err != nil {
+		if err := SaveManifest(path, s.Signed); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -25,7 +25,7 @@ func TestKeptManifestIsAllThereIs(t *testing.T) {
 	if err != nil || len(entries) != 1 {
 		t.Errorf("%v in the folder (%v), want the manifest alone", entries, err)
 	}
-	got, err := Newest(path, f.Envelope, f.Operators)
+	got, err := NewestManifest(path, f.Envelope, f.Operators)
 	if err != nil || got.Digest != next.Digest {
 		t.Errorf("got %v, %v, want what was saved last", got, err)
 	}
@@ -45,7 +45,7 @@ func TestDamagedKeptManifestStopsTheStart(t *testing.T) {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := Newest(path, f.Envelope, f.Operators); err == nil {
+		if got, err := NewestManifest(path, f.Envelope, f.Operators); err == nil {
 			t.Errorf("%s: version %d is used instead", name, got.Manifest.Version)
 		}
 	}
@@ -53,7 +53,7 @@ func TestDamagedKeptManifestStopsTheStart(t *testing.T) {
 
 func TestManifestOfOtherOperatorsIsNotTakenFromAnywhere(t *testing.T) {
 	f, stranger := policytest.New(t), policytest.New(t)
-	_, err := Newest(filepath.Join(t.TempDir(), "none"), stranger.Envelope, f.Operators)
+	_, err := NewestManifest(filepath.Join(t.TempDir(), "none"), stranger.Envelope, f.Operators)
 	if policy.CodeOf(err) != policy.CodeThresholdUnmet {
 		t.Errorf("got %v, want %s", err, policy.CodeThresholdUnmet)
 	}
