@@ -17,8 +17,8 @@ import (
 // MaxNote bounds a note, in bytes.
 const MaxNote = 64 << 10
 
-// noteSchema begins a kept note: the schema, the size, the SHA-256 of the
-// note and a line end, then the note.
+// noteSchema begins a kept note: the schema, the size, the SHA-256 of size,
+// line end and note, and a line end; then the note.
 const noteSchema = "c8s-kept-note/1"
 
 // maxNoteHeader is the longest first line of a kept note.
@@ -83,7 +83,12 @@ func (n *Note) Keep(size uint64, text []byte) (bool, error) {
 }
 
 func formatNote(size uint64, text []byte) []byte {
-	return append(fmt.Appendf(nil, "%s %d %x\n", noteSchema, size, sha256.Sum256(text)), text...)
+	return append(fmt.Appendf(nil, "%s %d %s\n", noteSchema, size, noteSum(size, text)), text...)
+}
+
+func noteSum(size uint64, text []byte) string {
+	sum := sha256.Sum256(append(fmt.Appendf(nil, "%d\n", size), text...))
+	return hex.EncodeToString(sum[:])
 }
 
 var errNoteForm = errors.New("it is damaged, or of another version of this program: remove it only if what it protects from, an older log, can be ruled out")
@@ -96,8 +101,7 @@ func parseNote(raw []byte) (size uint64, text []byte, err error) {
 		return 0, nil, errNoteForm
 	}
 	size, err = strconv.ParseUint(fields[1], 10, 64)
-	sum := sha256.Sum256(text)
-	if err != nil || strconv.FormatUint(size, 10) != fields[1] || fields[2] != hex.EncodeToString(sum[:]) {
+	if err != nil || strconv.FormatUint(size, 10) != fields[1] || fields[2] != noteSum(size, text) {
 		return 0, nil, errNoteForm
 	}
 	return size, text, nil

@@ -170,7 +170,6 @@ func (t *Tunnel) Close() {
 	_ = t.conn.Close()
 }
 
-
 // abandoned is asked while a write to the tunnel is blocked: has the stream
 // been reset, so that the data is no longer wanted?
 func (t *Tunnel) abandoned() bool {
