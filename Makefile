@@ -26,11 +26,15 @@ export GOFLAGS := -buildvcs=false
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build the static binary bin/c8s
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/c8s ./cmd/c8s
+
+.PHONY: build-pkcs11
+build-pkcs11: ## build bin/c8s-pkcs11, which signs with keys on tokens (needs a C compiler)
+	CGO_ENABLED=1 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/c8s-pkcs11 ./cmd/c8s
 
 .PHONY: demo
 demo: build ## show the whole system on this machine (root)
@@ -50,6 +54,7 @@ test-unit: unit ## only the tests that need no root
 .PHONY: unit
 unit:
 	go test -race $(TESTFLAGS) $$(hack/packages unit)
+	CGO_ENABLED=0 go test $(TESTFLAGS) ./cmd/c8s/internal/operatorkey # the static binary's half
 
 .PHONY: privileged
 privileged: ## only the tests that need root

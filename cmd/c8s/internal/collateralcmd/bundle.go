@@ -3,14 +3,9 @@
 package collateralcmd
 
 import (
-	"crypto"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -18,11 +13,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/attest/collateral"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/operatorkey"
 	"github.com/c8s-dev/c8s/policy"
 )
-
-const maxKeyFile = 16 << 10
 
 type sources struct{ cache, dir string }
 
@@ -87,29 +82,27 @@ check the vendor's signature on every item.`,
 		RunE: func(c *cobra.Command, args []string) error { return b.run(c, args) },
 	}
 	b.from.register(c)
-	c.Flags().StringArrayVar(&b.keys, "sign-with", nil, "private key to sign with (required; may be repeated)")
+	c.Flags().StringArrayVar(&b.keys, "sign-with", nil, "private key to sign with, a file or PKCS#11 URI (required; may be repeated)")
 	c.Flags().StringVarP(&b.out, "out", "o", "", "file for the bundle (required)")
 	c.Flags().BoolVar(&b.force, "force", false, "replace the file if it exists")
 	return c
 }
 
-func (b *bundleCommand) run(c *cobra.Command, files []string) error {
+func (b *bundleCommand) run(c *cobra.Command, files []string) (err error) {
 	switch {
 	case len(b.keys) == 0:
 		return exit.Usage(errors.New("--sign-with is required: the private key that signs the bundle"))
 	case b.out == "":
 		return exit.Usage(errors.New("--out is required: the file for the bundle"))
 	}
-	if _, err := os.Lstat(b.out); err == nil && !b.force {
-		return fmt.Errorf("writing %s: the file exists; choose another name, or give --force to replace it", b.out)
+	if err := desk.CheckFree(b.force, b.out); err != nil {
+		return err
 	}
-	var signers []crypto.Signer
-	for _, path := range b.keys {
-		key, err := readPrivateKey(path)
-		if err != nil {
-			return err
-		}
-		signers = append(signers, key)
+	ring := newRing(c)
+	defer func() { err = errors.Join(err, ring.Close()) }()
+	signers, err := ring.Signers(b.keys)
+	if err != nil {
+		return err
 	}
 	items, err := b.from.items(c, files)
 	if err != nil {
@@ -120,8 +113,8 @@ func (b *bundleCommand) run(c *cobra.Command, files []string) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFile(b.out, text, b.force); err != nil {
-		return fmt.Errorf("writing %s: %w", b.out, err)
+	if err := desk.WriteFile(b.out, text, desk.ModePublic, b.force); err != nil {
+		return err
 	}
 	bundle, err := collateral.ReadBundle(text)
 	if err != nil {
@@ -135,50 +128,6 @@ func (b *bundleCommand) run(c *cobra.Command, files []string) error {
 	}
 	_, err = fmt.Fprintf(c.ErrOrStderr(), "bundled %d items, %d of them stale\n", len(bundle.Items), stale)
 	return err
-}
-
-// readPrivateKey reads one PKCS#8 PEM key. No error repeats its content.
-func readPrivateKey(path string) (crypto.Signer, error) {
-	text, err := readFile(path, maxKeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading the key: %w", err)
-	}
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "PRIVATE KEY" {
-		return nil, fmt.Errorf("reading the key: %s holds no PEM block PRIVATE KEY (PKCS#8); make one with 'c8s manifest init --new-key'", path)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("reading the key: %s is not a PKCS#8 key", path)
-	}
-	signer, ok := parsed.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("reading the key: %s cannot sign", path)
-	}
-	return signer, nil
-}
-
-// writeFile puts data at path completely or not at all, and without force over
-// nothing that exists.
-func writeFile(path string, data []byte, force bool) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if rmErr := os.Remove(tmp.Name()); rmErr != nil && !errors.Is(rmErr, fs.ErrNotExist) {
-			err = errors.Join(err, rmErr)
-		}
-	}()
-	const public = 0o644
-	_, err = tmp.Write(data)
-	if err = errors.Join(err, tmp.Chmod(public), tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	if force {
-		return os.Rename(tmp.Name(), path)
-	}
-	return os.Link(tmp.Name(), path) // fails if path exists, which rename does not
 }
 
 type verifyCommand struct {
@@ -202,13 +151,13 @@ Exit codes: 0 signed and whole, 1 not, 2 wrong usage.`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error { return v.run(c, args[0]) },
 	}
-	c.Flags().StringArrayVar(&v.keys, "key", nil, "trusted public key, as [NAME=]FILE (required; may be repeated)")
+	c.Flags().StringArrayVar(&v.keys, "key", nil, "trusted public key, as [NAME=]FILE or PKCS#11 URI (required; may be repeated)")
 	c.Flags().IntVar(&v.threshold, "threshold", 1, "how many of the keys must have signed")
 	v.output.register(c)
 	return c
 }
 
-func (v *verifyCommand) run(c *cobra.Command, path string) error {
+func (v *verifyCommand) run(c *cobra.Command, path string) (err error) {
 	if err := v.output.check(); err != nil {
 		return err
 	}
@@ -218,9 +167,11 @@ func (v *verifyCommand) run(c *cobra.Command, path string) error {
 	if v.threshold < 1 || v.threshold > len(v.keys) {
 		return exit.Usage(fmt.Errorf("--threshold must be from 1 to the number of keys, %d", len(v.keys)))
 	}
+	ring := newRing(c)
+	defer func() { err = errors.Join(err, ring.Close()) }()
 	trusted := policy.Operators{Threshold: v.threshold}
 	for _, arg := range v.keys {
-		key, err := readPublicKey(arg)
+		key, err := ring.Operator(arg)
 		if err != nil {
 			return err
 		}
@@ -245,28 +196,6 @@ func (v *verifyCommand) run(c *cobra.Command, path string) error {
 	}
 	_, _ = fmt.Fprintf(c.OutOrStdout(), "verified: %d items of %s\nsigners:  %s\n", len(rows), b.Created.Format(time.RFC3339), strings.Join(b.Signers, ", "))
 	return writeRows(c.OutOrStdout(), rows)
-}
-
-// readPublicKey reads "[NAME=]FILE"; the name defaults to the file's.
-func readPublicKey(arg string) (policy.OperatorKey, error) {
-	name, path, named := strings.Cut(arg, "=")
-	if !named {
-		path = arg
-		name = strings.TrimSuffix(strings.TrimSuffix(filepath.Base(path), ".pub"), ".pem")
-	}
-	text, err := readFile(path, maxKeyFile)
-	if err != nil {
-		return policy.OperatorKey{}, fmt.Errorf("reading the public key: %w", err)
-	}
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "PUBLIC KEY" {
-		return policy.OperatorKey{}, fmt.Errorf("reading the public key: %s holds no PEM block PUBLIC KEY; give the file that ends in .pub", path)
-	}
-	public, err := x509.ParsePKIXPublicKey(block.Bytes)
-	if err != nil {
-		return policy.OperatorKey{}, fmt.Errorf("reading the public key: %s: %w", path, err)
-	}
-	return policy.NewOperatorKey(name, public)
 }
 
 type showCommand struct {
@@ -299,4 +228,9 @@ func (s *showCommand) run(c *cobra.Command, files []string) error {
 		return err
 	}
 	return write(c, s.output, rowsOf(items, time.Now()))
+}
+
+// newRing opens keys for one run of c. The caller closes it.
+func newRing(c *cobra.Command) *operatorkey.Ring {
+	return &operatorkey.Ring{Warn: c.ErrOrStderr(), LookupEnv: os.LookupEnv}
 }

@@ -9,11 +9,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/policy"
 )
 
 func newDiff() *cobra.Command {
-	var output outputFlag
+	var output desk.Output
 	c := &cobra.Command{
 		Use:   "diff BEFORE AFTER",
 		Short: "Say what a new manifest allows more, and what less",
@@ -22,9 +23,9 @@ widens or narrows what is allowed. Order inside lists means nothing. Signatures
 are not checked. The exit code is 0 whether there are differences or not.`,
 		Example: `  c8s manifest diff manifest.signed.json next.json
   c8s manifest diff manifest.signed.json next.json -o json`,
-		Args: usageArgs(cobra.ExactArgs(2)),
+		Args: desk.UsageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := output.check(); err != nil {
+			if err := output.Check(); err != nil {
 				return err
 			}
 			before, err := load(c, args[0])
@@ -36,13 +37,13 @@ are not checked. The exit code is 0 whether there are differences or not.`,
 				return err
 			}
 			changes := policy.Diff(before.manifest, after.manifest)
-			if output.format == "json" {
-				return writeJSON(c.OutOrStdout(), append([]policy.Change{}, changes...))
+			if output.JSON() {
+				return desk.WriteJSON(c.OutOrStdout(), append([]policy.Change{}, changes...))
 			}
 			return printChanges(c.OutOrStdout(), changes)
 		},
 	}
-	output.register(c)
+	output.Register(c)
 	return c
 }
 

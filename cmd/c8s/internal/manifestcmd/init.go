@@ -16,7 +16,9 @@ import (
 
 	"github.com/c8s-dev/c8s/attest/sim/devtee"
 	"github.com/c8s-dev/c8s/attest/snp"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/operatorkey"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -92,14 +94,14 @@ launched with. Files that exist are not replaced unless --force is given.`,
   # for development: accepts machines that run this very binary with --tee=sim --sim-dir sim
   c8s manifest init --trust-domain dev.example.org --new-key operator.pem --sim-dir sim \
     --workload web=sha256:<64 digits>`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return i.run(c) },
 	}
 	f := c.Flags()
 	f.StringVar(&i.trustDomain, "trust-domain", "", "name of the mesh, like example.org (required)")
 	f.StringVar(&i.newKey, "new-key", "", "make an operator key: private part to this file, public part to the file with .pub added")
 	f.StringVar(&i.algorithm, "algorithm", policy.AlgorithmEd25519, "algorithm of the new key: ed25519 or ecdsa-p256")
-	f.StringArrayVar(&i.operatorKeys, "operator-key", nil, "public key of an operator, as [NAME=]FILE (may be repeated)")
+	f.StringArrayVar(&i.operatorKeys, "operator-key", nil, "public key of an operator, as [NAME=]FILE or PKCS#11 URI (may be repeated)")
 	f.IntVar(&i.threshold, "threshold", 1, "how many operators must sign a manifest")
 	f.StringVar(&i.product, "product", policy.ProductMilan, "SEV-SNP processor line: Milan, Genoa or Turin")
 	f.BoolVar(&i.simulated, "simulated", false, "accept simulated machines instead of real ones; the manifest is then not a production one")
@@ -116,7 +118,7 @@ launched with. Files that exist are not replaced unless --force is given.`,
 	return c
 }
 
-func (i *initCommand) run(c *cobra.Command) error {
+func (i *initCommand) run(c *cobra.Command) (err error) {
 	if i.trustDomain == "" {
 		return exit.Usage(errors.New("--trust-domain is required"))
 	}
@@ -132,10 +134,12 @@ func (i *initCommand) run(c *cobra.Command) error {
 	if i.policy != "" && (i.simulated || len(i.roots)+len(i.measurements) > 0 || c.Flags().Changed("machine") || c.Flags().Changed("min-tcb") || c.Flags().Changed("product")) {
 		return exit.Usage(errors.New("--policy knows the machines: leave out --simulated, --sim-dir, --product, --root, --measurement, --machine and --min-tcb"))
 	}
-	if err := checkFree(i.force, i.outputs()...); err != nil {
+	if err := desk.CheckFree(i.force, i.outputs()...); err != nil {
 		return err
 	}
-	operators, writeKeys, err := i.operators()
+	ring := newRing(c)
+	defer func() { err = errors.Join(err, ring.Close()) }()
+	operators, writeKeys, err := i.operators(ring)
 	if err != nil {
 		return err
 	}
@@ -154,10 +158,10 @@ func (i *initCommand) run(c *cobra.Command) error {
 	if err := writeKeys(); err != nil {
 		return err
 	}
-	if err := writeFile(i.operatorsOut, operatorsText, modePublic, i.force); err != nil {
+	if err := desk.WriteFile(i.operatorsOut, operatorsText, desk.ModePublic, i.force); err != nil {
 		return err
 	}
-	if err := writeFile(i.out, text, modePublic, i.force); err != nil {
+	if err := desk.WriteFile(i.out, text, desk.ModePublic, i.force); err != nil {
 		return err
 	}
 	return i.report(c, text)
@@ -166,25 +170,25 @@ func (i *initCommand) run(c *cobra.Command) error {
 func (i *initCommand) outputs() []string {
 	paths := []string{i.out, i.operatorsOut}
 	if i.newKey != "" {
-		paths = append(paths, i.newKey, i.newKey+publicSuffix)
+		paths = append(paths, i.newKey, i.newKey+operatorkey.PublicSuffix)
 	}
 	return paths
 }
 
 // operators returns who may sign, and how to write a new key: last, when
 // nothing else can be wrong any more.
-func (i *initCommand) operators() (policy.Operators, func() error, error) {
+func (i *initCommand) operators(ring *operatorkey.Ring) (policy.Operators, func() error, error) {
 	o := policy.Operators{Threshold: i.threshold}
 	write := func() error { return nil }
 	for _, arg := range i.operatorKeys {
-		key, err := readPublicKey(arg)
+		key, err := ring.Operator(arg)
 		if err != nil {
 			return o, nil, err
 		}
 		o.Keys = append(o.Keys, key)
 	}
 	if i.newKey != "" {
-		key, err := generateKey(i.algorithm)
+		key, err := operatorkey.Generate(i.algorithm)
 		if err != nil {
 			return o, nil, err
 		}
@@ -193,7 +197,7 @@ func (i *initCommand) operators() (policy.Operators, func() error, error) {
 			return o, nil, err
 		}
 		o.Keys = append(o.Keys, described)
-		write = func() error { return writeKey(i.newKey, key, i.force) }
+		write = func() error { return operatorkey.Write(i.newKey, key, i.force) }
 	}
 	return o, write, o.Validate()
 }
@@ -254,7 +258,7 @@ const maxPolicy = policy.MaxPayload
 // fromPolicy takes an appraisal policy's substrates as they are, but for the
 // roles, which evidence cannot tell.
 func (i *initCommand) fromPolicy() ([]policy.Substrate, error) {
-	text, err := readFile(i.policy, maxPolicy)
+	text, err := desk.ReadFile(i.policy, maxPolicy)
 	if err != nil {
 		return nil, fmt.Errorf("reading the appraisal policy: %w", err)
 	}

@@ -8,12 +8,12 @@ package manifestcmd
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
 
-	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/operatorkey"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -30,24 +30,12 @@ Exit codes: 0 success, 1 refused, 2 wrong usage.`,
   c8s manifest sign manifest.json --key operator.pem -o manifest.signed.json
   c8s manifest verify manifest.signed.json --operators operators.json
   c8s manifest diff manifest.signed.json next.json`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return exit.Usage(fmt.Errorf("%w\nRun '%s --help' for the flags", err, c.CommandPath()))
-	})
+	c.SetFlagErrorFunc(desk.FlagError)
 	c.AddCommand(newInit(), newSign(), newVerify(), newShow(), newDiff())
 	return c
-}
-
-// usageArgs makes a wrong number of arguments a usage error.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if err := check(c, args); err != nil {
-			return exit.Usage(fmt.Errorf("%w\nUsage: %s", err, c.UseLine()))
-		}
-		return nil
-	}
 }
 
 // document is a file that holds a manifest, signed or not.
@@ -60,7 +48,7 @@ type document struct {
 
 // load reads a manifest without judging its signatures.
 func load(c *cobra.Command, path string) (*document, error) {
-	raw, err := readInput(c, path)
+	raw, err := desk.ReadInput(c, path, policy.MaxEnvelope)
 	if err != nil {
 		return nil, fmt.Errorf("reading the manifest: %w", err)
 	}
@@ -90,45 +78,7 @@ func isEnvelope(raw []byte) bool {
 	return ok
 }
 
-// readInput reads a manifest from a file, or from standard input for "-".
-func readInput(c *cobra.Command, path string) ([]byte, error) {
-	if path == "-" {
-		return readLimited(c.InOrStdin(), policy.MaxEnvelope)
-	}
-	return readFile(path, policy.MaxEnvelope)
-}
-
-func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	return readLimited(f, limit)
-}
-
-// readLimited reads one byte over the limit, so that the parser sees and
-// refuses what is too large.
-func readLimited(in io.Reader, limit int64) ([]byte, error) {
-	return io.ReadAll(io.LimitReader(in, limit+1))
-}
-
-// outputFlag is "-o": a table for people or JSON.
-type outputFlag struct{ format string }
-
-func (f *outputFlag) register(c *cobra.Command) {
-	c.Flags().StringVarP(&f.format, "output", "o", "text", "format of the output: text or json")
-}
-
-func (f *outputFlag) check() error {
-	if f.format != "text" && f.format != "json" {
-		return exit.Usage(fmt.Errorf("--output must be text or json, not %q", f.format))
-	}
-	return nil
-}
-
-func writeJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+// newRing opens keys for one run of c. The caller closes it.
+func newRing(c *cobra.Command) *operatorkey.Ring {
+	return &operatorkey.Ring{Warn: c.ErrOrStderr(), LookupEnv: os.LookupEnv}
 }

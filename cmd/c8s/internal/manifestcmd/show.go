@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -25,7 +26,7 @@ type shown struct {
 }
 
 func newShow() *cobra.Command {
-	var output outputFlag
+	var output desk.Output
 	c := &cobra.Command{
 		Use:   "show FILE",
 		Short: "Print a manifest, signed or not, without checking signatures",
@@ -33,9 +34,9 @@ func newShow() *cobra.Command {
 checked: that is what 'c8s manifest verify' is for. FILE may be "-".`,
 		Example: `  c8s manifest show manifest.signed.json
   c8s manifest show manifest.json -o json`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: desk.UsageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := output.check(); err != nil {
+			if err := output.Check(); err != nil {
 				return err
 			}
 			d, err := load(c, args[0])
@@ -43,13 +44,13 @@ checked: that is what 'c8s manifest verify' is for. FILE may be "-".`,
 				return err
 			}
 			s := newShown(d)
-			if output.format == "json" {
-				return writeJSON(c.OutOrStdout(), s)
+			if output.JSON() {
+				return desk.WriteJSON(c.OutOrStdout(), s)
 			}
 			return s.print(c.OutOrStdout())
 		},
 	}
-	output.register(c)
+	output.Register(c)
 	return c
 }
 

@@ -3,13 +3,12 @@
 package manifestcmd
 
 import (
-	"crypto"
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -29,22 +28,29 @@ func newSign() *cobra.Command {
 the signature is added to it; the manifest inside stays byte for byte the same.
 A manifest that nodes would refuse is not signed.
 
-Keys are PKCS#8 PEM files, Ed25519 or ECDSA P-256. FILE may be "-".`,
+Keys are Ed25519 or ECDSA P-256: PKCS#8 PEM files, or keys on a token, named by
+a PKCS#11 URI (RFC 7512) with the module of the token's vendor. The PIN is read
+from the file that pin-source names, or from C8S_PKCS11_PIN. Tokens need the
+binary that 'make build-pkcs11' builds. FILE may be "-".`,
 		Example: `  c8s manifest sign manifest.json --key alice.pem -o manifest.signed.json
 
   # the second operator adds a signature, in place
-  c8s manifest sign manifest.signed.json --key bob.pem -o manifest.signed.json`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+  c8s manifest sign manifest.signed.json --key bob.pem -o manifest.signed.json
+
+  # with a key that never leaves its token
+  c8s manifest sign manifest.json -o manifest.signed.json --key \
+    'pkcs11:token=operators;object=alice?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=pin.txt'`,
+		Args: desk.UsageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error { return s.run(c, args[0]) },
 	}
 	f := c.Flags()
-	f.StringArrayVar(&s.keys, "key", nil, "operator's private key (required; may be repeated)")
+	f.StringArrayVar(&s.keys, "key", nil, "operator's private key, a file or PKCS#11 URI (required; may be repeated)")
 	f.StringVarP(&s.out, "out", "o", "-", "file for the envelope, or - for standard output")
 	f.BoolVar(&s.force, "force", false, "replace the output file if it exists")
 	return c
 }
 
-func (s *signCommand) run(c *cobra.Command, path string) error {
+func (s *signCommand) run(c *cobra.Command, path string) (err error) {
 	if len(s.keys) == 0 {
 		return exit.Usage(errors.New("--key is required: the operator's private key"))
 	}
@@ -52,13 +58,11 @@ func (s *signCommand) run(c *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	var signers []crypto.Signer
-	for _, key := range s.keys {
-		signer, err := readPrivateKey(key, c.ErrOrStderr())
-		if err != nil {
-			return err
-		}
-		signers = append(signers, signer)
+	ring := newRing(c)
+	defer func() { err = errors.Join(err, ring.Close()) }()
+	signers, err := ring.Signers(s.keys)
+	if err != nil {
+		return err
 	}
 	var envelope []byte
 	if d.envelope != nil {
@@ -70,8 +74,8 @@ func (s *signCommand) run(c *cobra.Command, path string) error {
 		return err
 	}
 	// Adding to an envelope loses nothing of it, so it may replace itself.
-	inPlace := d.envelope != nil && path != "-" && filepath.Clean(path) == filepath.Clean(s.out)
-	if err := emit(c.OutOrStdout(), s.out, envelope, s.force || inPlace); err != nil {
+	inPlace := d.envelope != nil && desk.SameFile(path, s.out)
+	if err := desk.Emit(c.OutOrStdout(), s.out, envelope, s.force || inPlace); err != nil {
 		return err
 	}
 	m := d.manifest

@@ -9,18 +9,15 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/operatorkey"
 	"github.com/c8s-dev/c8s/policy"
 )
 
-const maxOperatorsFile = 1 << 20
-
 type verifyCommand struct {
-	operators string
-	keys      []string
-	threshold int
-	previous  string
-	output    outputFlag
+	trust    operatorkey.Trust
+	previous string
+	output   desk.Output
 }
 
 // verified is the JSON output of verify.
@@ -47,29 +44,22 @@ Exit codes: 0 a node would accept it, 1 it would not, 2 wrong usage.`,
 		Example: `  c8s manifest verify manifest.signed.json --operators operators.json
   c8s manifest verify next.signed.json --operators operators.json --previous manifest.signed.json
   c8s manifest verify manifest.signed.json --key alice.pub --key bob.pub --threshold 2 -o json`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: desk.UsageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error { return v.run(c, args[0]) },
 	}
-	f := c.Flags()
-	f.StringVar(&v.operators, "operators", "", "operators' file, as 'init' writes it")
-	f.StringArrayVar(&v.keys, "key", nil, "public key of a trusted operator, as [NAME=]FILE (may be repeated)")
-	f.IntVar(&v.threshold, "threshold", 1, "with --key: how many of them must have signed")
-	f.StringVar(&v.previous, "previous", "", "signed manifest that this one replaces")
-	v.output.register(c)
+	v.trust.Register(c)
+	c.Flags().StringVar(&v.previous, "previous", "", "signed manifest that this one replaces")
+	v.output.Register(c)
 	return c
 }
 
-func (v *verifyCommand) run(c *cobra.Command, path string) error {
-	if err := v.output.check(); err != nil {
+func (v *verifyCommand) run(c *cobra.Command, path string) (err error) {
+	if err := v.output.Check(); err != nil {
 		return err
 	}
-	if (v.operators == "") == (len(v.keys) == 0) {
-		return exit.Usage(errors.New("either --operators or --key is required: who is trusted to sign"))
-	}
-	if v.operators != "" && c.Flags().Changed("threshold") {
-		return exit.Usage(errors.New("--threshold goes with --key; the operators' file has its own"))
-	}
-	trusted, err := v.trusted()
+	ring := newRing(c)
+	defer func() { err = errors.Join(err, ring.Close()) }()
+	trusted, err := v.trust.Load(c, ring)
 	if err != nil {
 		return err
 	}
@@ -88,34 +78,15 @@ func (v *verifyCommand) run(c *cobra.Command, path string) error {
 		}
 		out.Succeeds = prev
 	}
-	if v.output.format == "json" {
-		return writeJSON(c.OutOrStdout(), out)
+	if v.output.JSON() {
+		return desk.WriteJSON(c.OutOrStdout(), out)
 	}
 	_, err = fmt.Fprint(c.OutOrStdout(), out.text())
 	return err
 }
 
-func (v *verifyCommand) trusted() (policy.Operators, error) {
-	if v.operators != "" {
-		text, err := readFile(v.operators, maxOperatorsFile)
-		if err != nil {
-			return policy.Operators{}, fmt.Errorf("reading the operators: %w", err)
-		}
-		return policy.ParseOperators(text)
-	}
-	o := policy.Operators{Threshold: v.threshold}
-	for _, arg := range v.keys {
-		key, err := readPublicKey(arg)
-		if err != nil {
-			return o, err
-		}
-		o.Keys = append(o.Keys, key)
-	}
-	return o, o.Validate()
-}
-
 func open(c *cobra.Command, path string, trusted policy.Operators) (*policy.Signed, error) {
-	raw, err := readInput(c, path)
+	raw, err := desk.ReadInput(c, path, policy.MaxEnvelope)
 	if err != nil {
 		return nil, fmt.Errorf("reading the manifest: %w", err)
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package manifestcmd
+package operatorkey
 
 import (
 	"bytes"
@@ -13,24 +13,25 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"strings"
 
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/policy"
 )
 
+// PublicSuffix is added to the name of a private key's file for the public
+// one.
+const PublicSuffix = ".pub"
+
 const (
 	maxKeyFile    = 16 << 10
-	publicSuffix  = ".pub"
 	blockPrivate  = "PRIVATE KEY"
 	blockPublic   = "PUBLIC KEY"
 	groupAndOther = 0o077
 )
 
-// generateKey returns a new operator key.
-func generateKey(algorithm string) (crypto.Signer, error) {
+// Generate returns a new key that lives in memory.
+func Generate(algorithm string) (crypto.Signer, error) {
 	switch algorithm {
 	case policy.AlgorithmEd25519:
 		_, key, err := ed25519.GenerateKey(rand.Reader)
@@ -41,25 +42,34 @@ func generateKey(algorithm string) (crypto.Signer, error) {
 	return nil, exit.Usage(fmt.Errorf("--algorithm must be %s or %s, not %q", policy.AlgorithmEd25519, policy.AlgorithmECDSAP256, algorithm))
 }
 
-// writeKey writes the private key to path and the public one beside it.
-func writeKey(path string, key crypto.Signer, force bool) error {
+// Write writes the private key to path and the public one beside it.
+func Write(path string, key crypto.Signer, force bool) error {
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return fmt.Errorf("encoding the private key: %w", err)
 	}
-	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	public, err := EncodePublic(key.Public())
 	if err != nil {
-		return fmt.Errorf("encoding the public key: %w", err)
-	}
-	if err := writeFile(path, pem.EncodeToMemory(&pem.Block{Type: blockPrivate, Bytes: private}), modeSecret, force); err != nil {
 		return err
 	}
-	return writeFile(path+publicSuffix, pem.EncodeToMemory(&pem.Block{Type: blockPublic, Bytes: public}), modePublic, force)
+	if err := desk.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: blockPrivate, Bytes: private}), desk.ModeSecret, force); err != nil {
+		return err
+	}
+	return desk.WriteFile(path+PublicSuffix, public, desk.ModePublic, force)
 }
 
-// readPrivateKey reads one PKCS#8 PEM key and warns about loose permissions.
+// EncodePublic returns the PEM of a public key.
+func EncodePublic(public crypto.PublicKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the public key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: blockPublic, Bytes: der}), nil
+}
+
+// readPrivateFile reads one PKCS#8 PEM key and warns about loose permissions.
 // No error repeats any of the file's content.
-func readPrivateKey(path string, warn io.Writer) (crypto.Signer, error) {
+func readPrivateFile(path string, warn io.Writer) (crypto.Signer, error) {
 	der, err := readBlock(path, blockPrivate)
 	if err != nil {
 		return nil, fmt.Errorf("reading the operator key: %w", err)
@@ -72,44 +82,31 @@ func readPrivateKey(path string, warn io.Writer) (crypto.Signer, error) {
 	if !ok {
 		return nil, fmt.Errorf("reading the operator key: %s holds a %T, which cannot sign", path, parsed)
 	}
-	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&groupAndOther != 0 {
-		_, _ = fmt.Fprintf(warn, "warning: others may read %s (mode %04o): run 'chmod 600 %s'\n", path, info.Mode().Perm(), path)
-	}
+	warnLoose(warn, path)
 	return signer, nil
 }
 
-// readPublicKey reads "[NAME=]FILE" as an operator. The name defaults to the
-// file's.
-func readPublicKey(arg string) (policy.OperatorKey, error) {
-	name, path, named := strings.Cut(arg, "=")
-	if !named {
-		path = arg
-		name = strings.TrimSuffix(strings.TrimSuffix(filepath.Base(path), publicSuffix), ".pem")
-	}
+func readPublicFile(path string) (crypto.PublicKey, error) {
 	der, err := readBlock(path, blockPublic)
 	if err != nil {
-		return policy.OperatorKey{}, fmt.Errorf("reading the public key: %w", err)
+		return nil, fmt.Errorf("reading the public key: %w", err)
 	}
 	public, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
-		return policy.OperatorKey{}, fmt.Errorf("reading the public key: %s: %w", path, err)
+		return nil, fmt.Errorf("reading the public key: %s: %w", path, err)
 	}
-	key, err := policy.NewOperatorKey(name, public)
-	if err != nil {
-		return policy.OperatorKey{}, fmt.Errorf("reading the public key: %s: %w", path, err)
-	}
-	return key, nil
+	return public, nil
 }
 
 func readBlock(path, blockType string) ([]byte, error) {
-	text, err := readFile(path, maxKeyFile)
+	text, err := desk.ReadFile(path, maxKeyFile)
 	if err != nil {
 		return nil, err
 	}
 	block, rest := pem.Decode(text)
 	switch {
 	case block == nil:
-		return nil, fmt.Errorf("%s holds no PEM block", path)
+		return nil, fmt.Errorf("%s holds no PEM block of type %q", path, blockType)
 	case block.Type != blockType:
 		return nil, fmt.Errorf("%s holds a PEM block of type %q, not %q%s", path, block.Type, blockType, hint(block.Type))
 	case len(bytes.TrimSpace(rest)) > 0:
@@ -121,7 +118,7 @@ func readBlock(path, blockType string) ([]byte, error) {
 func hint(blockType string) string {
 	switch blockType {
 	case blockPrivate:
-		return "; give the file that ends in " + publicSuffix
+		return "; give the file that ends in " + PublicSuffix
 	case blockPublic:
 		return "; give the private key's file"
 	case "ENCRYPTED " + blockPrivate, "EC " + blockPrivate:
