@@ -134,7 +134,7 @@ func (a *attestation) pod(r *request, proof *api.PodProof) (*x509.Certificate, e
 	if node == nil || node.Claims.Role != policy.RoleNode {
 		return nil, refuse(codeNodeRequired, "a pod is enrolled by its node, which must show its certificate")
 	}
-	if err := r.signed.Manifest.AcceptPeer(node.Facts()).Err(); err != nil {
+	if err := r.signed.Manifest.AcceptPeer(node.Facts(), a.cfg.Now()).Err(); err != nil {
 		return nil, err
 	}
 	st, err := a.statement(r, proof)

@@ -26,7 +26,7 @@ func TestNodeAndPodAreIssuedWhatTheManifestSays(t *testing.T) {
 	if node.Peer.Claims.Role != policy.RoleNode || !node.Peer.Claims.Simulated {
 		t.Errorf("node claims %+v", node.Peer.Claims)
 	}
-	if d := w.f.Manifest.AcceptPeer(node.Peer.Facts()); !d.Allowed {
+	if d := w.f.Manifest.AcceptPeer(node.Peer.Facts(), w.clock.now()); !d.Allowed {
 		t.Errorf("the manifest does not accept the node's own certificate: %v", d)
 	}
 	pod, err := c.EnrolPod(t.Context(), node, webPod())
@@ -45,7 +45,7 @@ func TestNodeAndPodAreIssuedWhatTheManifestSays(t *testing.T) {
 	if life := node.TLS.Leaf.NotAfter.Sub(node.TLS.Leaf.NotBefore); life > time.Hour {
 		t.Errorf("the node's certificate lives %s, at most an hour is allowed", life)
 	}
-	if d := w.f.Manifest.AcceptPeer(pod.Peer.Facts()); !d.Allowed {
+	if d := w.f.Manifest.AcceptPeer(pod.Peer.Facts(), w.clock.now()); !d.Allowed {
 		t.Errorf("the manifest does not accept the pod's certificate: %v", d)
 	}
 	again, err := c.EnrolPod(t.Context(), node, webPod())

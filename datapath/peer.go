@@ -59,7 +59,7 @@ func (p *Proxy) acceptNow(peer *identity) *refusal {
 	case !p.cfg.Now().Before(peer.NotAfter):
 		return refuse(reasonExpired, "peer certificate", "not after now", peer.NotAfter.UTC().Format(time.RFC3339))
 	}
-	return decided(signed.Manifest.AcceptPeer(peer.facts))
+	return decided(signed.Manifest.AcceptPeer(peer.facts, p.cfg.Now()))
 }
 
 // allowed asks the manifest whether from may connect to to on port.

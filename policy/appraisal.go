@@ -2,6 +2,8 @@
 
 package policy
 
+import "time"
+
 // AppraisalSchema is the schema of an AppraisalPolicy.
 const AppraisalSchema = "c8s.dev/appraisal-policy/v1"
 
@@ -43,11 +45,11 @@ func ParseAppraisalPolicy(b []byte) (*AppraisalPolicy, error) {
 }
 
 // AcceptSubstrate is Manifest.AcceptSubstrate for the policy's substrates.
-func (p *AppraisalPolicy) AcceptSubstrate(role Role, facts SubstrateFacts, guest GuestFacts) SubstrateMatch {
+func (p *AppraisalPolicy) AcceptSubstrate(role Role, facts SubstrateFacts, guest GuestFacts, now time.Time) SubstrateMatch {
 	if p == nil || p.roles == nil {
 		return SubstrateMatch{Decision: undecided()}
 	}
-	return p.roles.accept(role, facts, guest)
+	return p.roles.accept(role, facts, guest, now)
 }
 
 // EncodeAppraisalPolicy writes p as ParseAppraisalPolicy reads it.

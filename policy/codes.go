@@ -51,6 +51,8 @@ const (
 	CodePortInvalid         Code = "port-invalid"
 	CodeProtocolUnknown     Code = "protocol-unknown"
 	CodePeerUnknown         Code = "peer-unknown"
+	CodeTimeInvalid         Code = "time-invalid"
+	CodeReferenceUnknown    Code = "reference-unknown" // a time for a value that is not listed
 	CodeProductionSimulated Code = "production-simulated"
 	CodeProductionDebug     Code = "production-debug"
 	CodeProductionTCB       Code = "production-tcb-floor"
@@ -127,6 +129,7 @@ const (
 	CodeTCBEvaluation         Code = "tcb-evaluation"
 	CodeTCBAdvisories         Code = "tcb-advisories"
 	CodeCollateral            Code = "collateral"
+	CodeReferenceExpired      Code = "reference-expired" // listed, and no longer counts
 )
 
 // Fresh evidence.

@@ -49,8 +49,8 @@ func TestZeroValuesRefuse(t *testing.T) {
 			w, d := m.Admit(policy.PodFacts{Images: []policy.Digest{policytest.Digest(policytest.Web)}})
 			wantDecision(t, d, policy.CodeUndecided)
 			wantDecision(t, m.PeerAllowed(policytest.Web, policytest.DB, policytest.DBPort), policy.CodeUndecided)
-			wantDecision(t, m.AcceptPeer(policytest.Peer(f.Signed, policytest.Web)), policy.CodeUndecided)
-			wantDecision(t, m.AcceptSubstrate(policy.RoleNode, policytest.Facts(), policy.GuestFacts{}).Decision, policy.CodeUndecided)
+			wantDecision(t, m.AcceptPeer(policytest.Peer(f.Signed, policytest.Web), policytest.Now()), policy.CodeUndecided)
+			wantDecision(t, m.AcceptSubstrate(policy.RoleNode, policytest.Facts(), policy.GuestFacts{}, policytest.Now()).Decision, policy.CodeUndecided)
 			if _, ok := m.Workload(policytest.Web); ok || w != nil || m.Digest() != "" {
 				t.Error("a manifest that was not parsed has workloads or a digest")
 			}

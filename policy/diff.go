@@ -36,6 +36,7 @@ func Diff(a, b *Manifest) []Change {
 	d.value("trustDomain", a.TrustDomain, b.TrustDomain, Changes)
 	d.value("version", a.Version, b.Version, Changes)
 	d.value("previous", a.Previous, b.Previous, Changes)
+	d.value("notBefore", a.NotBefore, b.NotBefore, Changes)
 	d.flag("production", !a.Production, !b.Production, a.Production, b.Production)
 	d.operators(a.Operators, b.Operators)
 	keyed(d, "substrates", a.Substrates, b.Substrates, func(s Substrate) string { return s.Name }, summary, d.substrate)
@@ -111,6 +112,7 @@ func (d *differ) substrate(path string, a, b Substrate) {
 	d.valuesOrAny(path+".hostData", a.HostData, b.HostData)
 	d.registers(path+".registers", a.Registers, b.Registers)
 	d.valuesOrAny(path+".machines", a.Machines, b.Machines)
+	d.expires(path+".expires", a.Expires, b.Expires)
 	switch {
 	case a.SNP != nil && b.SNP != nil:
 		d.snp(path+".snp", a.SNP, b.SNP)
@@ -135,6 +137,24 @@ func (d *differ) registers(path string, a, b map[string][]string) {
 		if _, ok := a[name]; !ok {
 			d.add(path+"."+name, "", oneOf(b[name]), Changes)
 		}
+	}
+}
+
+// expires: a value without a time counts longest. The one spelling of times
+// sorts as the moments do.
+func (d *differ) expires(path string, a, b map[string]string) {
+	values := maps.Clone(a)
+	if values == nil {
+		values = map[string]string{}
+	}
+	maps.Copy(values, b)
+	for _, v := range slices.Sorted(maps.Keys(values)) {
+		before, after := a[v], b[v]
+		effect := Narrows
+		if after == "" || before != "" && before < after {
+			effect = Widens
+		}
+		d.value(path+"["+v+"]", before, after, effect)
 	}
 }
 
@@ -243,10 +263,10 @@ func (d *differ) namespaces(path string, a, b []string) {
 }
 
 func (d *differ) valuesOrAny(path string, a, b []string) {
-	wasAny, isAny := newValuesOrAny(a).any, newValuesOrAny(b).any
+	wasAny, nowAny := isAny(a), isAny(b)
 	switch {
-	case wasAny && isAny:
-	case isAny:
+	case wasAny && nowAny:
+	case nowAny:
 		d.add(path, oneOf(a), Any, Widens)
 	case wasAny:
 		d.add(path, Any, oneOf(b), Narrows)

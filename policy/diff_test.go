@@ -41,6 +41,10 @@ func TestDiffSaysWhatWidensAndNarrows(t *testing.T) {
 		{"ABI", func(m *policy.Manifest) { m.Substrates[0].SNP.Guest.MinABI.Major = 1 }, "substrates[sim-milan].snp.guest.minABI", policy.Narrows, policy.Widens},
 		{"collateral", func(m *policy.Manifest) { m.Substrates[0].Collateral = required() }, "substrates[sim-milan].collateral.use", policy.Narrows, policy.Widens},
 		{"collateral's age", func(m *policy.Manifest) { m.Substrates[0].Collateral.MaxAgeDays = 9 }, "substrates[sim-milan].collateral.maxAgeDays", policy.Widens, policy.Narrows},
+		{"time lock", func(m *policy.Manifest) { m.NotBefore = nextYear }, "notBefore", policy.Changes, policy.Changes},
+		{"expiry", func(m *policy.Manifest) {
+			m.Substrates[0].Expires = map[string]string{policytest.Hex(0xaa, 48): nextYear}
+		}, "substrates[sim-milan].expires[" + policytest.Hex(0xaa, 48) + "]", policy.Narrows, policy.Widens},
 		{"simulated", func(m *policy.Manifest) { m.Substrates[0].Simulated = false }, "substrates[sim-milan].simulated", policy.Narrows, policy.Widens},
 		{"measurement", func(m *policy.Manifest) { m.Substrates[0].Measurements = append(m.Substrates[0].Measurements, h48) }, "substrates[sim-milan].measurements[" + h48 + "]", policy.Widens, policy.Narrows},
 		{"machines", func(m *policy.Manifest) { m.Substrates[0].Machines = []string{machine} }, "substrates[sim-milan].machines", policy.Narrows, policy.Widens},
@@ -139,6 +143,27 @@ func TestDiffOfTrustDomains(t *testing.T) {
 			if i < 0 || changes[i].Effect != effect {
 				t.Errorf("%s: want %q among %+v", path, effect, changes)
 			}
+		}
+	}
+}
+
+func TestLaterExpiriesWiden(t *testing.T) {
+	with := func(until string) *policy.Manifest {
+		return policytest.New(t, policytest.With(func(m *policy.Manifest) {
+			m.Substrates[0].Expires = map[string]string{policytest.Hex(0xaa, 48): until}
+		})).Manifest
+	}
+	sooner, later := with("2026-12-01T00:00:00Z"), with(nextYear)
+	for _, c := range []struct {
+		a, b   *policy.Manifest
+		effect policy.Effect
+	}{{sooner, later, policy.Widens}, {later, sooner, policy.Narrows}} {
+		changes := policy.Diff(c.a, c.b)
+		i := slices.IndexFunc(changes, func(c policy.Change) bool {
+			return c.Path == "substrates[sim-milan].expires["+policytest.Hex(0xaa, 48)+"]"
+		})
+		if i < 0 || changes[i].Effect != c.effect {
+			t.Errorf("want %q among %+v", c.effect, changes)
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // fields reads the members of one object. Every member that is asked for is
-// required: there are no defaults. Members nobody asked for are unknown.
+// required, but for those of optional and has. Members nobody asked for are unknown.
 type fields struct {
 	report *report
 	path   string
@@ -84,6 +84,14 @@ func text(n *node, path string, r *report) string {
 		return ""
 	}
 	return n.text
+}
+
+// optional reads a text that may be missing, which is the same as empty.
+func (f *fields) optional(key string) string {
+	if !f.has(key) {
+		return ""
+	}
+	return f.text(key)
 }
 
 func (f *fields) truth(key string) bool {

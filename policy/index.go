@@ -11,6 +11,8 @@ type index struct {
 	workloads map[string]*workloadIndex
 	edges     map[edge]Decision
 	roles     roles
+	carriers  []*substrateIndex // of workloads
+	changes   []int64           // Unix seconds, ascending: when reference values expire
 }
 
 // edge is one allowed connection.
@@ -29,7 +31,7 @@ type workloadIndex struct {
 func newIndex(m *Manifest, digest Digest) *index {
 	x := &index{
 		digest: digest, workloads: make(map[string]*workloadIndex, len(m.Workloads)),
-		edges: map[edge]Decision{}, roles: indexRoles(m.Substrates),
+		edges: map[edge]Decision{}, roles: indexRoles(m.Substrates), changes: changesOf(m.Substrates),
 	}
 	for i := range m.Workloads {
 		w := &m.Workloads[i]
@@ -39,6 +41,7 @@ func newIndex(m *Manifest, digest Digest) *index {
 		}
 		x.workloads[w.Name] = wx
 	}
+	x.carriers = x.roles.carriers()
 	x.addEdges(m)
 	return x
 }

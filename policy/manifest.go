@@ -31,7 +31,8 @@ const ProtocolTCP = "tcp"
 // Role is what a certificate's holder does in the mesh.
 type Role string
 
-// The roles. Workloads run on substrates of the role node.
+// The roles. Workloads run on machines of the role node, or, as a virtual
+// machine of their own, on substrates of the role workload.
 const (
 	RoleNode     Role = "node"
 	RoleWorkload Role = "workload"
@@ -72,12 +73,13 @@ func isLowerHex(s string, n int) bool {
 
 // Manifest is the policy of one trust domain.
 type Manifest struct {
-	Schema      string      `json:"schema"`      // Schema
-	TrustDomain string      `json:"trustDomain"` // SPIFFE trust domain name
-	Version     uint64      `json:"version"`     // from 1
-	Previous    Digest      `json:"previous"`    // of the previous manifest's payload; empty only in version 1
-	Production  bool        `json:"production"`  // refuses simulated substrates, debuggable guests and empty TCB floors
-	Operators   Operators   `json:"operators"`   // who may sign the next manifest
+	Schema      string      `json:"schema"`              // Schema
+	TrustDomain string      `json:"trustDomain"`         // SPIFFE trust domain name
+	Version     uint64      `json:"version"`             // from 1
+	Previous    Digest      `json:"previous"`            // of the previous manifest's payload; empty only in version 1
+	NotBefore   string      `json:"notBefore,omitempty"` // RFC 3339, UTC, whole seconds: when it comes into force; empty: at once
+	Production  bool        `json:"production"`          // refuses simulated substrates, debuggable guests and empty TCB floors
+	Operators   Operators   `json:"operators"`           // who may sign the next manifest
 	Substrates  []Substrate `json:"substrates"`
 	Workloads   []Workload  `json:"workloads"`
 

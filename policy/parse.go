@@ -40,6 +40,7 @@ func readManifest(n *node, r *report) *Manifest {
 		TrustDomain: f.text("trustDomain"),
 		Version:     f.number("version", 64),
 		Previous:    Digest(f.text("previous")),
+		NotBefore:   f.optional("notBefore"),
 		Production:  f.truth("production"),
 		Operators:   readOperators(f.object("operators")),
 		Substrates:  readSubstrates(f),

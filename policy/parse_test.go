@@ -215,7 +215,7 @@ func TestParseRefusesImpossibleValues(t *testing.T) {
 		{"later version without a previous", func(d map[string]any) { d["version"] = 2 }, policy.CodeDigestInvalid, "$.previous"},
 		{"no substrates", func(d map[string]any) { d["substrates"] = []any{} }, policy.CodeListEmpty, "$.substrates"},
 		{"no roles", func(d map[string]any) { substrate(d)["roles"] = []any{} }, policy.CodeListEmpty, "$.substrates[0].roles"},
-		{"role workload", func(d map[string]any) { substrate(d)["roles"] = []any{"workload"} }, policy.CodeRoleUnknown, "$.substrates[0].roles[0]"},
+		{"role", func(d map[string]any) { substrate(d)["roles"] = []any{"pod"} }, policy.CodeRoleUnknown, "$.substrates[0].roles[0]"},
 		{"role twice", func(d map[string]any) { substrate(d)["roles"] = []any{"node", "node"} }, policy.CodeValueDuplicate, "$.substrates[0].roles[1]"},
 		{"TEE", func(d map[string]any) { substrate(d)["tee"] = "SEV-SNP" }, policy.CodeTEEUnknown, "$.substrates[0].tee"},
 		{"product", func(d map[string]any) { substrate(d)["product"] = "milan" }, policy.CodeProductUnknown, "$.substrates[0].product"},
@@ -387,6 +387,6 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("encoding changed the manifest: %v", changes)
 		}
 		m.PeerAllowed("web", "db", 6379)
-		m.AcceptPeer(policy.Peer{Role: policy.RoleNode, TrustDomain: m.TrustDomain, ManifestVersion: 1, ManifestDigest: m.Digest()})
+		m.AcceptPeer(policy.Peer{Role: policy.RoleNode, TrustDomain: m.TrustDomain, ManifestVersion: 1, ManifestDigest: m.Digest()}, policytest.Now())
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Peer is what a peer's certificate says about it, as the CDS put it there.
@@ -21,10 +22,14 @@ type Peer struct {
 
 // AcceptPeer judges a peer again by this manifest, whatever manifest its
 // certificate was issued under. It does not see GuestFacts: those are judged
-// at enrolment, with AcceptSubstrate. Acceptance allocates nothing.
-func (m *Manifest) AcceptPeer(p Peer) Decision {
+// at enrolment, with AcceptSubstrate. Acceptance allocates nothing, and ends
+// when the certificate does or at NextChange.
+func (m *Manifest) AcceptPeer(p Peer, now time.Time) Decision {
 	if m == nil || m.index == nil {
 		return undecided()
+	}
+	if now.IsZero() {
+		return timeless()
 	}
 	if p.TrustDomain != m.TrustDomain {
 		return Decision{Code: CodeTrustDomain, Rule: "trustDomain", Expected: m.TrustDomain, Actual: shorten(p.TrustDomain), Remedy: "the peer belongs to another mesh"}
@@ -32,13 +37,13 @@ func (m *Manifest) AcceptPeer(p Peer) Decision {
 	if d := m.acceptVersion(&p); !d.Allowed {
 		return d
 	}
-	role := p.Role
+	machines := m.index.roles[p.Role]
 	switch p.Role {
 	case RoleWorkload:
 		if d := m.acceptEntry(&p); !d.Allowed {
 			return d
 		}
-		role = RoleNode // workloads run on nodes
+		machines = m.index.carriers
 	case RoleNode, RoleCDS, RoleIngress:
 		if p.Workload != "" || p.WorkloadDigest != "" {
 			return Decision{Code: CodeRole, Rule: "role", Expected: fmt.Sprintf("no workload for role %q", p.Role), Actual: shorten(p.Workload), Remedy: "the certificate contradicts itself: do not trust its issuer"}
@@ -46,7 +51,7 @@ func (m *Manifest) AcceptPeer(p Peer) Decision {
 	default:
 		return Decision{Code: CodeRole, Rule: "role", Expected: `"node", "workload", "cds" or "ingress"`, Actual: shorten(string(p.Role))}
 	}
-	return m.acceptMachine(role, &p)
+	return acceptMachine(machines, &p, now.Unix())
 }
 
 // acceptVersion orders the manifests: a peer that knows a newer one may have
@@ -97,26 +102,25 @@ func unlisted(workload string) Decision {
 	}
 }
 
-func (m *Manifest) acceptMachine(role Role, p *Peer) Decision {
-	substrates := m.index.roles[role]
+func acceptMachine(substrates []*substrateIndex, p *Peer, now int64) Decision {
 	for _, s := range substrates {
-		if s.accepts(&p.SubstrateFacts) {
+		if s.accepts(&p.SubstrateFacts, now) {
 			return Decision{Allowed: true, Code: CodeAllowed, Rule: s.path}
 		}
 	}
 	if len(substrates) == 0 {
-		return noSubstrate(role)
+		return noSubstrate(p.Role)
 	}
-	return nearestRefusal(substrates, p.SubstrateFacts)
+	return nearestRefusal(substrates, p.SubstrateFacts, now)
 }
 
 // nearestRefusal explains by the substrate that fails the fewest rules: most
 // likely the one that was meant.
-func nearestRefusal(substrates []*substrateIndex, facts SubstrateFacts) Decision {
+func nearestRefusal(substrates []*substrateIndex, facts SubstrateFacts, now int64) Decision {
 	var nearest Decision
 	fewest := -1
 	for _, s := range substrates {
-		match := SubstrateMatch{Rules: s.explain(&facts)}
+		match := SubstrateMatch{Rules: s.explain(&facts, now)}
 		if failed := match.conclude(s.path); fewest < 0 || failed < fewest {
 			nearest, fewest = match.Decision, failed
 		}

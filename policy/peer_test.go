@@ -65,7 +65,7 @@ func TestAcceptPeerJudgesEveryFact(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := policytest.Peer(f.Signed, policytest.Web)
 			tt.edit(&p)
-			wantDecision(t, f.Manifest.AcceptPeer(p), tt.code)
+			wantDecision(t, f.Manifest.AcceptPeer(p, policytest.Now()), tt.code)
 		})
 	}
 }
@@ -97,7 +97,7 @@ func TestAcceptPeerFollowsTheCurrentManifest(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			wantDecision(t, f.Next(t, tt.edit).Manifest.AcceptPeer(p), tt.code)
+			wantDecision(t, f.Next(t, tt.edit).Manifest.AcceptPeer(p, policytest.Now()), tt.code)
 		})
 	}
 }
@@ -113,13 +113,13 @@ func TestSubstratesDoNotAddUp(t *testing.T) {
 	}))
 	facts := policytest.Facts()
 	facts.Measurement = policytest.Hex(0xbb, 48)
-	match := f.Manifest.AcceptSubstrate(policy.RoleNode, facts, policytest.Guest())
+	match := f.Manifest.AcceptSubstrate(policy.RoleNode, facts, policytest.Guest(), policytest.Now())
 	wantDecision(t, match.Decision, policy.CodeMeasurement)
 	if match.Substrate == nil || match.Substrate.Name != "sim-milan" {
 		t.Errorf("nearest substrate = %+v, want sim-milan", match.Substrate)
 	}
 	facts.Product, facts.Root = policy.ProductGenoa, policytest.Digest("root2")
-	match = f.Manifest.AcceptSubstrate(policy.RoleNode, facts, policytest.Guest())
+	match = f.Manifest.AcceptSubstrate(policy.RoleNode, facts, policytest.Guest(), policytest.Now())
 	wantDecision(t, match.Decision, policy.CodeAllowed)
 	if match.Substrate.Name != "sim-genoa" {
 		t.Errorf("matched %s, want sim-genoa", match.Substrate.Name)
@@ -143,7 +143,7 @@ func TestAcceptSubstrateReportsEveryRule(t *testing.T) {
 		{"SMT", policy.RoleNode, nil, guest(func(g *policy.GuestFacts) { g.SMT = true }), policy.CodeSMT},
 		{"VMPL", policy.RoleNode, nil, guest(func(g *policy.GuestFacts) { g.VMPL = 1 }), policy.CodeVMPL},
 		{"role", policy.RoleIngress, nil, policytest.Guest(), policy.CodeRole},
-		{"workload is no substrate's role", policy.RoleWorkload, nil, policytest.Guest(), policy.CodeRole},
+		{"workload on a node's substrate", policy.RoleWorkload, nil, policytest.Guest(), policy.CodeRole},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -151,7 +151,7 @@ func TestAcceptSubstrateReportsEveryRule(t *testing.T) {
 			if tt.facts != nil {
 				tt.facts(&facts)
 			}
-			match := f.Manifest.AcceptSubstrate(tt.role, facts, tt.guest)
+			match := f.Manifest.AcceptSubstrate(tt.role, facts, tt.guest, policytest.Now())
 			wantDecision(t, match.Decision, tt.code)
 			if tt.code == policy.CodeRole {
 				return
@@ -176,16 +176,16 @@ func TestGuestPermissionsAreTakenFromTheManifest(t *testing.T) {
 	f := policytest.New(t, policytest.With(func(m *policy.Manifest) {
 		m.Substrates[0].SNP.Guest = policy.SNPGuest{AllowDebug: true, AllowMigration: true, AllowSMT: true, VMPL: 2}
 	}))
-	wantDecision(t, f.Manifest.AcceptSubstrate(policy.RoleNode, policytest.Facts(), guest(func(g *policy.GuestFacts) { g.Debug, g.Migration, g.SMT, g.VMPL = true, true, true, 2 })).Decision, policy.CodeAllowed)
+	wantDecision(t, f.Manifest.AcceptSubstrate(policy.RoleNode, policytest.Facts(), guest(func(g *policy.GuestFacts) { g.Debug, g.Migration, g.SMT, g.VMPL = true, true, true, 2 }), policytest.Now()).Decision, policy.CodeAllowed)
 	// What is permitted is not demanded; the privilege level is exact.
-	wantDecision(t, f.Manifest.AcceptSubstrate(policy.RoleNode, policytest.Facts(), guest(func(g *policy.GuestFacts) { g.VMPL = 2 })).Decision, policy.CodeAllowed)
-	wantDecision(t, f.Manifest.AcceptSubstrate(policy.RoleNode, policytest.Facts(), policytest.Guest()).Decision, policy.CodeVMPL)
+	wantDecision(t, f.Manifest.AcceptSubstrate(policy.RoleNode, policytest.Facts(), guest(func(g *policy.GuestFacts) { g.VMPL = 2 }), policytest.Now()).Decision, policy.CodeAllowed)
+	wantDecision(t, f.Manifest.AcceptSubstrate(policy.RoleNode, policytest.Facts(), policytest.Guest(), policytest.Now()).Decision, policy.CodeVMPL)
 }
 
 func TestAllowingAllocatesNothing(t *testing.T) {
 	f := policytest.New(t)
 	p := policytest.Peer(f.Signed, policytest.Web)
-	if n := testing.AllocsPerRun(100, func() { f.Manifest.AcceptPeer(p) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { f.Manifest.AcceptPeer(p, policytest.Now()) }); n != 0 {
 		t.Errorf("AcceptPeer allocates %v times", n)
 	}
 	if n := testing.AllocsPerRun(100, func() { f.Manifest.PeerAllowed(policytest.Web, policytest.DB, policytest.DBPort) }); n != 0 {
@@ -234,7 +234,7 @@ func BenchmarkAcceptPeer(b *testing.B) {
 	p := policytest.Peer(f.Signed, "w500")
 	b.ReportAllocs()
 	for b.Loop() {
-		if !f.Manifest.AcceptPeer(p).Allowed {
+		if !f.Manifest.AcceptPeer(p, policytest.Now()).Allowed {
 			b.Fatal("refused")
 		}
 	}

@@ -34,15 +34,16 @@ const (
 type Substrate struct {
 	Name         string              `json:"name"` // DNS label
 	Roles        []Role              `json:"roles"`
-	TEE          string              `json:"tee"`          // TEESEVSNP or TEETDX
-	Product      string              `json:"product"`      // SNP: "Milan", "Genoa" or "Turin"; TDX: FMSPC, 12 hex digits, or "any"
-	Paravisor    string              `json:"paravisor"`    // "none" or "azure"
-	Simulated    bool                `json:"simulated"`    // true accepts only simulated evidence, false only real
-	Roots        []Digest            `json:"roots"`        // SHA-256 of the DER of accepted root certificates
-	Machines     []string            `json:"machines"`     // see SubstrateFacts.Machine, or the single word "any"
-	Measurements []string            `json:"measurements"` // SNP launch digests or TDX MRTDs, 96 hex digits each
-	HostData     []string            `json:"hostData"`     // SNP HOST_DATA (64) or TDX MRCONFIGID (96 hex digits), or "any"
-	Registers    map[string][]string `json:"registers"`    // TDX: rtmr0 to rtmr3, also "log" alone; with a paravisor: pcr0 to pcr23. Values or "any"
+	TEE          string              `json:"tee"`               // TEESEVSNP or TEETDX
+	Product      string              `json:"product"`           // SNP: "Milan", "Genoa" or "Turin"; TDX: FMSPC, 12 hex digits, or "any"
+	Paravisor    string              `json:"paravisor"`         // "none" or "azure"
+	Simulated    bool                `json:"simulated"`         // true accepts only simulated evidence, false only real
+	Roots        []Digest            `json:"roots"`             // SHA-256 of the DER of accepted root certificates
+	Machines     []string            `json:"machines"`          // see SubstrateFacts.Machine, or the single word "any"
+	Measurements []string            `json:"measurements"`      // SNP launch digests or TDX MRTDs, 96 hex digits each
+	HostData     []string            `json:"hostData"`          // SNP HOST_DATA (64) or TDX MRCONFIGID (96 hex digits), or "any"
+	Registers    map[string][]string `json:"registers"`         // TDX: rtmr0 to rtmr3, also "log" alone; with a paravisor: pcr0 to pcr23. Values or "any"
+	Expires      map[string]string   `json:"expires,omitempty"` // when a value of these lists no longer counts: RFC 3339, UTC, whole seconds
 	SNP          *SNPRules           `json:"snp,omitempty"`
 	TDX          *TDXRules           `json:"tdx,omitempty"`
 	Collateral   CollateralRules     `json:"collateral"`

@@ -46,6 +46,7 @@ func readSubstrate(f *fields) Substrate {
 			s.Registers[name] = texts[string](registers, name)
 		}
 	}
+	s.Expires = readExpires(f)
 	switch s.TEE { // the other TEE's rules are then an unknown field
 	case TEESEVSNP:
 		s.SNP = readSNP(f.object("snp"))
@@ -123,6 +124,7 @@ func validateSubstrates(substrates []Substrate, production bool, r *report) {
 		default:
 			checkWord(v.s.TEE, v.at("tee"), CodeTEEUnknown, r, TEESEVSNP, TEETDX)
 		}
+		v.expires()
 		if production {
 			v.production()
 		}
@@ -141,8 +143,7 @@ func (v *substrateValidator) common() {
 	s, r := v.s, v.r
 	needed(len(s.Roles), v.at("roles"), "at least one role", "name the roles this substrate may carry", r)
 	each(s.Roles, v.at("roles"), r, func(role Role, path string) {
-		// Workloads live on nodes: a substrate cannot be one.
-		checkWord(string(role), path, CodeRoleUnknown, r, string(RoleNode), string(RoleCDS), string(RoleIngress))
+		checkWord(string(role), path, CodeRoleUnknown, r, string(RoleNode), string(RoleWorkload), string(RoleCDS), string(RoleIngress))
 	})
 	checkWord(s.Paravisor, v.at("paravisor"), CodeParavisorUnknown, r, ParavisorNone, ParavisorAzure)
 	needed(len(s.Roots), v.at("roots"), "at least one root certificate digest", "give the SHA-256 of the vendor root's DER", r)

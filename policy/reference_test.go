@@ -152,7 +152,7 @@ func TestEveryRuleOfATrustDomain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			facts, guest := policytest.TDXFacts(), policytest.TDXGuest()
 			c.edit(&facts, &guest)
-			match := parsed(t, policytest.TDXSubstrate()).AcceptSubstrate(policy.RoleNode, facts, guest)
+			match := parsed(t, policytest.TDXSubstrate()).AcceptSubstrate(policy.RoleNode, facts, guest, policytest.Now())
 			wantOnly(t, match, policy.TEETDX, c.code)
 		})
 	}
@@ -206,7 +206,7 @@ func TestEveryRuleOfAnSNPGuest(t *testing.T) {
 			if c.guest != nil {
 				c.guest(&guest)
 			}
-			wantOnly(t, parsed(t, s).AcceptSubstrate(policy.RoleNode, policytest.Facts(), guest), policy.TEESEVSNP, c.code)
+			wantOnly(t, parsed(t, s).AcceptSubstrate(policy.RoleNode, policytest.Facts(), guest, policytest.Now()), policy.TEESEVSNP, c.code)
 		})
 	}
 }
@@ -230,7 +230,7 @@ func TestRegistersOfLogAreJudgedByTheirEvents(t *testing.T) {
 	} {
 		guest := policytest.TDXGuest()
 		guest.Events = c.events
-		if d := p.AcceptSubstrate(policy.RoleNode, facts, guest); d.Code != c.code {
+		if d := p.AcceptSubstrate(policy.RoleNode, facts, guest, policytest.Now()); d.Code != c.code {
 			t.Errorf("%s: %s, want %s", name, d.Code, c.code)
 		}
 	}
@@ -242,7 +242,7 @@ func TestUncheckedCollateralIsSaidNotSkipped(t *testing.T) {
 	p := parsed(t, s)
 	facts := policytest.TDXFacts()
 	facts.Collateral, facts.TDXTCB = false, policy.TDXTCB{}
-	match := p.AcceptSubstrate(policy.RoleNode, facts, policytest.TDXGuest())
+	match := p.AcceptSubstrate(policy.RoleNode, facts, policytest.TDXGuest(), policytest.Now())
 	wantDecision(t, match.Decision, policy.CodeAllowed)
 	for _, r := range match.Rules {
 		want := slices.Contains([]policy.Code{policy.CodeCollateral, policy.CodeCollateralAge, policy.CodeTCBStatus, policy.CodeTCBEvaluation, policy.CodeTCBAdvisories, policy.CodeEvents}, policy.Code(r.ID))
@@ -252,14 +252,18 @@ func TestUncheckedCollateralIsSaidNotSkipped(t *testing.T) {
 	}
 	// What the vendor is known to say counts all the same.
 	facts.Collateral, facts.TDXTCB = true, policy.TDXTCB{Status: "OutOfDate", EvaluationNumber: 18}
-	wantDecision(t, p.AcceptSubstrate(policy.RoleNode, facts, policytest.TDXGuest()).Decision, policy.CodeTCBStatus)
+	wantDecision(t, p.AcceptSubstrate(policy.RoleNode, facts, policytest.TDXGuest(), policytest.Now()).Decision, policy.CodeTCBStatus)
 }
 
 // The connection path and the explanations must never disagree.
 func TestBothFormsOfTheRulesAgree(t *testing.T) {
 	tdx := policytest.TDXSubstrate()
 	tdx.Roles = []policy.Role{policy.RoleNode}
-	f := policytest.New(t, policytest.With(func(m *policy.Manifest) { m.Substrates = append(m.Substrates, tdx) }))
+	tdx.Expires = map[string]string{policytest.Hex(0xab, 48): nextYear, policytest.Hex(1, 48): nextYear, "UpToDate": nextYear}
+	f := policytest.New(t, policytest.With(func(m *policy.Manifest) {
+		m.Substrates[0].Expires = map[string]string{string(policytest.Digest("root")): nextYear}
+		m.Substrates = append(m.Substrates, tdx)
+	}))
 	random := rand.New(rand.NewPCG(1, 2))
 	values := []string{"", "any", "none", policytest.Hex(0xaa, 48), policytest.Hex(0xab, 48), policytest.Hex(0, 48), policytest.Hex(0, 32), policytest.Hex(1, 48), "tdx", "sev-snp", "azure", "Milan", "UpToDate", "OutOfDate"}
 	pick := func(s *string) {
@@ -286,11 +290,15 @@ func TestBothFormsOfTheRulesAgree(t *testing.T) {
 		facts.Collateral = facts.Collateral != (random.IntN(8) == 0)
 		facts.TCB.SNP -= uint8(random.IntN(8) / 7)
 		facts.TDXTCB.EvaluationNumber -= uint32(random.IntN(8) / 4)
+		now := policytest.Now()
+		if random.IntN(8) == 0 {
+			now = at(t, nextYear)
+		}
 		explained := false
 		for _, g := range []policy.GuestFacts{policytest.Guest(), policytest.TDXGuest()} {
-			explained = explained || f.Manifest.AcceptSubstrate(policy.RoleNode, *facts, g).Allowed
+			explained = explained || f.Manifest.AcceptSubstrate(policy.RoleNode, *facts, g, now).Allowed
 		}
-		if got := f.Manifest.AcceptPeer(p).Allowed; got != explained {
+		if got := f.Manifest.AcceptPeer(p, now).Allowed; got != explained {
 			t.Fatalf("AcceptPeer says %v, the rules say %v: %+v", got, explained, *facts)
 		}
 		if explained {
@@ -307,7 +315,7 @@ func TestAcceptingATrustDomainAllocatesNothing(t *testing.T) {
 	p := policytest.Peer(f.Signed, policytest.Web)
 	p.SubstrateFacts = policytest.TDXFacts()
 	if n := testing.AllocsPerRun(100, func() {
-		if !f.Manifest.AcceptPeer(p).Allowed {
+		if !f.Manifest.AcceptPeer(p, policytest.Now()).Allowed {
 			t.Fatal("refused")
 		}
 	}); n != 0 {
@@ -320,7 +328,7 @@ func TestAppraisalPoliciesRefuseUntilParsed(t *testing.T) {
 	for name, p := range map[string]*policy.AppraisalPolicy{
 		"nil": none, "zero": {}, "by hand": {Schema: policy.AppraisalSchema, Substrates: []policy.Substrate{policytest.Substrate()}},
 	} {
-		if d := p.AcceptSubstrate(policy.RoleNode, policytest.Facts(), policytest.Guest()); d.Allowed || d.Code != policy.CodeUndecided {
+		if d := p.AcceptSubstrate(policy.RoleNode, policytest.Facts(), policytest.Guest(), policytest.Now()); d.Allowed || d.Code != policy.CodeUndecided {
 			t.Errorf("%s: %+v", name, d.Decision)
 		}
 	}
@@ -352,7 +360,7 @@ func FuzzParseAppraisalPolicy(f *testing.F) {
 		if _, err := policy.ParseAppraisalPolicy(text); err != nil {
 			t.Fatalf("what was written cannot be read: %v", err)
 		}
-		p.AcceptSubstrate(policy.RoleNode, policytest.Facts(), policytest.Guest())
-		p.AcceptSubstrate(policy.RoleNode, policytest.TDXFacts(), policytest.TDXGuest())
+		p.AcceptSubstrate(policy.RoleNode, policytest.Facts(), policytest.Guest(), policytest.Now())
+		p.AcceptSubstrate(policy.RoleNode, policytest.TDXFacts(), policytest.TDXGuest(), policytest.Now())
 	})
 }

@@ -7,11 +7,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // RuleResult is the outcome of one rule of a substrate.
 type RuleResult struct {
-	ID            string // "root", "measurement", "tcb-floor", …: the code of its refusal
+	ID            string // "root", "measurement", "tcb-floor", …: the code of its refusal, unless what it found has expired
 	NotApplicable bool   // allowed, because the substrate says in a word that it does not ask
 	Decision
 }
@@ -25,12 +26,12 @@ type SubstrateMatch struct {
 }
 
 // AcceptSubstrate appraises the facts of fresh evidence for a role: all rules
-// of one substrate must accept them. Two substrates never add up.
-func (m *Manifest) AcceptSubstrate(role Role, facts SubstrateFacts, guest GuestFacts) SubstrateMatch {
+// of one substrate must accept them now. Two substrates never add up.
+func (m *Manifest) AcceptSubstrate(role Role, facts SubstrateFacts, guest GuestFacts, now time.Time) SubstrateMatch {
 	if m == nil || m.index == nil {
 		return SubstrateMatch{Decision: undecided()}
 	}
-	return m.index.roles.accept(role, facts, guest)
+	return m.index.roles.accept(role, facts, guest, now)
 }
 
 // roles are the substrates that may carry each role.
@@ -39,44 +40,80 @@ type roles map[Role][]*substrateIndex
 type substrateIndex struct {
 	*Substrate
 	path         string
-	roots        map[Digest]struct{}
-	measurements map[string]struct{}
-	hostData     valuesOrAny
-	machines     valuesOrAny
-	registers    map[string]valuesOrAny
-	statuses     map[string]struct{}
-	advisories   valuesOrAny
+	roots        accepted
+	measurements accepted
+	hostData     accepted
+	machines     accepted
+	registers    map[string]*accepted
+	logged       []string // registers that are judged by their events
+	snp          snpIndex
+	tdx          tdxIndex
+}
+
+type snpIndex struct{ idKeys, authorKeys accepted }
+
+type tdxIndex struct {
+	statuses, advisories, owners, ownerConfigs, serviceTDs, xfams, events accepted
 }
 
 func indexRoles(substrates []Substrate) roles {
 	x := roles{}
 	for i := range substrates {
-		s := &substrates[i]
-		sx := &substrateIndex{
-			Substrate: s, path: fmt.Sprintf("substrates[%s]", s.Name), roots: set(s.Roots), measurements: set(s.Measurements),
-			hostData: newValuesOrAny(s.HostData), machines: newValuesOrAny(s.Machines), registers: map[string]valuesOrAny{},
-		}
-		for name, values := range s.Registers {
-			sx.registers[name] = newValuesOrAny(values)
-			if isLog(values) { // judged by its events, at enrolment
-				sx.registers[name] = valuesOrAny{any: true}
-			}
-		}
-		if s.TDX != nil {
-			sx.statuses, sx.advisories = set(s.TDX.Statuses), newValuesOrAny(s.TDX.Advisories)
-		}
-		for _, role := range s.Roles {
+		sx := newSubstrateIndex(&substrates[i])
+		for _, role := range sx.Roles {
 			x[role] = append(x[role], sx)
 		}
 	}
 	return x
 }
 
-func (x roles) accept(role Role, facts SubstrateFacts, guest GuestFacts) SubstrateMatch {
+func newSubstrateIndex(s *Substrate) *substrateIndex {
+	e := newExpiry(s.Expires)
+	sx := &substrateIndex{
+		Substrate: s, path: fmt.Sprintf("substrates[%s]", s.Name), roots: valuesOf(s.Roots, e), measurements: valuesOf(s.Measurements, e),
+		hostData: valuesOrAny(s.HostData, e), machines: valuesOrAny(s.Machines, e), registers: map[string]*accepted{},
+	}
+	for name, values := range s.Registers {
+		a := valuesOrAny(values, e)
+		if isLog(values) { // judged by its events, at enrolment
+			a, sx.logged = accepted{any: true, list: values}, append(sx.logged, name)
+		}
+		sx.registers[name] = &a
+	}
+	if s.SNP != nil {
+		sx.snp = snpIndex{idKeys: valuesOrAny(s.SNP.IDKeys, e), authorKeys: valuesOrAny(s.SNP.AuthorKeys, e)}
+	}
+	if t := s.TDX; t != nil {
+		sx.tdx = tdxIndex{
+			statuses: valuesOf(t.Statuses, e), advisories: valuesOrAny(t.Advisories, e), owners: valuesOrAny(t.Owners, e),
+			ownerConfigs: valuesOrAny(t.OwnerConfigs, e), serviceTDs: valuesOrAny(t.ServiceTDs, e), xfams: valuesOrAny(t.XFAMs, e),
+			events: valuesOf(t.Events, e),
+		}
+	}
+	return sx
+}
+
+// carriers are the substrates a workload's certificate may speak of: the
+// node's that runs the pod, or the pod's own.
+func (x roles) carriers() []*substrateIndex {
+	carriers := slices.Clone(x[RoleNode])
+	for _, s := range x[RoleWorkload] {
+		if !slices.Contains(carriers, s) {
+			carriers = append(carriers, s)
+		}
+	}
+	return carriers
+}
+
+func (x roles) accept(role Role, facts SubstrateFacts, guest GuestFacts, at time.Time) SubstrateMatch {
+	if at.IsZero() {
+		return SubstrateMatch{Decision: timeless()}
+	}
+	now := at.Unix()
 	var nearest SubstrateMatch
 	fewest := -1
 	for _, s := range x[role] {
-		match := SubstrateMatch{Substrate: s.Substrate, Rules: append(s.explain(&facts), s.explainGuest(guest)...)}
+		match := SubstrateMatch{Substrate: s.Substrate, Rules: append(s.explain(&facts, now), s.explainGuest(guest, now)...)}
 		failed := match.conclude(s.path)
 		if failed == 0 {
 			return match
@@ -124,29 +161,24 @@ func noSubstrate(role Role) Decision {
 }
 
 // accepts is the connection path's form of explain: same rules, no words.
-func (s *substrateIndex) accepts(f *SubstrateFacts) bool {
+func (s *substrateIndex) accepts(f *SubstrateFacts, now int64) bool {
 	if s.TEE != f.TEE || !s.acceptsProduct(f.Product) || s.Paravisor != f.Paravisor || s.Simulated != f.Simulated {
 		return false
 	}
-	if _, ok := s.roots[f.Root]; !ok {
-		return false
-	}
-	if _, ok := s.measurements[f.Measurement]; !ok {
-		return false
-	}
-	return s.hostData.has(f.HostData) && s.acceptsRegisters(f.Registers) && s.machines.has(f.Machine) &&
-		s.acceptsTCB(f) && (f.Collateral || s.Collateral.Use != CollateralRequired)
+	return s.roots.has(string(f.Root), now) && s.measurements.has(f.Measurement, now) && s.hostData.has(f.HostData, now) &&
+		s.acceptsRegisters(f.Registers, now) && s.machines.has(f.Machine, now) && s.acceptsTCB(f, now) &&
+		(f.Collateral || s.Collateral.Use != CollateralRequired)
 }
 
 func (s *substrateIndex) acceptsProduct(product string) bool {
 	return s.Product == product || s.Product == Any && s.TEE == TEETDX
 }
 
-func (s *substrateIndex) acceptsTCB(f *SubstrateFacts) bool {
+func (s *substrateIndex) acceptsTCB(f *SubstrateFacts, now int64) bool {
 	if s.SNP != nil {
 		return f.TCB.AtLeast(*s.SNP.MinTCB)
 	}
-	return s.judgesTDX(f) && s.acceptsStatus(f) && f.TDXTCB.EvaluationNumber >= s.TDX.MinEvaluationNumber && s.acceptsAdvisories(f) ||
+	return s.judgesTDX(f) && s.tdx.statuses.has(f.TDXTCB.Status, now) && f.TDXTCB.EvaluationNumber >= s.TDX.MinEvaluationNumber && s.acceptsAdvisories(f, now) ||
 		!s.judgesTDX(f) && s.TDX != nil
 }
 
@@ -155,14 +187,9 @@ func (s *substrateIndex) judgesTDX(f *SubstrateFacts) bool {
 	return s.TDX != nil && (s.Collateral.Use != CollateralUnchecked || f.Collateral)
 }
 
-func (s *substrateIndex) acceptsStatus(f *SubstrateFacts) bool {
-	_, ok := s.statuses[f.TDXTCB.Status]
-	return ok
-}
-
-func (s *substrateIndex) acceptsAdvisories(f *SubstrateFacts) bool {
+func (s *substrateIndex) acceptsAdvisories(f *SubstrateFacts, now int64) bool {
 	for _, id := range f.TDXTCB.Advisories {
-		if !s.advisories.has(id) {
+		if !s.tdx.advisories.has(id, now) {
 			return false
 		}
 	}
@@ -171,21 +198,22 @@ func (s *substrateIndex) acceptsAdvisories(f *SubstrateFacts) bool {
 
 // acceptsRegisters: every register that is named is there with an accepted
 // value, and no other is: a set that was not agreed on is not understood.
-func (s *substrateIndex) acceptsRegisters(got []Register) bool {
+func (s *substrateIndex) acceptsRegisters(got []Register, now int64) bool {
 	if len(got) != len(s.registers) {
 		return false
 	}
 	for i := range got {
-		accepted, ok := s.registers[got[i].Name]
-		if !ok || !accepted.has(got[i].Value) || i > 0 && got[i].Name == got[i-1].Name {
+		a, ok := s.registers[got[i].Name]
+		if !ok || !a.has(got[i].Value, now) || i > 0 && got[i].Name == got[i-1].Name {
 			return false
 		}
 	}
 	return true
 }
 
-// describeRegisters names the first register that is not accepted.
-func (s *substrateIndex) describeRegisters(got []Register) (expected, actual string) {
+// describeRegisters names the first register that is not accepted, and since
+// when its value has not counted where it is one that expired (otherwise never).
+func (s *substrateIndex) describeRegisters(got []Register, now int64) (expected, actual string, since int64) {
 	values := make(map[string]string, len(got))
 	for _, r := range got {
 		values[r.Name] = r.Value
@@ -193,10 +221,14 @@ func (s *substrateIndex) describeRegisters(got []Register) (expected, actual str
 	for _, name := range slices.Sorted(maps.Keys(s.registers)) {
 		v, ok := values[name]
 		if !ok {
-			return name, "no such register in the evidence"
+			return name, "no such register in the evidence", never
 		}
-		if !s.registers[name].has(v) {
-			return name + " " + oneOf(s.Registers[name]), name + " " + shorten(v)
+		if a := s.registers[name]; !a.has(v, now) {
+			since, ok := a.expired(v, now)
+			if !ok {
+				since = never
+			}
+			return name + " " + a.describe(now), name + " " + shorten(v), since
 		}
 		delete(values, name)
 	}
@@ -205,30 +237,9 @@ func (s *substrateIndex) describeRegisters(got []Register) (expected, actual str
 		names = "no registers"
 	}
 	if len(values) > 0 {
-		return names, "also " + shorten(strings.Join(slices.Sorted(maps.Keys(values)), " "))
+		return names, "also " + shorten(strings.Join(slices.Sorted(maps.Keys(values)), " ")), never
 	}
-	return names, names
+	return names, names, never
 }
 
 func isLog(values []string) bool { return len(values) == 1 && values[0] == Log }
-
-// valuesOrAny accepts nothing until it is told what, or told "any".
-type valuesOrAny struct {
-	any    bool
-	values map[string]struct{}
-}
-
-func newValuesOrAny(list []string) valuesOrAny {
-	if len(list) == 1 && list[0] == Any {
-		return valuesOrAny{any: true}
-	}
-	return valuesOrAny{values: set(list)}
-}
-
-func (v valuesOrAny) has(s string) bool {
-	if v.any {
-		return true
-	}
-	_, ok := v.values[s]
-	return ok
-}

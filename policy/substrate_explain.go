@@ -25,31 +25,27 @@ func SubstrateRules(tee string) []Code {
 
 // explain gives every rule's outcome, in a fixed order: what kind of machine,
 // who vouches for it, what runs on it, which one it is, how current it is.
-func (s *substrateIndex) explain(f *SubstrateFacts) []RuleResult {
-	_, root := s.roots[f.Root]
-	_, measured := s.measurements[f.Measurement]
+func (s *substrateIndex) explain(f *SubstrateFacts, now int64) []RuleResult {
 	simulatedRemedy := "simulated evidence proves nothing: use a real machine"
 	if s.Simulated {
 		simulatedRemedy = "this substrate is for development only"
 	}
-	registers := s.acceptsRegisters(f.Registers)
-	wantRegisters, gotRegisters := s.describeRegisters(f.Registers)
 	rules := []RuleResult{
 		s.rule(CodeTEE, "tee", s.TEE == f.TEE, s.TEE, f.TEE, ""),
 		s.rule(CodeProduct, "product", s.acceptsProduct(f.Product), s.Product, f.Product, ""),
 		s.rule(CodeParavisor, "paravisor", s.Paravisor == f.Paravisor, s.Paravisor, f.Paravisor, ""),
 		s.rule(CodeSimulated, "simulated", s.Simulated == f.Simulated, fmt.Sprint(s.Simulated), fmt.Sprint(f.Simulated), simulatedRemedy),
-		s.rule(CodeRoot, "roots", root, oneOf(s.Roots), string(f.Root), "list the vendor root's digest if you trust it"),
-		s.rule(CodeMeasurement, "measurements", measured, oneOf(s.Measurements), f.Measurement, "list the launch digest of the image that runs there, if it is yours"),
-		s.rule(CodeHostData, "hostData", s.hostData.has(f.HostData), oneOf(s.HostData), f.HostData, "launch the machine with the digest of your operators in its host data"),
-		s.rule(CodeRegisters, "registers", registers, wantRegisters, gotRegisters, "list the value if the software that gives it is yours"),
-		s.rule(CodeMachineUnpinned, "machines", s.machines.has(f.Machine), oneOf(s.Machines), f.Machine, "list the machine if it is yours"),
+		s.among(CodeRoot, "roots", &s.roots, string(f.Root), "list the vendor root's digest if you trust it", now),
+		s.among(CodeMeasurement, "measurements", &s.measurements, f.Measurement, "list the launch digest of the image that runs there, if it is yours", now),
+		s.among(CodeHostData, "hostData", &s.hostData, f.HostData, "launch the machine with the digest of your operators in its host data", now),
+		s.explainRegisters(f.Registers, now),
+		s.among(CodeMachineUnpinned, "machines", &s.machines, f.Machine, "list the machine if it is yours", now),
 	}
 	collateral := s.rule(CodeCollateral, "collateral.use", f.Collateral, s.Collateral.Use, checked(f.Collateral), "give the vendor's collateral beside the evidence: see c8s collateral")
 	if s.Collateral.Use == CollateralUnchecked {
 		collateral = s.notApplicable(CodeCollateral, "collateral.use", CollateralUnchecked, checked(f.Collateral))
 	}
-	return append(append(rules, collateral), s.explainTCB(f)...)
+	return append(append(rules, collateral), s.explainTCB(f, now)...)
 }
 
 func checked(b bool) string {
@@ -59,34 +55,30 @@ func checked(b bool) string {
 	return "not judged"
 }
 
-func (s *substrateIndex) explainTCB(f *SubstrateFacts) []RuleResult {
+func (s *substrateIndex) explainTCB(f *SubstrateFacts, now int64) []RuleResult {
 	if s.SNP != nil {
 		return []RuleResult{s.rule(CodeTCBFloor, "snp.minTCB", f.TCB.AtLeast(*s.SNP.MinTCB), "at least "+s.SNP.MinTCB.String(), f.TCB.String(), "update the machine's firmware")}
 	}
-	evaluation, advisories := fmt.Sprintf("at least %d", s.TDX.MinEvaluationNumber), oneOf(s.TDX.Advisories)
+	evaluation := fmt.Sprintf("at least %d", s.TDX.MinEvaluationNumber)
 	if !s.judgesTDX(f) {
 		const why = "unknown without collateral"
 		return []RuleResult{
-			s.notApplicable(CodeTCBStatus, "tdx.statuses", oneOf(s.TDX.Statuses), why),
+			s.notApplicable(CodeTCBStatus, "tdx.statuses", s.tdx.statuses.describe(now), why),
 			s.notApplicable(CodeTCBEvaluation, "tdx.minEvaluationNumber", evaluation, why),
-			s.notApplicable(CodeTCBAdvisories, "tdx.advisories", advisories, why),
+			s.notApplicable(CodeTCBAdvisories, "tdx.advisories", s.tdx.advisories.describe(now), why),
 		}
 	}
-	open := None
-	if len(f.TDXTCB.Advisories) > 0 {
-		open = strings.Join(f.TDXTCB.Advisories, ", ")
-	}
 	return []RuleResult{
-		s.rule(CodeTCBStatus, "tdx.statuses", s.acceptsStatus(f), oneOf(s.TDX.Statuses), f.TDXTCB.Status, "update the platform, or accept the status if its advisories do not concern you"),
+		s.among(CodeTCBStatus, "tdx.statuses", &s.tdx.statuses, f.TDXTCB.Status, "update the platform, or accept the status if its advisories do not concern you", now),
 		s.rule(CodeTCBEvaluation, "tdx.minEvaluationNumber", f.TDXTCB.EvaluationNumber >= s.TDX.MinEvaluationNumber, evaluation, fmt.Sprint(f.TDXTCB.EvaluationNumber), "fetch newer collateral"),
-		s.rule(CodeTCBAdvisories, "tdx.advisories", s.acceptsAdvisories(f), advisories, open, "update the platform, or list the advisories you accept"),
+		s.explainAdvisories(f, now),
 	}
 }
 
-func (s *substrateIndex) explainGuest(g GuestFacts) []RuleResult {
-	rules := s.explainSNPGuest(g)
+func (s *substrateIndex) explainGuest(g GuestFacts, now int64) []RuleResult {
+	rules := s.explainSNPGuest(g, now)
 	if s.TDX != nil {
-		rules = s.explainTDXGuest(g)
+		rules = s.explainTDXGuest(g, now)
 	}
 	const day = 24 * time.Hour
 	limit, age := time.Duration(s.Collateral.MaxAgeDays)*day, g.CollateralAge
@@ -97,7 +89,7 @@ func (s *substrateIndex) explainGuest(g GuestFacts) []RuleResult {
 	return append(rules, s.rule(CodeCollateralAge, "collateral.maxAgeDays", age <= limit, want, got, "fetch newer collateral"))
 }
 
-func (s *substrateIndex) explainSNPGuest(g GuestFacts) []RuleResult {
+func (s *substrateIndex) explainSNPGuest(g GuestFacts, now int64) []RuleResult {
 	if s.SNP == nil {
 		return nil
 	}
@@ -112,7 +104,6 @@ func (s *substrateIndex) explainSNPGuest(g GuestFacts) []RuleResult {
 	if missing != "" {
 		platform = "without " + missing + "; has " + platform
 	}
-	idKeys, authorKeys := newValuesOrAny(p.IDKeys), newValuesOrAny(p.AuthorKeys)
 	return []RuleResult{
 		s.permit(CodeDebug, "snp.guest.allowDebug", p.Guest.AllowDebug, g.Debug),
 		s.permit(CodeMigration, "snp.guest.allowMigration", p.Guest.AllowMigration, g.Migration),
@@ -124,55 +115,79 @@ func (s *substrateIndex) explainSNPGuest(g GuestFacts) []RuleResult {
 		s.rule(CodeSigningKey, "snp.signingKey", p.SigningKey == g.SigningKey, p.SigningKey, g.SigningKey, "ask the provider for reports signed by that key"),
 		s.rule(CodeLaunchTCB, "snp.minLaunchTCB", g.LaunchTCB.AtLeast(*p.MinLaunchTCB), "at least "+p.MinLaunchTCB.String(), g.LaunchTCB.String(), "start the guest again on the updated machine"),
 		s.permit(CodeProvisional, "snp.allowProvisional", p.AllowProvisional, g.Provisional),
-		s.rule(CodeIDKey, "snp.idKeys", idKeys.has(g.IDKey), oneOf(p.IDKeys), g.IDKey, "launch the guest with an ID block signed by that key"),
-		s.rule(CodeAuthorKey, "snp.authorKeys", authorKeys.has(g.AuthorKey), oneOf(p.AuthorKeys), g.AuthorKey, "have the author sign the ID key"),
+		s.among(CodeIDKey, "snp.idKeys", &s.snp.idKeys, g.IDKey, "launch the guest with an ID block signed by that key", now),
+		s.among(CodeAuthorKey, "snp.authorKeys", &s.snp.authorKeys, g.AuthorKey, "have the author sign the ID key", now),
 		s.rule(CodePlatform, "snp.requirePlatform", missing == "", listed(p.RequirePlatform), platform, "configure the machine's firmware"),
 	}
 }
 
-func (s *substrateIndex) explainTDXGuest(g GuestFacts) []RuleResult {
+func (s *substrateIndex) explainTDXGuest(g GuestFacts, now int64) []RuleResult {
 	p := s.TDX
-	among := func(code Code, field string, list []string, got, remedy string) RuleResult {
-		return s.rule(code, "tdx."+field, newValuesOrAny(list).has(got), oneOf(list), got, remedy)
-	}
 	return []RuleResult{
 		s.permit(CodeDebug, "tdx.guest.allowDebug", p.Guest.AllowDebug, g.Debug),
 		s.permit(CodeMigration, "tdx.guest.allowMigration", p.Guest.AllowMigration, g.Migration),
 		s.permit(CodePerfmon, "tdx.guest.allowPerfmon", p.Guest.AllowPerfmon, g.Perfmon),
 		s.rule(CodeSeptVE, "tdx.guest.requireSeptVEDisable", g.SeptVEDisable || !p.Guest.RequireSeptVEDisable, requirement(p.Guest.RequireSeptVEDisable), fmt.Sprint(g.SeptVEDisable), "launch the guest with SEPT_VE_DISABLE"),
-		among(CodeXFAM, "xfams", p.XFAMs, g.XFAM, "launch the guest with those extended features"),
-		among(CodeOwner, "owners", p.Owners, g.Owner, "launch the guest with that owner"),
-		among(CodeOwnerConfig, "ownerConfigs", p.OwnerConfigs, g.OwnerConfig, "launch the guest with that configuration"),
-		among(CodeServiceTD, "serviceTDs", p.ServiceTDs, g.ServiceTD, "launch the guest with that service TD"),
-		s.explainEvents(g.Events),
+		s.among(CodeXFAM, "tdx.xfams", &s.tdx.xfams, g.XFAM, "launch the guest with those extended features", now),
+		s.among(CodeOwner, "tdx.owners", &s.tdx.owners, g.Owner, "launch the guest with that owner", now),
+		s.among(CodeOwnerConfig, "tdx.ownerConfigs", &s.tdx.ownerConfigs, g.OwnerConfig, "launch the guest with that configuration", now),
+		s.among(CodeServiceTD, "tdx.serviceTDs", &s.tdx.serviceTDs, g.ServiceTD, "launch the guest with that service TD", now),
+		s.explainEvents(g.Events, now),
 	}
 }
 
 // explainEvents judges the registers whose accepted value is "log": all that
 // the log extended them with must be listed.
-func (s *substrateIndex) explainEvents(events []Register) RuleResult {
+func (s *substrateIndex) explainEvents(events []Register, now int64) RuleResult {
 	const field = "tdx.events"
 	want := fmt.Sprintf("only the %d listed events", len(s.TDX.Events))
-	var logged []string
-	for name, values := range s.Registers {
-		if isLog(values) {
-			logged = append(logged, name)
-		}
-	}
-	if len(logged) == 0 {
+	if len(s.logged) == 0 {
 		return s.notApplicable(CodeEvents, field, want, "no register is judged by its log")
 	}
 	const remedy = "give the event log with the evidence, and list the digests of its events"
 	if events == nil {
 		return s.rule(CodeEvents, field, false, want, "no event log that replays", remedy)
 	}
-	accepted := set(s.TDX.Events)
 	for _, e := range events {
-		if _, ok := accepted[e.Value]; !ok && slices.Contains(logged, e.Name) {
-			return s.rule(CodeEvents, field, false, want, e.Name+" "+e.Value, remedy)
+		if !s.tdx.events.has(e.Value, now) && slices.Contains(s.logged, e.Name) {
+			r := s.rule(CodeEvents, field, false, want, e.Name+" "+e.Value, remedy)
+			if since, ok := s.tdx.events.expired(e.Value, now); ok {
+				r.expire(since)
+			}
+			return r
 		}
 	}
 	return s.rule(CodeEvents, field, true, want, fmt.Sprintf("%d events", len(events)), "")
+}
+
+// explainRegisters names the first register that is not accepted.
+func (s *substrateIndex) explainRegisters(got []Register, now int64) RuleResult {
+	expected, actual, since := s.describeRegisters(got, now)
+	r := s.rule(CodeRegisters, "registers", s.acceptsRegisters(got, now), expected, actual, "list the value if the software that gives it is yours")
+	if since != never {
+		r.expire(since)
+	}
+	return r
+}
+
+func (s *substrateIndex) explainAdvisories(f *SubstrateFacts, now int64) RuleResult {
+	open := None
+	if len(f.TDXTCB.Advisories) > 0 {
+		open = strings.Join(f.TDXTCB.Advisories, ", ")
+	}
+	list := &s.tdx.advisories
+	r := s.rule(CodeTCBAdvisories, "tdx.advisories", s.acceptsAdvisories(f, now), list.describe(now), open, "update the platform, or list the advisories you accept")
+	for _, id := range f.TDXTCB.Advisories {
+		if list.has(id, now) {
+			continue
+		}
+		if since, ok := list.expired(id, now); ok {
+			r.Actual = shorten(id)
+			r.expire(since)
+		}
+		break
+	}
+	return r
 }
 
 func (s *substrateIndex) permit(code Code, field string, allowed, got bool) RuleResult {
@@ -198,6 +213,16 @@ func listed(words []string) string {
 		return "nothing"
 	}
 	return strings.Join(words, ", ")
+}
+
+// among is the rule of a list. A value that has expired is as good as not
+// listed, but the refusal says so.
+func (s *substrateIndex) among(code Code, field string, list *accepted, got, remedy string, now int64) RuleResult {
+	r := s.rule(code, field, list.has(got, now), list.describe(now), got, remedy)
+	if since, ok := list.expired(got, now); ok {
+		r.expire(since)
+	}
+	return r
 }
 
 func (s *substrateIndex) rule(code Code, field string, ok bool, expected, actual, remedy string) RuleResult {

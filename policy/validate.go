@@ -22,6 +22,9 @@ func (m *Manifest) validate(r *report) {
 	}
 	checkTrustDomain(m.TrustDomain, r)
 	checkVersion(m.Version, m.Previous, "the first manifest has version 1", r)
+	if m.NotBefore != "" {
+		checkStamp(m.NotBefore, "$.notBefore", r)
+	}
 	m.Operators.validate("$.operators", r)
 	validateSubstrates(m.Substrates, m.Production, r)
 	known := map[string]bool{}

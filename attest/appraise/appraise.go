@@ -28,7 +28,7 @@ import (
 // Policy judges what evidence proves: a *policy.Manifest, or a
 // *policy.AppraisalPolicy outside a mesh.
 type Policy interface {
-	AcceptSubstrate(policy.Role, policy.SubstrateFacts, policy.GuestFacts) policy.SubstrateMatch
+	AcceptSubstrate(policy.Role, policy.SubstrateFacts, policy.GuestFacts, time.Time) policy.SubstrateMatch
 }
 
 // Request says what evidence is appraised for.
@@ -38,7 +38,7 @@ type Request struct {
 	ReportData [64]byte            // required: attest.Transcript.ReportData of what it must be bound to
 	Unbound    bool                // instead of ReportData: only ask what the evidence says, not whom it is for
 	Nonce      []byte              // of a paravisor's TPM quote, where it is not azure.QualifyingData(ReportData)
-	Now        time.Time           // required: at which certificates and collateral must be valid
+	Now        time.Time           // required: at which certificates, collateral and reference values must be valid
 	Collateral []attest.Collateral // in addition to what is stapled to the evidence
 	Cache      *Cache              // nil: everything is verified anew
 }

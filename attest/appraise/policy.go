@@ -18,7 +18,7 @@ func (a *appraisal) policy() {
 		a.rulesNotReached()
 		return
 	}
-	match := a.req.Policy.AcceptSubstrate(a.req.Role, a.v.SubstrateFacts, a.guest)
+	match := a.req.Policy.AcceptSubstrate(a.req.Role, a.v.SubstrateFacts, a.guest, a.req.Now)
 	a.judgeCollateral(match.Substrate, collateral)
 	a.rules(match)
 	if match.Substrate != nil {

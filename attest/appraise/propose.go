@@ -5,6 +5,7 @@ package appraise
 import (
 	"math"
 	"slices"
+	"time"
 
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/policy"
@@ -28,7 +29,7 @@ func Propose(ev *attest.Evidence, req Request) (policy.Substrate, *attest.Verdic
 // nobody accepts nothing: the facts alone are wanted.
 type nobody struct{}
 
-func (nobody) AcceptSubstrate(policy.Role, policy.SubstrateFacts, policy.GuestFacts) policy.SubstrateMatch {
+func (nobody) AcceptSubstrate(policy.Role, policy.SubstrateFacts, policy.GuestFacts, time.Time) policy.SubstrateMatch {
 	return policy.SubstrateMatch{Substrate: &policy.Substrate{Collateral: policy.CollateralRules{Use: policy.CollateralUnchecked}}}
 }
 

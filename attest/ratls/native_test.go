@@ -198,7 +198,7 @@ func TestTwoPeersTalkPostQuantumTLS13AndNothingElse(t *testing.T) {
 	serverCert := func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &leaf, nil }
 	clientCert := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &leaf, nil }
 	verify := ratls.PeerVerify(ca.Pool, policytest.TrustDomain, func() time.Time { return now }, func(p *ratls.Peer) error {
-		return f.Manifest.AcceptPeer(p.Facts()).Err()
+		return f.Manifest.AcceptPeer(p.Facts(), now).Err()
 	})
 	server, client := ratls.ServerConfig(serverCert, verify), ratls.ClientConfig(clientCert, verify)
 	state, c, s := handshake(t, client, server)

@@ -56,7 +56,7 @@ func TestIssuedCertificatesAreAcceptedAndSayWhatWasIssued(t *testing.T) {
 		if !peer.HasAddr(netip.MustParseAddr("::ffff:10.1.2.3")) {
 			t.Error("an IPv4-in-IPv6 address is another one")
 		}
-		if d := f.Manifest.AcceptPeer(peer.Facts()); !d.Allowed {
+		if d := f.Manifest.AcceptPeer(peer.Facts(), now); !d.Allowed {
 			t.Errorf("the manifest refuses the facts: %v", d)
 		}
 	}

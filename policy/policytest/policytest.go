@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -22,6 +23,9 @@ const (
 	DB          = "db"
 	DBPort      = 6379
 )
+
+// Now is the time of the tests.
+func Now() time.Time { return time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC) }
 
 // Digest returns a digest that is different for every name.
 func Digest(name string) policy.Digest { return policy.DigestOf([]byte(name)) }

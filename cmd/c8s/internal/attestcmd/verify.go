@@ -51,7 +51,7 @@ vendor's collateral is missing or out of date.`,
 	f := c.Flags()
 	f.StringVar(&v.policy, "policy", "", "appraisal policy, manifest or signed manifest (required)")
 	f.StringVar(&v.operators, "operators", "", "with a signed manifest: operators' file, as 'c8s manifest init' writes it")
-	f.StringVar(&v.role, "role", string(policy.RoleNode), "what the machine wants to be: node, cds or ingress")
+	f.StringVar(&v.role, "role", string(policy.RoleNode), "what the machine wants to be: node, workload, cds or ingress")
 	f.StringVar(&v.reportData, "report-data", "", "what the evidence must be bound to, 128 hex digits")
 	f.BoolVar(&v.unbound, "unbound", false, "do not ask what the evidence is bound to")
 	f.StringVar(&v.nonce, "nonce", "", "text that a paravisor's TPM quote must be over, where it is not the report data's hash")
