@@ -131,7 +131,7 @@ func (o Options) openConfigfs(context.Context) (attest.Attester, error) {
 	if err != nil {
 		return nil, err
 	}
-	return att.WithEventLog(o.eventLog), nil
+	return o.withSealer(att.WithEventLog(o.eventLog)), nil
 }
 
 // eventLog reads the CC event log (ACPI 6.5, CCEL), if the firmware made one.
@@ -148,8 +148,9 @@ func (o Options) trimmedLog() ([]byte, error) {
 
 // attester asks one question at a time.
 type attester struct {
-	turn chan struct{} // holds one token; a mutex that respects contexts
-	ask  func(context.Context, [64]byte) (*attest.Evidence, error)
+	turn   chan struct{} // holds one token; a mutex that respects contexts
+	ask    func(context.Context, [64]byte) (*attest.Evidence, error)
+	sealer attest.Sealer // nil where the TEE derives no keys
 }
 
 func newAttester(ask func(context.Context, [64]byte) (*attest.Evidence, error)) *attester {
@@ -171,4 +172,12 @@ func (a *attester) Attest(ctx context.Context, reportData [64]byte) (*attest.Evi
 		return nil, fmt.Errorf("asking the TEE for evidence: %w", err)
 	}
 	return ev, nil
+}
+
+// SealingKey implements attest.Sealer, where the machine can.
+func (a *attester) SealingKey(ctx context.Context, purpose string) ([32]byte, error) {
+	if a.sealer == nil {
+		return [32]byte{}, attest.ErrNoSealing
+	}
+	return a.sealer.SealingKey(ctx, purpose)
 }

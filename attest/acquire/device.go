@@ -76,9 +76,11 @@ func (o Options) openSEVGuest(context.Context) (attest.Attester, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newAttester(func(ctx context.Context, reportData [64]byte) (*attest.Evidence, error) {
+	a := newAttester(func(ctx context.Context, reportData [64]byte) (*attest.Evidence, error) {
 		return snpEvidence(ctx, d, reportData)
-	}), nil
+	})
+	a.sealer = o.newSealer(d)
+	return a, nil
 }
 
 func snpEvidence(ctx context.Context, d device, reportData [64]byte) (*attest.Evidence, error) {

@@ -21,7 +21,10 @@ type Stapler struct {
 	Log      *slog.Logger
 }
 
-var _ attest.Attester = (*Stapler)(nil)
+var (
+	_ attest.Attester = (*Stapler)(nil)
+	_ attest.Sealer   = (*Stapler)(nil)
+)
 
 // Attest asks for evidence and completes it.
 func (s *Stapler) Attest(ctx context.Context, reportData [64]byte) (*attest.Evidence, error) {
@@ -36,4 +39,12 @@ func (s *Stapler) Attest(ctx context.Context, reportData [64]byte) (*attest.Evid
 		s.Log.Warn("collateral is missing beside this machine's evidence", "err", problem)
 	}
 	return complete, nil
+}
+
+// SealingKey passes the question on.
+func (s *Stapler) SealingKey(ctx context.Context, purpose string) ([32]byte, error) {
+	if sealer, ok := s.Attester.(attest.Sealer); ok {
+		return sealer.SealingKey(ctx, purpose)
+	}
+	return [32]byte{}, attest.ErrNoSealing
 }

@@ -57,6 +57,7 @@ type Options struct {
 // TEE is one simulated machine. It implements configfsi.Client.
 type TEE struct {
 	*faketsm.Client
+	dir    string
 	opts   Options
 	random io.Reader
 	vendor *vendor
@@ -80,7 +81,7 @@ func New(dir string, opts Options) (*TEE, error) {
 	if opts.Rand == nil {
 		opts.Rand = rand.Reader
 	}
-	t := &TEE{opts: opts, random: opts.Rand}
+	t := &TEE{dir: dir, opts: opts, random: opts.Rand}
 	if err := t.start(dir); err != nil {
 		return nil, fmt.Errorf("starting a simulated TEE: %w", err)
 	}

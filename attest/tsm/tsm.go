@@ -48,6 +48,7 @@ type Attester struct {
 	client   configfsi.Client
 	turn     chan struct{} // holds one token; a mutex that respects contexts
 	eventLog func() ([]byte, error)
+	sealer   attest.Sealer // nil where the TEE derives no keys
 }
 
 // Open uses this machine's TEE.
@@ -66,9 +67,11 @@ func Open() (*Attester, error) {
 	return New(client), nil
 }
 
-// New uses any implementation of the interface, such as a simulated TEE.
+// New uses any implementation of the interface, such as a simulated TEE. One
+// that is an attest.Sealer, as the kernel's is not, derives keys too.
 func New(client configfsi.Client) *Attester {
 	a := &Attester{client: client, turn: make(chan struct{}, 1)}
+	a.sealer, _ = client.(attest.Sealer)
 	a.turn <- struct{}{}
 	return a
 }
@@ -78,6 +81,20 @@ func New(client configfsi.Client) *Attester {
 func (a *Attester) WithEventLog(read func() ([]byte, error)) *Attester {
 	a.eventLog = read
 	return a
+}
+
+// WithSealer derives keys by other means than configfs-tsm, which has none.
+func (a *Attester) WithSealer(s attest.Sealer) *Attester {
+	a.sealer = s
+	return a
+}
+
+// SealingKey implements attest.Sealer, where the machine can.
+func (a *Attester) SealingKey(ctx context.Context, purpose string) ([32]byte, error) {
+	if a.sealer == nil {
+		return [32]byte{}, attest.ErrNoSealing
+	}
+	return a.sealer.SealingKey(ctx, purpose)
 }
 
 // Attest asks for a report over reportData and what belongs to it. While the
