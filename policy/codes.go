@@ -59,6 +59,11 @@ const (
 
 	CodeProductionCollateral Code = "production-collateral"
 
+	CodeProductionRecovery Code = "production-recovery"
+	CodeRecoveryKeyInvalid Code = "recovery-key-invalid"
+	CodeWitnessKeyInvalid  Code = "witness-key-invalid"
+	CodeWitnessQuorum      Code = "witness-quorum-invalid"
+
 	CodeDenyKindUnknown Code = "deny-kind-unknown"
 	CodeSerialInvalid   Code = "serial-invalid"
 )

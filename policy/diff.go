@@ -39,6 +39,10 @@ func Diff(a, b *Manifest) []Change {
 	d.value("notBefore", a.NotBefore, b.NotBefore, Changes)
 	d.flag("production", !a.Production, !b.Production, a.Production, b.Production)
 	d.operators(a.Operators, b.Operators)
+	d.recovery(a.Recovery, b.Recovery)
+	keyed(d, "witnesses", a.Witnesses, b.Witnesses, func(w Witness) string { return w.Key }, func(w Witness) string { return w.Name },
+		func(path string, a, b Witness) { d.value(path+".name", a.Name, b.Name, Changes) })
+	d.floor("witnessQuorum", a.WitnessQuorum, b.WitnessQuorum)
 	keyed(d, "substrates", a.Substrates, b.Substrates, func(s Substrate) string { return s.Name }, summary, d.substrate)
 	keyed(d, "workloads", a.Workloads, b.Workloads, func(w Workload) string { return w.Name }, workloadSummary, d.workload)
 	return d.changes
@@ -99,6 +103,22 @@ func (d *differ) operators(a, b Operators) {
 	}
 	keyed(d, "operators.keys", a.Keys, b.Keys, id, func(k OperatorKey) string { return k.Name + " (" + k.Algorithm + ")" },
 		func(path string, a, b OperatorKey) { d.value(path+".name", a.Name, b.Name, Changes) })
+}
+
+// recovery: whoever can bring the root secret back can be the CDS.
+func (d *differ) recovery(a, b *Recovery) {
+	summary := func(r *Recovery) string { return fmt.Sprintf("%d of %d keys", r.Threshold, len(r.Keys)) }
+	switch {
+	case a == nil && b == nil:
+	case a == nil:
+		d.add("recovery", "", summary(b), Widens)
+	case b == nil:
+		d.add("recovery", summary(a), "", Narrows)
+	default:
+		d.floor("recovery.threshold", a.Threshold, b.Threshold)
+		keyed(d, "recovery.keys", a.Keys, b.Keys, func(k RecoveryKey) string { return k.PublicKey }, func(k RecoveryKey) string { return k.Name },
+			func(path string, a, b RecoveryKey) { d.value(path+".name", a.Name, b.Name, Changes) })
+	}
 }
 
 func (d *differ) substrate(path string, a, b Substrate) {

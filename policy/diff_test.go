@@ -45,6 +45,13 @@ func TestDiffSaysWhatWidensAndNarrows(t *testing.T) {
 		{"expiry", func(m *policy.Manifest) {
 			m.Substrates[0].Expires = map[string]string{policytest.Hex(0xaa, 48): nextYear}
 		}, "substrates[sim-milan].expires[" + policytest.Hex(0xaa, 48) + "]", policy.Narrows, policy.Widens},
+		{"recovery", func(m *policy.Manifest) { m.Recovery = recoveryOf(t, 2, 3) }, "recovery", policy.Widens, policy.Narrows},
+		{"witness", func(m *policy.Manifest) {
+			m.Witnesses = []policy.Witness{witnessOf(t, "w1", 1)}
+		}, "witnesses[" + exampleWitness + "]", policy.Widens, policy.Narrows},
+		{"quorum", func(m *policy.Manifest) {
+			m.Witnesses, m.WitnessQuorum = []policy.Witness{witnessOf(t, "w1", 1)}, 1
+		}, "witnessQuorum", policy.Narrows, policy.Widens},
 		{"simulated", func(m *policy.Manifest) { m.Substrates[0].Simulated = false }, "substrates[sim-milan].simulated", policy.Narrows, policy.Widens},
 		{"measurement", func(m *policy.Manifest) { m.Substrates[0].Measurements = append(m.Substrates[0].Measurements, h48) }, "substrates[sim-milan].measurements[" + h48 + "]", policy.Widens, policy.Narrows},
 		{"machines", func(m *policy.Manifest) { m.Substrates[0].Machines = []string{machine} }, "substrates[sim-milan].machines", policy.Narrows, policy.Widens},
@@ -164,6 +171,31 @@ func TestLaterExpiriesWiden(t *testing.T) {
 		})
 		if i < 0 || changes[i].Effect != c.effect {
 			t.Errorf("want %q among %+v", c.effect, changes)
+		}
+	}
+}
+
+func TestDiffOfRecoveries(t *testing.T) {
+	three := recoveryOf(t, 2, 3)
+	with := func(threshold int, keys ...policy.RecoveryKey) *policy.Manifest {
+		return policytest.New(t, policytest.With(func(m *policy.Manifest) { m.Recovery = &policy.Recovery{Threshold: threshold, Keys: keys} })).Manifest
+	}
+	renamed := three.Keys[0]
+	renamed.Name = "anna"
+	before := with(2, three.Keys[:2]...)
+	for path, c := range map[string]struct {
+		after  *policy.Manifest
+		effect policy.Effect
+	}{
+		"recovery.threshold":                                  {with(1, three.Keys[:2]...), policy.Widens},
+		"recovery.keys[" + three.Keys[2].PublicKey + "]":      {with(2, three.Keys...), policy.Widens},
+		"recovery.keys[" + three.Keys[1].PublicKey + "]":      {with(1, three.Keys[0]), policy.Narrows},
+		"recovery.keys[" + three.Keys[0].PublicKey + "].name": {with(2, renamed, three.Keys[1]), policy.Changes},
+	} {
+		changes := policy.Diff(before, c.after)
+		i := slices.IndexFunc(changes, func(c policy.Change) bool { return c.Path == path })
+		if i < 0 || changes[i].Effect != c.effect {
+			t.Errorf("%s: want %q among %+v", path, c.effect, changes)
 		}
 	}
 }

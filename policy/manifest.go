@@ -73,15 +73,18 @@ func isLowerHex(s string, n int) bool {
 
 // Manifest is the policy of one trust domain.
 type Manifest struct {
-	Schema      string      `json:"schema"`              // Schema
-	TrustDomain string      `json:"trustDomain"`         // SPIFFE trust domain name
-	Version     uint64      `json:"version"`             // from 1
-	Previous    Digest      `json:"previous"`            // of the previous manifest's payload; empty only in version 1
-	NotBefore   string      `json:"notBefore,omitempty"` // RFC 3339, UTC, whole seconds: when it comes into force; empty: at once
-	Production  bool        `json:"production"`          // refuses simulated substrates, debuggable guests and empty TCB floors
-	Operators   Operators   `json:"operators"`           // who may sign the next manifest
-	Substrates  []Substrate `json:"substrates"`
-	Workloads   []Workload  `json:"workloads"`
+	Schema        string      `json:"schema"`                  // Schema
+	TrustDomain   string      `json:"trustDomain"`             // SPIFFE trust domain name
+	Version       uint64      `json:"version"`                 // from 1
+	Previous      Digest      `json:"previous"`                // of the previous manifest's payload; empty only in version 1
+	NotBefore     string      `json:"notBefore,omitempty"`     // RFC 3339, UTC, whole seconds: when it comes into force; empty: at once
+	Production    bool        `json:"production"`              // refuses simulated substrates, debuggable guests and empty TCB floors
+	Operators     Operators   `json:"operators"`               // who may sign the next manifest
+	Recovery      *Recovery   `json:"recovery,omitempty"`      // who may bring the CDS's root secret back; nil: nobody
+	Witnesses     []Witness   `json:"witnesses,omitempty"`     // whose cosignatures on the CDS's checkpoints count
+	WitnessQuorum int         `json:"witnessQuorum,omitempty"` // how many must cosign before auditors call a checkpoint witnessed
+	Substrates    []Substrate `json:"substrates"`
+	Workloads     []Workload  `json:"workloads"`
 
 	index *index // by Parse only: what has no index refuses
 }

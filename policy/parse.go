@@ -43,8 +43,13 @@ func readManifest(n *node, r *report) *Manifest {
 		NotBefore:   f.optional("notBefore"),
 		Production:  f.truth("production"),
 		Operators:   readOperators(f.object("operators")),
+		Recovery:    readRecovery(f),
+		Witnesses:   readWitnesses(f),
 		Substrates:  readSubstrates(f),
 		Workloads:   []Workload{},
+	}
+	if f.has("witnessQuorum") {
+		m.WitnessQuorum = int(f.number("witnessQuorum", 16))
 	}
 	f.list("workloads", func(n *node, path string) {
 		m.Workloads = append(m.Workloads, readWorkload(object(n, path, r)))
@@ -127,6 +132,9 @@ func (m Manifest) MarshalJSON() ([]byte, error) {
 	p := plain(m)
 	p.Operators.Keys = filled(p.Operators.Keys)
 	p.Substrates = filledSubstrates(p.Substrates)
+	if p.Recovery != nil {
+		p.Recovery = &Recovery{Threshold: p.Recovery.Threshold, Keys: filled(p.Recovery.Keys)}
+	}
 	p.Workloads = slices.Clone(filled(p.Workloads))
 	for i := range p.Workloads {
 		p.Workloads[i] = p.Workloads[i].filled()

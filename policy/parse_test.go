@@ -358,6 +358,10 @@ func TestExampleManifestIsValid(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	good := sample(f)
 	f.Add(good)
+	f.Add(policytest.New(f, policytest.With(func(m *policy.Manifest) {
+		m.NotBefore, m.Substrates[0].Expires = nextYear, map[string]string{policytest.Hex(0xaa, 48): nextYear}
+		m.Recovery, m.Witnesses, m.WitnessQuorum = recoveryOf(f, 1, 2), []policy.Witness{witnessOf(f, "w1", 1)}, 1
+	})).Payload)
 	f.Add([]byte(`{"schema":"c8s.dev/manifest/v1","schema":1}`))
 	f.Add(bytes.Replace(good, []byte(`"any"`), []byte(`null`), 1))
 	f.Add(bytes.Replace(good, []byte(`"version": 1`), []byte(`"version": 1e0`), 1))

@@ -26,6 +26,10 @@ func (m *Manifest) validate(r *report) {
 		checkStamp(m.NotBefore, "$.notBefore", r)
 	}
 	m.Operators.validate("$.operators", r)
+	if m.Recovery != nil {
+		m.Recovery.validate("$.recovery", m.Production, r)
+	}
+	m.validateWitnesses(r)
 	validateSubstrates(m.Substrates, m.Production, r)
 	known := map[string]bool{}
 	for i := range m.Workloads {
