@@ -52,17 +52,17 @@ test: ## every check and every test, with the race detector (root)
 test-unit: unit ## only the tests that need no root
 
 .PHONY: unit
-unit:
+unit: etcd
 	go test -race $(TESTFLAGS) $$(hack/packages unit)
 	CGO_ENABLED=0 go test $(TESTFLAGS) ./cmd/c8s/internal/operatorkey # the static binary's half
 
 .PHONY: privileged
-privileged: ## only the tests that need root
+privileged: etcd ## only the tests that need root
 	@hack/need-root "make privileged"
 	hack/test-privileged $(TESTFLAGS)
 
 .PHONY: bench
-bench: build ## Go benchmarks, then the ratios of test/bench (root)
+bench: build etcd ## Go benchmarks, then the ratios of test/bench (root)
 	@hack/need-root "make bench"
 	@hack/deps demo
 	go test -run '^$$' -bench . -benchmem $$(hack/packages benchmarks)
@@ -92,6 +92,18 @@ tools: .tools/.stamp
 .tools/.stamp: hack/tools/go.mod hack/tools/go.sum
 	mkdir -p .tools
 	GOBIN='$(CURDIR)/.tools' CGO_ENABLED=0 go -C hack/tools install tool
+	touch $@
+
+# Built once for what its go.mod and go.sum hold, whenever they were written.
+ETCD_STAMP := .tools/.etcd-$(shell cat hack/etcd/go.mod hack/etcd/go.sum | sha256sum | cut -c1-16)
+
+.PHONY: etcd
+etcd: $(ETCD_STAMP) ## build the etcd that tests run against
+
+$(ETCD_STAMP):
+	mkdir -p .tools
+	CGO_ENABLED=0 go -C hack/etcd build -trimpath -ldflags '-s -w' -o '$(CURDIR)/.tools/etcd' go.etcd.io/etcd/server/v3
+	rm -f .tools/.etcd-*
 	touch $@
 
 .PHONY: deps
