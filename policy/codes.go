@@ -161,3 +161,31 @@ const (
 	CodeEvents        Code = "event-log-events"
 	CodeCollateralAge Code = "collateral-age"
 )
+
+// What Lint finds.
+const (
+	LintOneOperator       Code = "one-operator"
+	LintNoRecovery        Code = "no-recovery"
+	LintNoQuorum          Code = "no-witness-quorum"
+	LintSimulated         Code = "simulated-substrate"
+	LintSharedMeasurement Code = "shared-measurement"
+	LintFloorMissing      Code = "floor-missing"
+	LintFloorBypassed     Code = "floor-bypassed"
+	LintAnyMachine        Code = "any-machine"
+	LintAnyHostData       Code = "any-host-data"
+	LintAnyRegister       Code = "any-register"
+	LintAnyAdvisory       Code = "any-advisory"
+	LintUnchecked         Code = "collateral-unchecked"
+	LintDebug             Code = "debug-allowed"
+	LintMigration         Code = "migration-allowed"
+	LintExpired           Code = "value-expired"
+	LintExpiring          Code = "value-expires-soon"
+	LintNothingLeft       Code = "nothing-left"
+	LintSharedImage       Code = "shared-image"
+	LintImageTag          Code = "image-tag"
+	LintImageName         Code = "image-name-contradicts"
+	LintDeadRule          Code = "dead-rule"
+	LintUnreachable       Code = "workload-unreachable"
+	LintEveryNamespace    Code = "every-namespace"
+	LintHostAccess        Code = "host-access"
+)
