@@ -390,6 +390,10 @@ func FuzzParse(f *testing.F) {
 		if changes := policy.Diff(m, m2); len(changes) != 0 {
 			t.Fatalf("encoding changed the manifest: %v", changes)
 		}
+		if stopped := policy.Affected(m, m2, policytest.Now()); len(stopped) != 0 {
+			t.Fatalf("publishing the same again stops %v", stopped)
+		}
+		policy.Lint(m, policytest.Now())
 		m.PeerAllowed("web", "db", 6379)
 		m.AcceptPeer(policy.Peer{Role: policy.RoleNode, TrustDomain: m.TrustDomain, ManifestVersion: 1, ManifestDigest: m.Digest()}, policytest.Now())
 	})
