@@ -5,6 +5,7 @@ package translog
 import (
 	"crypto/ed25519"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -29,6 +30,21 @@ type Checkpoint struct {
 // could audit them.
 func (c Checkpoint) text() string {
 	return fmt.Sprintf("%s\n%d\n%s\n", c.Origin, c.Size, c.Root)
+}
+
+// maxSize is more than any log will have. Package tlog computes positions in a
+// tree with int64, and may not end for sizes close to the largest one.
+const maxSize = 1 << 60
+
+// valid checks that the root can be one of that size.
+func (c Checkpoint) valid() error {
+	if c.Size < 0 || c.Size > maxSize {
+		return fmt.Errorf("a log of %d entries, must be 0 to %d", c.Size, int64(maxSize))
+	}
+	if empty := NewTree().Root(); c.Size == 0 && c.Root != empty {
+		return fmt.Errorf("the root of no entries is %s, must be %s", c.Root, empty)
+	}
+	return nil
 }
 
 // Sign returns the signed note of the checkpoint. The signer's name must be the
@@ -79,8 +95,8 @@ func parseCheckpoint(text string) (*Checkpoint, error) {
 		return nil, fmt.Errorf("not three lines (origin, size, root)")
 	}
 	size, err := strconv.ParseInt(lines[1], 10, 64)
-	if err != nil || size < 0 {
-		return nil, fmt.Errorf("the size is %q, must be a number from 0 on", clip(lines[1]))
+	if err != nil {
+		return nil, fmt.Errorf("the size is %q, must be a number", clip(lines[1]))
 	}
 	root, err := base64.StdEncoding.DecodeString(lines[2])
 	if err != nil || len(root) != tlog.HashSize {
@@ -90,8 +106,8 @@ func parseCheckpoint(text string) (*Checkpoint, error) {
 	if c.text() != text { // 007, unused bits of base64
 		return nil, fmt.Errorf("size or root are not in their one spelling")
 	}
-	if empty := NewTree().Root(); size == 0 && c.Root != empty {
-		return nil, fmt.Errorf("the root of no entries is %s, must be %s", c.Root, empty)
+	if err := c.valid(); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
@@ -138,8 +154,12 @@ func NewVerifier(vkey string) (note.Verifier, error) {
 
 // VerifyInclusion checks that the record is entry index of the log.
 func VerifyInclusion(record []byte, index int64, c Checkpoint, proof []Hash) error {
-	if err := tlog.CheckRecord(proof, c.Size, c.Root, index, tlog.RecordHash(record)); err != nil {
-		return fmt.Errorf("verifying that the record is entry %d of %s at %d entries: %w", index, c.Origin, c.Size, err)
+	err := c.valid()
+	if err == nil {
+		err = tlog.CheckRecord(proof, c.Size, c.Root, index, tlog.RecordHash(record))
+	}
+	if err != nil {
+		return fmt.Errorf("verifying that the record is entry %d of %s at %d entries: %w", index, clip(c.Origin), c.Size, err)
 	}
 	return nil
 }
@@ -147,16 +167,18 @@ func VerifyInclusion(record []byte, index int64, c Checkpoint, proof []Hash) err
 // VerifyConsistency checks that the log at the newer checkpoint begins with all
 // entries it had at the older one.
 func VerifyConsistency(older, newer Checkpoint, proof []Hash) error {
-	err := fmt.Errorf("the origins differ")
+	err := errors.Join(older.valid(), newer.valid())
 	switch {
+	case err != nil:
 	case older.Origin != newer.Origin:
-	case older.Size == 0 && older.Root == NewTree().Root() && len(proof) == 0 && newer.Size >= 0:
-		err = nil // everything extends nothing
-	default:
+		err = fmt.Errorf("the older one is of %s", clip(older.Origin))
+	case older.Size == 0 && len(proof) > 0:
+		err = fmt.Errorf("a proof of %d hashes where none is needed", len(proof))
+	case older.Size > 0: // everything extends the empty log
 		err = tlog.CheckTree(proof, newer.Size, newer.Root, older.Size, older.Root)
 	}
 	if err != nil {
-		return fmt.Errorf("verifying that %s at %d entries extends it at %d: %w", newer.Origin, newer.Size, older.Size, err)
+		return fmt.Errorf("verifying that %s at %d entries extends it at %d: %w", clip(newer.Origin), newer.Size, older.Size, err)
 	}
 	return nil
 }

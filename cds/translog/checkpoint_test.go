@@ -65,7 +65,7 @@ var testCheckpoint = Checkpoint{Origin: testOrigin, Size: 20852163, Root: tlog.R
 
 func TestCheckpointsKeepTheirValues(t *testing.T) {
 	_, v := testLog(t, testOrigin)
-	for _, c := range []Checkpoint{testCheckpoint, {testOrigin, 0, NewTree().Root()}, {testOrigin, 1<<63 - 1, testCheckpoint.Root}} {
+	for _, c := range []Checkpoint{testCheckpoint, {testOrigin, 0, NewTree().Root()}, {testOrigin, maxSize, testCheckpoint.Root}} {
 		signed := sign(t, c)
 		got, err := OpenCheckpoint(signed, testOrigin, v)
 		if err != nil || *got != c {
@@ -104,6 +104,10 @@ func TestCheckpointsOfOthersAreRefused(t *testing.T) {
 		}
 	}
 	// The right key for the wrong log.
+	ours, _ := testLog(t, testOrigin)
+	if _, err := OpenCheckpoint(resigned("other.example/c8s/log\n1\n"+testCheckpoint.Root.String()+"\n", ours), testOrigin, v); err == nil {
+		t.Error("the log's key signed for another origin")
+	}
 	if _, err := OpenCheckpoint(signed, "other.example/c8s/log", v); err == nil {
 		t.Error("a checkpoint of another origin than asked for")
 	}
@@ -127,6 +131,7 @@ func TestOtherSpellingsOfACheckpointAreRefused(t *testing.T) {
 		"leading zero":       testOrigin + "\n05\n" + root + "\n",
 		"sign":               testOrigin + "\n+5\n" + root + "\n",
 		"negative":           testOrigin + "\n-5\n" + root + "\n",
+		"more than 2^60":     testOrigin + "\n1152921504606846977\n" + root + "\n",
 		"too large":          testOrigin + "\n9223372036854775808\n" + root + "\n",
 		"hexadecimal root":   testOrigin + "\n5\n" + strings.Repeat("00", 32) + "\n",
 		"short root":         testOrigin + "\n5\nAAAA\n",

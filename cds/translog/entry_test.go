@@ -31,13 +31,17 @@ func entries() []Entry {
 			Evidence: digest("node"), Manifest: digest("manifest 1"), Role: policy.RoleNode, NotAfter: testTime.Add(2 * time.Hour),
 		},
 		{Type: TypeManifest, Time: testTime.Add(2 * time.Hour), Digest: digest("manifest 2"), Version: 2, Previous: digest("manifest 1")},
-		{Type: TypeDenylist, Time: testTime.Add(3 * time.Hour), Digest: digest("deny list"), Version: 1 << 63, Previous: ""},
+		{Type: TypeDenylist, Time: testTime.Add(3 * time.Hour), Digest: digest("deny list"), Version: 1},
 		{Type: TypeBundle, Time: testTime.Add(4 * time.Hour), Digest: digest("bundle 2"), Previous: digest("bundle")},
 	}
 }
 
 func TestEntriesKeepTheirValues(t *testing.T) {
-	for _, e := range entries() {
+	largest := Entry{
+		Type: TypeManifest, Time: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
+		Digest: digest("x"), Version: 1<<64 - 1, Previous: digest("y"),
+	}
+	for _, e := range append(entries(), largest) {
 		b, err := e.Marshal()
 		if err != nil {
 			t.Fatal(err)

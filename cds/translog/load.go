@@ -16,8 +16,8 @@ import (
 // root; otherwise the error wraps [ErrDamaged]. The storage may already hold
 // more than size entries.
 func Load(ctx context.Context, s Storage, size int64, root Hash) (*Tree, error) {
-	if size < 0 {
-		return nil, fmt.Errorf("loading the log: a size of %d", size)
+	if err := (Checkpoint{Size: size, Root: root}).valid(); err != nil {
+		return nil, fmt.Errorf("loading the log: %w", err)
 	}
 	t := &Tree{size: size, root: root}
 	for level := 0; size>>(tileHeight*level) > 0; level++ {

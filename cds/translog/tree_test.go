@@ -126,6 +126,16 @@ func TestTreesAppendedToOneTreeDoNotDisturbEachOther(t *testing.T) {
 	if again, _, _ := tree.Append([][]byte{[]byte("lost")}); again.Root() != loser.Root() {
 		t.Error("a tree changed after another one was made from it")
 	}
+	second, _, err := tree.Append(records(254, 255))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, made := range map[string]*Tree{"lost": loser, string(record(254)): second} {
+		bundle, err := made.File(ctx, s, "tile/entries/000.p/255")
+		if err != nil || !bytes.HasSuffix(bundle, []byte(want)) {
+			t.Errorf("the entries end with %q, want %q: %v", bundle[max(0, len(bundle)-10):], want, err)
+		}
+	}
 	if _, err := loser.Extend(ctx, s, winner.Size(), winner.Root()); !errors.Is(err, ErrNotExtension) {
 		t.Errorf("the winner extends the loser: %v", err)
 	}
