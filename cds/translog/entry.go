@@ -18,8 +18,9 @@ type Type string
 // The types of entries. "release" is reserved for releases of keys.
 const (
 	TypeBundle       Type = "bundle"       // the CDS's public keys; the first entry of every log
-	TypeManifest     Type = "manifest"     // a manifest was published
-	TypeDenylist     Type = "denylist"     // a deny list was published
+	TypeManifest     Type = "manifest"     // a manifest came into force
+	TypePending      Type = "pending"      // a manifest was accepted that comes into force later
+	TypeDenylist     Type = "denylist"     // a deny list came into force
 	TypeIntermediate Type = "intermediate" // a replica received an intermediate CA certificate
 	TypeIssuance     Type = "issuance"     // a certificate was issued
 	TypeJoin         Type = "join"         // the seed was given to a replica
@@ -41,6 +42,7 @@ type Entry struct {
 	Evidence    policy.Digest // that the certificate or the seed was given for
 	Manifest    policy.Digest // in force at the issuance
 	Role        policy.Role   // that the certificate was issued for
+	NotBefore   time.Time     // when a pending manifest comes into force
 	NotAfter    time.Time     // end of the certificate's life
 	Threshold   int           // recovery shares that are needed, from 1
 	Shares      int           // recovery shares made, Threshold to 255
@@ -61,6 +63,8 @@ func (t Type) fields() []string {
 		return []string{"digest", "previous"}
 	case TypeManifest, TypeDenylist:
 		return []string{"digest", "version", "previous"}
+	case TypePending:
+		return []string{"digest", "version", "previous", "notBefore"}
 	case TypeIntermediate:
 		return []string{"certificate", "issuer", "evidence", "notAfter"}
 	case TypeIssuance:
@@ -131,6 +135,8 @@ func (e *Entry) encode() []byte {
 			number(name, uint64(e.Shares))
 		case "role":
 			text(name, string(e.Role))
+		case "notBefore":
+			instant(name, e.NotBefore)
 		case "notAfter":
 			instant(name, e.NotAfter)
 		default:
@@ -145,7 +151,7 @@ func (e *Entry) encode() []byte {
 func (e *Entry) validate() error {
 	fields := e.Type.fields()
 	if fields == nil {
-		return fmt.Errorf("the type %q, known are bundle, manifest, denylist, intermediate, issuance, join, recovery", clip(string(e.Type)))
+		return fmt.Errorf("the type %q, known are bundle, manifest, pending, denylist, intermediate, issuance, join, recovery", clip(string(e.Type)))
 	}
 	if err := validTime("time", e.Time); err != nil {
 		return err
@@ -185,6 +191,9 @@ func (e *Entry) validateField(name string, used *Entry) error {
 		if !validRole(string(e.Role)) {
 			return fmt.Errorf("role is %q, must be 1 to %d lower-case letters and hyphens", clip(string(e.Role)), maxRole)
 		}
+	case "notBefore":
+		used.NotBefore = e.NotBefore
+		return validTime(name, e.NotBefore)
 	case "notAfter":
 		used.NotAfter = e.NotAfter
 		return validTime(name, e.NotAfter)
@@ -243,6 +252,8 @@ func ParseEntry(b []byte) (*Entry, error) {
 			e.Shares = int(p.number(name, 8))
 		case "role":
 			e.Role = policy.Role(p.text(name))
+		case "notBefore":
+			e.NotBefore = p.time(name)
 		case "notAfter":
 			e.NotAfter = p.time(name)
 		default:

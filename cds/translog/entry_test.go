@@ -33,6 +33,10 @@ func entries() []Entry {
 		{Type: TypeManifest, Time: testTime.Add(2 * time.Hour), Digest: digest("manifest 2"), Version: 2, Previous: digest("manifest 1")},
 		{Type: TypeDenylist, Time: testTime.Add(3 * time.Hour), Digest: digest("deny list"), Version: 1},
 		{Type: TypeBundle, Time: testTime.Add(4 * time.Hour), Digest: digest("bundle 2"), Previous: digest("bundle")},
+		{
+			Type: TypePending, Time: testTime.Add(5 * time.Hour), Digest: digest("manifest 3"), Version: 3, Previous: digest("manifest 2"),
+			NotBefore: testTime.Add(48 * time.Hour),
+		},
 	}
 }
 

@@ -115,14 +115,14 @@ func makeVectors(t *testing.T) logVectors {
 	proof, err = tree.ProveTree(ctx, s, 6)
 	must(err)
 	v.Consistency = vectorConsistency{6, tree.Size(), hexHashes(proof)}
-	for _, path := range []string{"tile/0/000.p/9", "tile/0/000.p/2", "tile/entries/000.p/2"} {
+	for _, path := range []string{"tile/0/000.p/10", "tile/0/000.p/2", "tile/entries/000.p/2"} {
 		data, err := tree.File(ctx, s, path)
 		must(err)
 		v.Files[path] = hex.EncodeToString(data)
 	}
 	witness, err := NewCosigner("witness.example/w1", witnessKey)
 	must(err)
-	at := testTime.Add(5 * time.Hour)
+	at := testTime.Add(6 * time.Hour)
 	log, err := NewVerifier(v.VKey)
 	must(err)
 	cosigned, err := AddCosignature(signed, testOrigin, log, witness, at)
