@@ -81,6 +81,13 @@ func machineName(machine string) string {
 // and the rules for X.509-SVIDs, and returns what the leaf says. It does not
 // ask the manifest: that is Manifest.AcceptPeer on the Peer's Facts.
 func VerifyPeer(chain []*x509.Certificate, roots *x509.CertPool, trustDomain string, now time.Time) (*Peer, error) {
+	return verifyPeer(chain, roots, trustDomain, now, verifyChain)
+}
+
+// verifyPeer gets the chain up to a root from verify.
+func verifyPeer(chain []*x509.Certificate, roots *x509.CertPool, trustDomain string, now time.Time,
+	verify func([]*x509.Certificate, *x509.CertPool, time.Time) ([]*x509.Certificate, error),
+) (*Peer, error) {
 	if len(chain) == 0 {
 		return nil, refuse(CodeNoCertificate, "verifying the peer: it sent no certificate")
 	}
@@ -90,31 +97,39 @@ func VerifyPeer(chain []*x509.Certificate, roots *x509.CertPool, trustDomain str
 	if roots == nil { // x509 would fall back to the machine's public roots
 		return nil, refuse(CodeChain, "verifying the peer: no CDS roots known yet")
 	}
-	leaf := chain[0]
-	intermediates := x509.NewCertPool()
-	for _, c := range chain[1:] {
-		intermediates.AddCert(c)
-	}
-	verified, err := leaf.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: intermediates, CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // parseLeaf wants more than any one
-	})
+	verified, err := verify(chain, roots, now)
 	if err != nil {
 		return nil, refuse(chainCode(err), "verifying the peer's chain: %w", err)
 	}
-	peer, err := ParsePeer(leaf)
+	peer, err := ParsePeer(chain[0])
 	if err != nil {
 		return nil, err
 	}
 	if name := peer.ID.TrustDomain().Name(); name != trustDomain {
 		return nil, refuse(CodeTrustDomain, "verifying the peer: it belongs to trust domain %q, this is %q", name, trustDomain)
 	}
-	for _, c := range verified[0] {
+	for _, c := range verified {
 		if c.NotAfter.Before(peer.NotAfter) {
 			peer.NotAfter = c.NotAfter
 		}
 	}
 	return peer, nil
+}
+
+// verifyChain returns a chain from the leaf to a root.
+func verifyChain(chain []*x509.Certificate, roots *x509.CertPool, now time.Time) ([]*x509.Certificate, error) {
+	intermediates := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		intermediates.AddCert(c)
+	}
+	verified, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, // checkUsage wants more than any one
+	})
+	if err != nil {
+		return nil, err
+	}
+	return verified[0], nil
 }
 
 func chainCode(err error) Code {

@@ -6,9 +6,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"math/big"
+	"net"
 	"testing"
 	"time"
 
@@ -24,6 +27,7 @@ import (
 type world struct {
 	now     time.Time
 	rootKey *ecdsa.PrivateKey
+	issuers *ratls.Issuers
 	root    *ca.Root
 	claims  ratls.Claims
 	key     *ecdsa.PrivateKey // of the leaf
@@ -41,7 +45,7 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	f := policytest.New(t)
-	w := &world{now: time.Now(), rootKey: newKey(t), key: newKey(t), claims: ratlstest.Claims(policytest.Peer(f.Signed, policytest.Web))}
+	w := &world{now: time.Now(), issuers: ratls.NewIssuers(), rootKey: newKey(t), key: newKey(t), claims: ratlstest.Claims(policytest.Peer(f.Signed, policytest.Web))}
 	der, err := ca.NewRoot(policytest.TrustDomain, w.rootKey, w.now)
 	if err != nil {
 		t.Fatal(err)
@@ -121,16 +125,29 @@ func (w *world) between(t testing.TB, edit func(*x509.Certificate)) (*x509.Certi
 	return w.sign(t, tmpl, w.root.Certificate(), &key.PublicKey, w.rootKey), key
 }
 
-func (w *world) verify(chain ...*x509.Certificate) (*ratls.Peer, error) {
+// verify asks with and without a memory of issuers, which must not matter.
+func (w *world) verify(t testing.TB, chain ...*x509.Certificate) (*ratls.Peer, error) {
+	t.Helper()
+	peer, err := ratls.VerifyPeer(chain, w.roots(), policytest.TrustDomain, w.now)
+	for _, ask := range []string{"first", "again"} {
+		other, otherErr := w.issuers.VerifyPeer(chain, w.roots(), policytest.TrustDomain, w.now)
+		if ratls.CodeOf(err) != ratls.CodeOf(otherErr) || (err == nil) != (otherErr == nil) || peer != nil && !peer.NotAfter.Equal(other.NotAfter) {
+			t.Errorf("asked %s, with a memory of issuers: %v, without: %v", ask, otherErr, err)
+		}
+	}
+	return peer, err
+}
+
+func (w *world) roots() *x509.CertPool {
 	roots := x509.NewCertPool()
 	roots.AddCert(w.root.Certificate())
-	return ratls.VerifyPeer(chain, roots, policytest.TrustDomain, w.now)
+	return roots
 }
 
 func TestPeersAcceptTheIssuedChain(t *testing.T) {
 	w := newWorld(t)
 	chain := w.issued(t)
-	peer, err := w.verify(chain...)
+	peer, err := w.verify(t, chain...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +161,7 @@ func TestPeerEndsWithItsIntermediate(t *testing.T) {
 	soon := w.now.Add(10 * time.Minute).Truncate(time.Second)
 	issuer, key := w.between(t, func(c *x509.Certificate) { c.NotAfter = soon })
 	leaf := w.sign(t, w.template(t, w.now.Add(-time.Minute), w.now.Add(30*time.Minute)), issuer, &w.key.PublicKey, key)
-	peer, err := w.verify(leaf, issuer)
+	peer, err := w.verify(t, leaf, issuer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +169,7 @@ func TestPeerEndsWithItsIntermediate(t *testing.T) {
 		t.Errorf("the peer ends at %s, its intermediate at %s", peer.NotAfter, soon)
 	}
 	w.now = soon.Add(time.Second)
-	if _, err := w.verify(leaf, issuer); ratls.CodeOf(err) != ratls.CodeDates {
+	if _, err := w.verify(t, leaf, issuer); ratls.CodeOf(err) != ratls.CodeDates {
 		t.Errorf("under an expired intermediate: %v", err)
 	}
 }
@@ -197,13 +214,58 @@ func TestPeersRefuseChainsThatAreNotOfTheRoot(t *testing.T) {
 			c.URIs[0].Host = "other.test"
 		}),
 	} {
-		if _, err := w.verify(chain...); ratls.CodeOf(err) != ratls.CodeChain {
+		if _, err := w.verify(t, chain...); ratls.CodeOf(err) != ratls.CodeChain {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	expired := chainOf(func(c *x509.Certificate) { c.NotAfter = w.now.Add(-time.Second) })
-	if _, err := w.verify(expired...); ratls.CodeOf(err) != ratls.CodeDates {
+	if _, err := w.verify(t, expired...); ratls.CodeOf(err) != ratls.CodeDates {
 		t.Errorf("an expired intermediate: %v", err)
+	}
+}
+
+func TestMemoryOfIssuersHoldsForItsRootsAndTimeOnly(t *testing.T) {
+	w := newWorld(t)
+	chain := w.issued(t)
+	if _, err := w.verify(t, chain...); err != nil { // remembered from here on
+		t.Fatal(err)
+	}
+	ask := func(roots *x509.CertPool, now time.Time) ratls.Code {
+		_, err := w.issuers.VerifyPeer(chain, roots, policytest.TrustDomain, now)
+		return ratls.CodeOf(err)
+	}
+	if code := ask(newWorld(t).roots(), w.now); code != ratls.CodeChain {
+		t.Errorf("under other roots: %q", code)
+	}
+	if code := ask(x509.NewCertPool(), w.now); code != ratls.CodeChain {
+		t.Errorf("under no roots: %q", code)
+	}
+	if code := ask(w.roots(), chain[0].NotAfter.Add(time.Second)); code != ratls.CodeDates {
+		t.Errorf("after the leaf: %q", code)
+	}
+	if code := ask(w.roots(), chain[1].NotAfter.Add(time.Second)); code != ratls.CodeDates {
+		t.Errorf("after the intermediate: %q", code)
+	}
+	if code := ask(w.roots(), w.root.Certificate().NotAfter.Add(time.Second)); code != ratls.CodeDates {
+		t.Errorf("after the root: %q", code)
+	}
+	forged := *chain[0]
+	forged.Signature = append([]byte(nil), chain[0].Signature...)
+	forged.Signature[len(forged.Signature)-1] ^= 1
+	if _, err := w.verify(t, &forged, chain[1]); ratls.CodeOf(err) != ratls.CodeChain {
+		t.Errorf("a forged leaf under a known issuer: %v", err)
+	}
+	// An intermediate without the root's constraints is not remembered, so a
+	// leaf outside of them is still refused.
+	issuer, key := w.between(t, func(*x509.Certificate) {})
+	inside := w.sign(t, w.template(t, w.now.Add(-time.Minute), w.now.Add(time.Minute)), issuer, &w.key.PublicKey, key)
+	if _, err := w.verify(t, inside, issuer); err != nil {
+		t.Fatal(err)
+	}
+	tmpl := w.template(t, w.now.Add(-time.Minute), w.now.Add(time.Minute))
+	tmpl.URIs[0].Host = "other.test"
+	if _, err := w.verify(t, w.sign(t, tmpl, issuer, &w.key.PublicKey, key), issuer); ratls.CodeOf(err) != ratls.CodeChain {
+		t.Errorf("a leaf outside of the root's constraints: %v", err)
 	}
 }
 
@@ -213,24 +275,76 @@ func TestPeersRefuseChainsThatAreNotOfTheRoot(t *testing.T) {
 func TestPeersAcceptALeafDirectlyUnderTheRoot(t *testing.T) {
 	w := newWorld(t)
 	leaf := w.sign(t, w.template(t, w.now.Add(-time.Minute), w.now.Add(time.Minute)), w.root.Certificate(), &w.key.PublicKey, w.rootKey)
-	if _, err := w.verify(leaf); err != nil {
+	if _, err := w.verify(t, leaf); err != nil {
 		t.Error(err)
+	}
+}
+
+func (w *world) chains(t testing.TB) map[string][]*x509.Certificate {
+	t.Helper()
+	direct := w.template(t, w.now.Add(-time.Minute), w.now.Add(time.Minute))
+	return map[string][]*x509.Certificate{
+		"direct":       {w.sign(t, direct, w.root.Certificate(), &w.key.PublicKey, w.rootKey)},
+		"intermediate": w.issued(t),
+	}
+}
+
+// verifiers are the ways to verify, by name.
+func (w *world) verifiers() map[string]func([]*x509.Certificate) error {
+	roots := w.roots()
+	return map[string]func([]*x509.Certificate) error{
+		"new": func(c []*x509.Certificate) error {
+			_, err := ratls.VerifyPeer(c, roots, policytest.TrustDomain, w.now)
+			return err
+		},
+		"known": func(c []*x509.Certificate) error {
+			_, err := w.issuers.VerifyPeer(c, roots, policytest.TrustDomain, w.now)
+			return err
+		},
 	}
 }
 
 func BenchmarkVerifyPeer(b *testing.B) {
 	w := newWorld(b)
-	direct := w.template(b, w.now.Add(-time.Minute), w.now.Add(time.Minute))
-	for name, chain := range map[string][]*x509.Certificate{
-		"direct":       {w.sign(b, direct, w.root.Certificate(), &w.key.PublicKey, w.rootKey)},
-		"intermediate": w.issued(b),
-	} {
-		b.Run(name, func(b *testing.B) {
-			for b.Loop() {
-				if _, err := w.verify(chain...); err != nil {
-					b.Fatal(err)
+	for name, chain := range w.chains(b) {
+		for how, verify := range w.verifiers() {
+			b.Run(name+"/"+how, func(b *testing.B) {
+				for b.Loop() {
+					if err := verify(chain); err != nil {
+						b.Fatal(err)
+					}
 				}
-			}
-		})
+			})
+		}
+	}
+}
+
+// BenchmarkHandshake is both sides of a mutual handshake, over memory.
+func BenchmarkHandshake(b *testing.B) {
+	w := newWorld(b)
+	for name, chain := range w.chains(b) {
+		for how, verify := range w.verifiers() {
+			b.Run(name+"/"+how, func(b *testing.B) { w.handshakes(b, chain, verify) })
+		}
+	}
+}
+
+func (w *world) handshakes(b *testing.B, chain []*x509.Certificate, verify func([]*x509.Certificate) error) {
+	own := tls.Certificate{PrivateKey: w.key, Leaf: chain[0]}
+	for _, c := range chain {
+		own.Certificate = append(own.Certificate, c.Raw)
+	}
+	check := func(cs tls.ConnectionState) error { return verify(cs.PeerCertificates) }
+	server := ratls.ServerConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &own, nil }, check)
+	client := ratls.ClientConfig(func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &own, nil }, check)
+	for b.Loop() {
+		near, far := net.Pipe()
+		served := make(chan error, 1)
+		go func() { served <- tls.Server(far, server).Handshake() }()
+		if err := errors.Join(tls.Client(near, client).Handshake(), <-served); err != nil {
+			b.Fatal(err)
+		}
+		near.Close()
+		far.Close()
 	}
 }
