@@ -26,6 +26,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/datapath/flow"
 	"github.com/c8s-dev/c8s/datapath/tunnel"
 	"github.com/c8s-dev/c8s/policy"
@@ -96,10 +97,11 @@ type Stats struct {
 
 // Proxy carries the connections of one node's pods.
 type Proxy struct {
-	cfg    Config
-	bufs   tunnel.Buffers
-	pool   *tunnel.Pool
-	server *tunnel.Server
+	cfg     Config
+	bufs    tunnel.Buffers
+	pool    *tunnel.Pool
+	server  *tunnel.Server
+	issuers *ratls.Issuers // of peers
 
 	out, in limiter
 	origDst func(*net.TCPConn) netip.AddrPort
@@ -121,7 +123,7 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.TunnelPort == 0 {
 		cfg.TunnelPort = TunnelPort
 	}
-	p := &Proxy{cfg: cfg, origDst: localAddr, active: map[*carried]struct{}{}}
+	p := &Proxy{cfg: cfg, origDst: localAddr, issuers: ratls.NewIssuers(), active: map[*carried]struct{}{}}
 	l := cfg.Limits
 	p.out = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
 	p.in = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}

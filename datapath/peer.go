@@ -35,7 +35,7 @@ func (p *Proxy) identify(chain []*x509.Certificate) (*identity, *refusal) {
 	if signed == nil || signed.Manifest == nil {
 		return nil, refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
 	}
-	peer, err := ratls.VerifyPeer(chain, p.cfg.Mesh.Roots(), signed.Manifest.TrustDomain, p.cfg.Now())
+	peer, err := p.issuers.VerifyPeer(chain, p.cfg.Mesh.Roots(), signed.Manifest.TrustDomain, p.cfg.Now())
 	if err != nil {
 		code := string(ratls.CodeOf(err))
 		if code == "" {
