@@ -197,7 +197,8 @@ func FuzzOpenSeed(f *testing.F) {
 	}
 	f.Add(sealed)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := handover.OpenSeed([32]byte{1}, domain, [32]byte{2}, b); err == nil && !bytes.Equal(b, sealed) {
+		// Other processes that fuzz seal with other nonces.
+		if got, err := handover.OpenSeed([32]byte{1}, domain, [32]byte{2}, b); err == nil && got != seed() {
 			t.Error("opened what was not sealed")
 		}
 	})
