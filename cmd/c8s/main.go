@@ -19,6 +19,7 @@ import (
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/attestcmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/collateralcmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/demo"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/denylistcmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/manifestcmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/measurecmd"
@@ -53,6 +54,7 @@ func newRoot() *cobra.Command {
   c8s cds       turns hardware evidence into short-lived certificates
   c8s attest    collects, shows and verifies evidence of machines
   c8s manifest  writes, signs and checks the operator's manifest
+  c8s denylist  takes back at once what the manifest accepts
   c8s measure   computes what a machine's hardware will report, from its files
   c8s collateral  fetches and bundles what vendors publish beside evidence
   c8s status    shows what a node daemon is doing
@@ -80,7 +82,7 @@ Exit codes: 0 success, 1 refused or failed, 2 wrong usage; c8s attest has more.`
 	root.AddCommand(
 		collateralcmd.New(),
 		newNode(), newCDS(), newStatus(), newFlows(), newVersion(),
-		manifestcmd.New(), attestcmd.New(), measurecmd.New(), demo.New(),
+		manifestcmd.New(), denylistcmd.New(), attestcmd.New(), measurecmd.New(), demo.New(),
 	)
 	return root
 }

@@ -98,7 +98,7 @@ func (b *bundleCommand) run(c *cobra.Command, files []string) (err error) {
 	if err := desk.CheckFree(b.force, b.out); err != nil {
 		return err
 	}
-	ring := newRing(c)
+	ring := operatorkey.NewRing(c)
 	defer func() { err = errors.Join(err, ring.Close()) }()
 	signers, err := ring.Signers(b.keys)
 	if err != nil {
@@ -167,7 +167,7 @@ func (v *verifyCommand) run(c *cobra.Command, path string) (err error) {
 	if v.threshold < 1 || v.threshold > len(v.keys) {
 		return exit.Usage(fmt.Errorf("--threshold must be from 1 to the number of keys, %d", len(v.keys)))
 	}
-	ring := newRing(c)
+	ring := operatorkey.NewRing(c)
 	defer func() { err = errors.Join(err, ring.Close()) }()
 	trusted := policy.Operators{Threshold: v.threshold}
 	for _, arg := range v.keys {
@@ -228,9 +228,4 @@ func (s *showCommand) run(c *cobra.Command, files []string) error {
 		return err
 	}
 	return write(c, s.output, rowsOf(items, time.Now()))
-}
-
-// newRing opens keys for one run of c. The caller closes it.
-func newRing(c *cobra.Command) *operatorkey.Ring {
-	return &operatorkey.Ring{Warn: c.ErrOrStderr(), LookupEnv: os.LookupEnv}
 }

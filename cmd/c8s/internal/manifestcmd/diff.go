@@ -3,10 +3,6 @@
 package manifestcmd
 
 import (
-	"fmt"
-	"io"
-	"text/tabwriter"
-
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
@@ -40,31 +36,9 @@ are not checked. The exit code is 0 whether there are differences or not.`,
 			if output.JSON() {
 				return desk.WriteJSON(c.OutOrStdout(), append([]policy.Change{}, changes...))
 			}
-			return printChanges(c.OutOrStdout(), changes)
+			return desk.PrintChanges(c.OutOrStdout(), changes)
 		},
 	}
 	output.Register(c)
 	return c
-}
-
-func printChanges(out io.Writer, changes []policy.Change) error {
-	if len(changes) == 0 {
-		_, err := fmt.Fprintln(out, "no difference")
-		return err
-	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for _, c := range changes {
-		text := c.Before + " -> " + c.After
-		switch {
-		case c.Before == "" && c.After == "":
-		case c.Before == "":
-			text = "+ " + c.After
-		case c.After == "":
-			text = "- " + c.Before
-		}
-		if _, err := fmt.Fprintf(w, "%s\t%s\t%s\n", c.Effect, c.Path, text); err != nil {
-			return err
-		}
-	}
-	return w.Flush()
 }

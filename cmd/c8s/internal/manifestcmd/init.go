@@ -137,7 +137,7 @@ func (i *initCommand) run(c *cobra.Command) (err error) {
 	if err := desk.CheckFree(i.force, i.outputs()...); err != nil {
 		return err
 	}
-	ring := newRing(c)
+	ring := operatorkey.NewRing(c)
 	defer func() { err = errors.Join(err, ring.Close()) }()
 	operators, writeKeys, err := i.operators(ring)
 	if err != nil {

@@ -6,14 +6,11 @@
 package manifestcmd
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
-	"github.com/c8s-dev/c8s/cmd/c8s/internal/operatorkey"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -34,7 +31,7 @@ Exit codes: 0 success, 1 refused, 2 wrong usage.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.SetFlagErrorFunc(desk.FlagError)
-	c.AddCommand(newInit(), newSign(), newVerify(), newShow(), newDiff())
+	c.AddCommand(newInit(), newNext(), newAddWorkload(), newAddImage(), newDerive(), newPublicKey(), newSign(), newVerify(), newShow(), newDiff(), newHistory())
 	return c
 }
 
@@ -52,13 +49,17 @@ func load(c *cobra.Command, path string) (*document, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the manifest: %w", err)
 	}
+	return parseDocument(path, raw)
+}
+
+func parseDocument(path string, raw []byte) (_ *document, err error) {
 	d := &document{payload: raw, raw: raw}
-	if isEnvelope(raw) {
+	if desk.IsEnvelope(raw) {
 		if d.envelope, err = policy.ParseEnvelope(raw); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 		if d.envelope.PayloadType != policy.PayloadType {
-			return nil, fmt.Errorf("%s: the envelope holds %q, not a manifest", path, d.envelope.PayloadType)
+			return nil, wrongPayload(path, d.envelope.PayloadType)
 		}
 		d.payload = d.envelope.Payload
 	}
@@ -68,17 +69,10 @@ func load(c *cobra.Command, path string) (*document, error) {
 	return d, nil
 }
 
-// isEnvelope only chooses the parser, which then is strict.
-func isEnvelope(raw []byte) bool {
-	var probe map[string]json.RawMessage
-	if json.Unmarshal(raw, &probe) != nil {
-		return false
+func wrongPayload(path, payloadType string) error {
+	remedy := ""
+	if payloadType == policy.DenyListPayloadType {
+		remedy = "; it is a deny list, for 'c8s denylist'"
 	}
-	_, ok := probe["payloadType"]
-	return ok
-}
-
-// newRing opens keys for one run of c. The caller closes it.
-func newRing(c *cobra.Command) *operatorkey.Ring {
-	return &operatorkey.Ring{Warn: c.ErrOrStderr(), LookupEnv: os.LookupEnv}
+	return fmt.Errorf("%s: the envelope holds %q, not a manifest%s", path, payloadType, remedy)
 }

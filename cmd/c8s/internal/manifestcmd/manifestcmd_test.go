@@ -18,82 +18,14 @@ import (
 
 	"github.com/google/go-sev-guest/verify/trust"
 
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk/desktest"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/manifestcmd"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/policy/policytest"
 )
 
-// desk is a folder in which one operator works.
-type desk struct {
-	t     *testing.T
-	dir   string
-	stdin string
-}
-
-func newDesk(t *testing.T) *desk { return &desk{t: t, dir: t.TempDir()} }
-
-func (d *desk) path(name string) string { return filepath.Join(d.dir, name) }
-
-func (d *desk) read(name string) []byte {
-	d.t.Helper()
-	text, err := os.ReadFile(d.path(name))
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return text
-}
-
-func (d *desk) write(name string, text []byte) {
-	d.t.Helper()
-	if err := os.WriteFile(d.path(name), text, 0o600); err != nil {
-		d.t.Fatal(err)
-	}
-}
-
-type result struct {
-	code        int
-	out, errOut string
-}
-
-// run runs one command line. Words that start with @ are files of the desk.
-func (d *desk) run(line string) result {
-	d.t.Helper()
-	args := strings.Fields(line)
-	for i, arg := range args {
-		if before, name, ok := strings.Cut(arg, "@"); ok {
-			args[i] = before + d.path(name)
-		}
-	}
-	var out, errOut bytes.Buffer
-	c := manifestcmd.New()
-	c.SilenceErrors, c.SilenceUsage = true, true
-	c.SetArgs(args)
-	c.SetIn(strings.NewReader(d.stdin))
-	c.SetOut(&out)
-	c.SetErr(&errOut)
-	err := c.Execute()
-	if err != nil {
-		errOut.WriteString(err.Error())
-	}
-	return result{exit.Code(err), out.String(), errOut.String()}
-}
-
-func (d *desk) must(line string) result {
-	d.t.Helper()
-	r := d.run(line)
-	if r.code != exit.OK {
-		d.t.Fatalf("%q: exit %d: %s", line, r.code, r.errOut)
-	}
-	return r
-}
-
-func (d *desk) refused(code int, line, want string) {
-	d.t.Helper()
-	if r := d.run(line); r.code != code || !strings.Contains(r.errOut, want) {
-		d.t.Errorf("%q: exit %d, %q; want exit %d with %q", line, r.code, r.errOut, code, want)
-	}
-}
+func newDesk(t *testing.T) *desktest.Desk { return desktest.New(t, manifestcmd.New) }
 
 // initLine makes a manifest that needs no filling in.
 func initLine(more string) string {
@@ -106,26 +38,26 @@ func TestInitSignVerifyShow(t *testing.T) {
 	for _, algorithm := range []string{policy.AlgorithmEd25519, policy.AlgorithmECDSAP256} {
 		t.Run(algorithm, func(t *testing.T) {
 			d := newDesk(t)
-			d.must(initLine("--new-key @op.pem --algorithm " + algorithm))
-			if info, err := os.Stat(d.path("op.pem")); err != nil || info.Mode().Perm() != 0o600 {
+			d.Must(initLine("--new-key @op.pem --algorithm " + algorithm))
+			if info, err := os.Stat(d.Path("op.pem")); err != nil || info.Mode().Perm() != 0o600 {
 				t.Errorf("key file: %v, %v; want mode 0600", info.Mode(), err)
 			}
-			r := d.must("sign @manifest.json --key @op.pem -o @signed.json")
-			if !strings.Contains(r.errOut, "signed version 1 of c8s.test") || strings.Contains(r.errOut, "warning") {
-				t.Errorf("sign said %q", r.errOut)
+			r := d.Must("sign @manifest.json --key @op.pem -o @signed.json")
+			if !strings.Contains(r.ErrOut, "signed version 1 of c8s.test") || strings.Contains(r.ErrOut, "warning") {
+				t.Errorf("sign said %q", r.ErrOut)
 			}
-			r = d.must("verify @signed.json --operators @operators.json")
-			if !strings.Contains(r.out, "verified: version 1 of c8s.test (not for production)") || !strings.Contains(r.out, "signers:  operator-1") {
-				t.Errorf("verify said %q", r.out)
+			r = d.Must("verify @signed.json --operators @operators.json")
+			if !strings.Contains(r.Out, "verified: version 1 of c8s.test (not for production)") || !strings.Contains(r.Out, "signers:  operator-1") {
+				t.Errorf("verify said %q", r.Out)
 			}
-			d.must("verify @signed.json --key me=@op.pem.pub")
-			r = d.must("show @signed.json")
-			for _, want := range []string{"NOT CHECKED", "SIMULATED", "workload web", string(policy.DigestOf(d.read("manifest.json")))} {
-				if !strings.Contains(r.out, want) {
-					t.Errorf("show lacks %q:\n%s", want, r.out)
+			d.Must("verify @signed.json --key me=@op.pem.pub")
+			r = d.Must("show @signed.json")
+			for _, want := range []string{"NOT CHECKED", "SIMULATED", "workload web", string(policy.DigestOf(d.Read("manifest.json")))} {
+				if !strings.Contains(r.Out, want) {
+					t.Errorf("show lacks %q:\n%s", want, r.Out)
 				}
 			}
-			entries, err := os.ReadDir(d.dir)
+			entries, err := os.ReadDir(d.Dir)
 			if err != nil || len(entries) != 5 {
 				t.Errorf("%d files are left, want 5: %v", len(entries), entries)
 			}
@@ -135,30 +67,30 @@ func TestInitSignVerifyShow(t *testing.T) {
 
 func TestInitMarksWhatItCannotKnow(t *testing.T) {
 	d := newDesk(t)
-	r := d.must("init --trust-domain c8s.test --new-key @op.pem -o @m.json --operators-out @o.json")
+	r := d.Must("init --trust-domain c8s.test --new-key @op.pem -o @m.json --operators-out @o.json")
 	for _, path := range []string{"$.substrates[0].measurements[0]", "$.substrates[0].snp.minTCB", "$.workloads[0].images[0].digest"} {
-		if !strings.Contains(r.out, path) {
-			t.Errorf("init does not name %s:\n%s", path, r.out)
+		if !strings.Contains(r.Out, path) {
+			t.Errorf("init does not name %s:\n%s", path, r.Out)
 		}
-		d.refused(exit.Refused, "sign @m.json --key @op.pem", path)
+		d.Refused(exit.Refused, "sign @m.json --key @op.pem", path)
 	}
 }
 
 func TestInitLeavesASimulatedRootToTheOperator(t *testing.T) {
 	d := newDesk(t)
-	r := d.must("init --trust-domain c8s.test --new-key @op.pem -o @m.json --operators-out @o.json --simulated")
-	if !strings.Contains(r.out, "$.substrates[0].roots[0]") {
-		t.Errorf("init does not ask for the root:\n%s", r.out)
+	r := d.Must("init --trust-domain c8s.test --new-key @op.pem -o @m.json --operators-out @o.json --simulated")
+	if !strings.Contains(r.Out, "$.substrates[0].roots[0]") {
+		t.Errorf("init does not ask for the root:\n%s", r.Out)
 	}
 }
 
 func TestInitAcceptsTheVendorsRoots(t *testing.T) {
 	for product, chain := range map[string][]byte{policy.ProductMilan: trust.AskArkMilanVcekBytes, policy.ProductGenoa: trust.AskArkGenoaVcekBytes} {
 		d := newDesk(t)
-		d.must("init --trust-domain c8s.test --new-key @op.pem -o @m.json --operators-out @o.json --product " + product)
+		d.Must("init --trust-domain c8s.test --new-key @op.pem -o @m.json --operators-out @o.json --product " + product)
 		_, rest := pem.Decode(chain) // the intermediate
 		ark, _ := pem.Decode(rest)
-		if want := string(policy.DigestOf(ark.Bytes)); !strings.Contains(string(d.read("m.json")), want) {
+		if want := string(policy.DigestOf(ark.Bytes)); !strings.Contains(string(d.Read("m.json")), want) {
 			t.Errorf("%s: the manifest does not name %s", product, want)
 		}
 	}
@@ -166,17 +98,17 @@ func TestInitAcceptsTheVendorsRoots(t *testing.T) {
 
 func TestInitSetsHostDataToTheOperators(t *testing.T) {
 	d := newDesk(t)
-	d.must(initLine("--new-key @op.pem"))
-	m, err := policy.Parse(d.read("manifest.json"))
+	d.Must(initLine("--new-key @op.pem"))
+	m, err := policy.Parse(d.Read("manifest.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := policy.ParseOperators(d.read("operators.json"))
+	o, err := policy.ParseOperators(d.Read("operators.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var shown struct{ OperatorsDigest string }
-	if err := json.Unmarshal([]byte(d.must("show @manifest.json -o json").out), &shown); err != nil {
+	if err := json.Unmarshal([]byte(d.Must("show @manifest.json -o json").Out), &shown); err != nil {
 		t.Fatal(err)
 	}
 	if m.Substrates[0].HostData[0] != shown.OperatorsDigest || o.Digest() != m.Operators.Digest() {
@@ -188,62 +120,62 @@ func TestNothingIsOverwrittenWithoutForce(t *testing.T) {
 	for _, file := range []string{"manifest.json", "operators.json", "op.pem", "op.pem.pub"} {
 		t.Run(file, func(t *testing.T) {
 			d := newDesk(t)
-			d.write(file, []byte("precious"))
-			d.refused(exit.Refused, initLine("--new-key @op.pem"), "--force")
-			if string(d.read(file)) != "precious" {
+			d.Write(file, []byte("precious"))
+			d.Refused(exit.Refused, initLine("--new-key @op.pem"), "--force")
+			if string(d.Read(file)) != "precious" {
 				t.Error("the file was overwritten")
 			}
-			if entries, err := os.ReadDir(d.dir); err != nil || len(entries) != 1 {
+			if entries, err := os.ReadDir(d.Dir); err != nil || len(entries) != 1 {
 				t.Errorf("a refused init left files: %v", entries)
 			}
-			d.must(initLine("--new-key @op.pem --force"))
-			if string(d.read(file)) == "precious" {
+			d.Must(initLine("--new-key @op.pem --force"))
+			if string(d.Read(file)) == "precious" {
 				t.Error("--force did not replace the file")
 			}
 		})
 	}
 	d := newDesk(t)
-	d.must(initLine("--new-key @op.pem"))
-	d.refused(exit.Refused, "sign @manifest.json --key @op.pem -o @manifest.json", "--force")
-	d.refused(exit.Misuse, initLine("--new-key @manifest.json --force"), "two outputs")
+	d.Must(initLine("--new-key @op.pem"))
+	d.Refused(exit.Refused, "sign @manifest.json --key @op.pem -o @manifest.json", "--force")
+	d.Refused(exit.Misuse, initLine("--new-key @manifest.json --force"), "two outputs")
 }
 
 func TestForceReplacesALooselyProtectedKeyWith0600(t *testing.T) {
 	d := newDesk(t)
-	d.write("op.pem", nil)
-	if err := os.Chmod(d.path("op.pem"), 0o644); err != nil {
+	d.Write("op.pem", nil)
+	if err := os.Chmod(d.Path("op.pem"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	d.must(initLine("--new-key @op.pem --force"))
-	if info, err := os.Stat(d.path("op.pem")); err != nil || info.Mode().Perm() != 0o600 {
+	d.Must(initLine("--new-key @op.pem --force"))
+	if info, err := os.Stat(d.Path("op.pem")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, want 0600", info.Mode())
 	}
 }
 
 func TestTwoOperatorsSignOneEnvelopeInPlace(t *testing.T) {
 	d := newDesk(t)
-	d.must(initLine("--new-key @alice.pem"))
-	d.must("init --trust-domain c8s.test --new-key @bob.pem -o @ignore.json --operators-out @ignore2.json")
-	d.must(initLine("--force --threshold 2 --operator-key alice=@alice.pem.pub --operator-key @bob.pem.pub"))
-	d.must("sign @manifest.json --key @alice.pem -o @signed.json")
-	d.refused(exit.Refused, "verify @signed.json --operators @operators.json", string(policy.CodeThresholdUnmet))
-	d.must("sign @signed.json --key @bob.pem -o @signed.json")
+	d.Must(initLine("--new-key @alice.pem"))
+	d.Must("init --trust-domain c8s.test --new-key @bob.pem -o @ignore.json --operators-out @ignore2.json")
+	d.Must(initLine("--force --threshold 2 --operator-key alice=@alice.pem.pub --operator-key @bob.pem.pub"))
+	d.Must("sign @manifest.json --key @alice.pem -o @signed.json")
+	d.Refused(exit.Refused, "verify @signed.json --operators @operators.json", string(policy.CodeThresholdUnmet))
+	d.Must("sign @signed.json --key @bob.pem -o @signed.json")
 	var v struct {
 		Signers []string
 		Version uint64
 		Digest  policy.Digest
 	}
-	r := d.must("verify @signed.json --operators @operators.json -o json")
-	if err := json.Unmarshal([]byte(r.out), &v); err != nil {
+	r := d.Must("verify @signed.json --operators @operators.json -o json")
+	if err := json.Unmarshal([]byte(r.Out), &v); err != nil {
 		t.Fatal(err)
 	}
-	if strings.Join(v.Signers, " ") != "alice bob" || v.Digest != policy.DigestOf(d.read("manifest.json")) {
+	if strings.Join(v.Signers, " ") != "alice bob" || v.Digest != policy.DigestOf(d.Read("manifest.json")) {
 		t.Errorf("verified %+v", v)
 	}
-	d.must("verify @signed.json --key @alice.pem.pub --key @bob.pem.pub --threshold 2")
-	r = d.must("verify @signed.json --key @alice.pem.pub")
-	if !strings.Contains(r.out, "ignored:") {
-		t.Errorf("an ignored signature is not reported: %s", r.out)
+	d.Must("verify @signed.json --key @alice.pem.pub --key @bob.pem.pub --threshold 2")
+	r = d.Must("verify @signed.json --key @alice.pem.pub")
+	if !strings.Contains(r.Out, "ignored:") {
+		t.Errorf("an ignored signature is not reported: %s", r.Out)
 	}
 }
 
@@ -255,59 +187,59 @@ func TestVerifyFollowsTheChain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.write("operators.json", operators)
-	d.write("one.json", f.Envelope)
-	d.write("two.json", next.Envelope)
-	r := d.must("verify @two.json --operators @operators.json --previous @one.json")
-	if !strings.Contains(r.out, "succeeds: "+string(f.Digest)) {
-		t.Errorf("verify said %q", r.out)
+	d.Write("operators.json", operators)
+	d.Write("one.json", f.Envelope)
+	d.Write("two.json", next.Envelope)
+	r := d.Must("verify @two.json --operators @operators.json --previous @one.json")
+	if !strings.Contains(r.Out, "succeeds: "+string(f.Digest)) {
+		t.Errorf("verify said %q", r.Out)
 	}
-	d.refused(exit.Refused, "verify @one.json --operators @operators.json --previous @two.json", string(policy.CodeManifestRolledBack))
+	d.Refused(exit.Refused, "verify @one.json --operators @operators.json --previous @two.json", string(policy.CodeManifestRolledBack))
 
-	r = d.must("diff @one.json @two.json")
-	if !strings.Contains(r.out, "narrows  workloads[web].hostAccess") {
-		t.Errorf("diff said %q", r.out)
+	r = d.Must("diff @one.json @two.json")
+	if !strings.Contains(r.Out, "narrows  workloads[web].hostAccess") {
+		t.Errorf("diff said %q", r.Out)
 	}
 	var changes []policy.Change
-	if err := json.Unmarshal([]byte(d.must("diff @one.json @two.json -o json").out), &changes); err != nil || len(changes) != 3 {
+	if err := json.Unmarshal([]byte(d.Must("diff @one.json @two.json -o json").Out), &changes); err != nil || len(changes) != 3 {
 		t.Errorf("changes %v, %v; want version, previous and hostAccess", changes, err)
 	}
-	if r := d.must("diff @one.json @one.json"); r.out != "no difference\n" {
-		t.Errorf("diff of one file said %q", r.out)
+	if r := d.Must("diff @one.json @one.json"); r.Out != "no difference\n" {
+		t.Errorf("diff of one file said %q", r.Out)
 	}
-	if r := d.must("diff @one.json @one.json -o json"); r.out != "[]\n" {
-		t.Errorf("diff of one file said %q", r.out)
+	if r := d.Must("diff @one.json @one.json -o json"); r.Out != "[]\n" {
+		t.Errorf("diff of one file said %q", r.Out)
 	}
 }
 
 func TestManifestsComeFromStandardInput(t *testing.T) {
 	d := newDesk(t)
-	d.must(initLine("--new-key @op.pem"))
-	d.stdin = string(d.read("manifest.json"))
-	d.stdin = d.must("sign - --key @op.pem").out
-	d.must("verify - --operators @operators.json")
-	d.must("show -")
+	d.Must(initLine("--new-key @op.pem"))
+	d.Stdin = string(d.Read("manifest.json"))
+	d.Stdin = d.Must("sign - --key @op.pem").Out
+	d.Must("verify - --operators @operators.json")
+	d.Must("show -")
 }
 
 func TestSignWarnsOfAKeyThatOthersMayRead(t *testing.T) {
 	d := newDesk(t)
-	d.must(initLine("--new-key @op.pem"))
-	if err := os.Chmod(d.path("op.pem"), 0o640); err != nil {
+	d.Must(initLine("--new-key @op.pem"))
+	if err := os.Chmod(d.Path("op.pem"), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if r := d.must("sign @manifest.json --key @op.pem"); !strings.Contains(r.errOut, "chmod 600") {
-		t.Errorf("no warning: %q", r.errOut)
+	if r := d.Must("sign @manifest.json --key @op.pem"); !strings.Contains(r.ErrOut, "chmod 600") {
+		t.Errorf("no warning: %q", r.ErrOut)
 	}
 }
 
 func TestRefusalsSayWhatIsWrong(t *testing.T) {
 	d := newDesk(t)
-	d.must(initLine("--new-key @op.pem"))
-	d.must("sign @manifest.json --key @op.pem -o @signed.json")
-	d.must("init --trust-domain c8s.test --new-key @eve.pem -o @e.json --operators-out @eve.json")
-	d.write("tampered.json", bytes.Replace(d.read("signed.json"), []byte(`"sig": "`), []byte(`"sig": "AAAA`), 1))
-	d.write("typo.json", bytes.Replace(d.read("manifest.json"), []byte(`"schema"`), []byte(`"Schema"`), 1))
-	d.write("junk.pem", []byte("junk"))
+	d.Must(initLine("--new-key @op.pem"))
+	d.Must("sign @manifest.json --key @op.pem -o @signed.json")
+	d.Must("init --trust-domain c8s.test --new-key @eve.pem -o @e.json --operators-out @eve.json")
+	d.Write("tampered.json", bytes.Replace(d.Read("signed.json"), []byte(`"sig": "`), []byte(`"sig": "AAAA`), 1))
+	d.Write("typo.json", bytes.Replace(d.Read("manifest.json"), []byte(`"schema"`), []byte(`"Schema"`), 1))
+	d.Write("junk.pem", []byte("junk"))
 	weak, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -316,7 +248,7 @@ func TestRefusalsSayWhatIsWrong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.write("weak.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	d.Write("weak.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 	tests := []struct {
 		line string
 		code int
@@ -353,25 +285,25 @@ func TestRefusalsSayWhatIsWrong(t *testing.T) {
 		{"bogus", exit.Misuse, "bogus"},
 	}
 	for _, tt := range tests {
-		d.refused(tt.code, tt.line, tt.want)
+		d.Refused(tt.code, tt.line, tt.want)
 	}
 }
 
 // A message must never repeat a private key, whatever is wrong with its file.
 func TestErrorsNeverRepeatKeyMaterial(t *testing.T) {
 	d := newDesk(t)
-	d.must(initLine("--new-key @op.pem"))
-	key := string(d.read("op.pem"))
+	d.Must(initLine("--new-key @op.pem"))
+	key := string(d.Read("op.pem"))
 	secret := strings.Split(key, "\n")[1]
-	d.write("renamed.pem", []byte(strings.ReplaceAll(key, "PRIVATE KEY", "EC PRIVATE KEY")))
-	d.write("twice.pem", []byte(key+key))
+	d.Write("renamed.pem", []byte(strings.ReplaceAll(key, "PRIVATE KEY", "EC PRIVATE KEY")))
+	d.Write("twice.pem", []byte(key+key))
 	for _, line := range []string{
 		"sign @manifest.json --key @renamed.pem", "sign @manifest.json --key @twice.pem",
 		"show @op.pem", "verify @op.pem --operators @operators.json", "verify @manifest.json --operators @op.pem",
 	} {
-		r := d.run(line)
-		if r.code == exit.OK || strings.Contains(r.out+r.errOut, secret[:12]) {
-			t.Errorf("%q: exit %d, %q", line, r.code, r.errOut)
+		r := d.Run(line)
+		if r.Code == exit.OK || strings.Contains(r.Out+r.ErrOut, secret[:12]) {
+			t.Errorf("%q: exit %d, %q", line, r.Code, r.ErrOut)
 		}
 	}
 }

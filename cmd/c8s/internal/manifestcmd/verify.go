@@ -57,7 +57,7 @@ func (v *verifyCommand) run(c *cobra.Command, path string) (err error) {
 	if err := v.output.Check(); err != nil {
 		return err
 	}
-	ring := newRing(c)
+	ring := operatorkey.NewRing(c)
 	defer func() { err = errors.Join(err, ring.Close()) }()
 	trusted, err := v.trust.Load(c, ring)
 	if err != nil {
@@ -90,7 +90,7 @@ func open(c *cobra.Command, path string, trusted policy.Operators) (*policy.Sign
 	if err != nil {
 		return nil, fmt.Errorf("reading the manifest: %w", err)
 	}
-	if !isEnvelope(raw) {
+	if !desk.IsEnvelope(raw) {
 		if _, err := policy.Parse(raw); err == nil {
 			return nil, fmt.Errorf("%s is a manifest without signatures; sign it with 'c8s manifest sign'", path)
 		}

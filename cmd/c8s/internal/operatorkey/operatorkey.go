@@ -16,7 +16,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
+
+	"github.com/spf13/cobra"
 )
 
 // PINVariable is the environment variable with a token's PIN, for URIs
@@ -29,6 +32,11 @@ type Ring struct {
 	Warn      io.Writer                        // for people: loose permissions
 	LookupEnv func(name string) (string, bool) // os.LookupEnv outside of tests
 	modules   map[string]*module               // by path; PKCS#11 allows one start for each
+}
+
+// NewRing opens keys for one run of a command. The caller closes it.
+func NewRing(c *cobra.Command) *Ring {
+	return &Ring{Warn: c.ErrOrStderr(), LookupEnv: os.LookupEnv}
 }
 
 // Signer returns the private key that ref names. It works until the ring is

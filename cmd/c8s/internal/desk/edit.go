@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package desk
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+)
+
+// Edit is the pair of flags that say where an edited document goes.
+type Edit struct {
+	Out   string
+	Force bool
+}
+
+// Register adds the flags to c.
+func (f *Edit) Register(c *cobra.Command) {
+	c.Flags().StringVarP(&f.Out, "out", "o", "", "file for the result, or - for standard output (default: the file itself, unless it is signed)")
+	c.Flags().BoolVar(&f.Force, "force", false, "replace the output file if it exists")
+}
+
+// Target returns where to write what was read from path, and whether a file
+// there may be replaced. An unsigned document replaces itself; a signed one
+// stays.
+func (f *Edit) Target(path string, signed bool) (out string, force bool, err error) {
+	same := f.Out == "" || SameFile(f.Out, path)
+	switch {
+	case path == Stdio && f.Out == "":
+		return Stdio, false, nil
+	case same && signed:
+		return "", false, exit.Usage(fmt.Errorf("%s is signed and stays as it is: name the file of the next version with -o", path))
+	case same:
+		return path, true, nil
+	}
+	return f.Out, f.Force, CheckFree(f.Force || f.Out == Stdio, f.Out)
+}
+
+// IsEnvelope tells signed documents from bare ones. It only chooses the
+// parser, which then is strict.
+func IsEnvelope(raw []byte) bool {
+	var probe map[string]json.RawMessage
+	if json.Unmarshal(raw, &probe) != nil {
+		return false
+	}
+	_, ok := probe["payloadType"]
+	return ok
+}

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifestcmd
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/c8s-dev/c8s/policy"
+)
+
+// deriver turns objects into entries. It never makes up a digest.
+type deriver struct {
+	name       string
+	namespaces []string
+	to, from   []policy.PeerRule
+	given      map[string]policy.Digest // by the image's name, from the flags
+	used       map[string]bool          // of given
+
+	out    derived
+	object string // the one being derived
+}
+
+func (v *deriver) derive(objects []kubeObject) derived {
+	v.out = derived{Workloads: []policy.Workload{}, Findings: []finding{}}
+	for i := range objects {
+		v.object = objects[i].ref()
+		v.add(&objects[i])
+	}
+	v.object = "--image"
+	for _, name := range slices.Sorted(maps.Keys(v.given)) {
+		if !v.used[name] {
+			v.report(levelError, name, "no container uses an image of this name; write it as the file does")
+		}
+	}
+	if len(objects) == 0 || len(v.out.Workloads) == 0 && len(v.out.Findings) == 0 {
+		v.object = "input"
+		v.report(levelError, "", "it has no object that runs containers")
+	}
+	return v.out
+}
+
+func (v *deriver) report(level, field, format string, args ...any) {
+	v.out.Findings = append(v.out.Findings, finding{Level: level, Object: v.object, Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+func (v *deriver) add(o *kubeObject) {
+	if o.Kind == "" && o.Netns != "" {
+		v.finish(o, &policy.Workload{Name: o.Entry, Images: v.described(o)}, o.Name, o.Namespace)
+		return
+	}
+	pod, err := o.pod()
+	if err != nil {
+		v.report(levelError, "spec", "%v", err)
+		return
+	}
+	if pod == nil {
+		v.skipped(o)
+		return
+	}
+	running, err := o.running()
+	if err != nil {
+		v.report(levelError, "status", "%v", err)
+		return
+	}
+	w := &policy.Workload{}
+	for _, c := range pod.all() {
+		v.image(w, c.at, c.Image, running[c.Name])
+		v.container(w, c)
+	}
+	v.pod(pod)
+	v.finish(o, w, podsName(o), o.Metadata.Namespace)
+}
+
+// skipped: most objects run nothing, but one of an unknown kind might.
+func (v *deriver) skipped(o *kubeObject) {
+	var c kubeController
+	switch {
+	case o.Kind == "":
+		v.report(levelError, "", "it is neither a Kubernetes object nor a pod's description")
+	case decodeNode(&o.Spec, &c) == nil && (c.Template != nil || c.JobTemplate.Spec.Template != nil):
+		v.report(levelError, "", "pods of this kind are not known here; derive from one of its running pods")
+	default:
+		v.report(levelNote, "", "it runs no containers: skipped")
+	}
+}
+
+// finish settles name, namespaces and peers, and adds the entry.
+func (v *deriver) finish(o *kubeObject, w *policy.Workload, name, namespace string) {
+	if w.Name == "" {
+		w.Name = name
+	}
+	if v.name != "" {
+		w.Name = v.name
+	}
+	if !isLabel(w.Name) {
+		v.report(levelError, "name", "%q is no name for an entry (a DNS label); give one with --name", w.Name)
+	}
+	if slices.ContainsFunc(v.out.Workloads, func(other policy.Workload) bool { return other.Name == w.Name }) {
+		v.report(levelError, "name", "another object gives an entry %q; derive the two apart, with --name", w.Name)
+	}
+	switch {
+	case len(v.namespaces) > 0:
+		w.Namespaces = v.namespaces
+	case namespace != "":
+		w.Namespaces = []string{namespace}
+	default:
+		v.report(levelNote, "namespace", "none is named, so the entry is for all of them; narrow it with --namespace")
+	}
+	w.Peers = policy.Peers{To: v.to, From: v.from}
+	if len(w.Images) == 0 {
+		v.report(levelError, "", "it has no image")
+	}
+	if o.Status.IsZero() && o.Netns == "" {
+		v.report(levelNote, "images", "digests must be those that the nodes' runtime reports: compare with the status of a running pod")
+	} else {
+		v.report(levelNote, "images", "digests are what the cluster says: compare them with those of your build")
+	}
+	v.out.Workloads = append(v.out.Workloads, filled(*w))
+}
+
+// filled has no null lists, which Parse would refuse.
+func filled(w policy.Workload) policy.Workload {
+	w.Images = append([]policy.Image{}, w.Images...)
+	w.Namespaces = append([]string{}, w.Namespaces...)
+	w.Peers.To = append([]policy.PeerRule{}, w.Peers.To...)
+	w.Peers.From = append([]policy.PeerRule{}, w.Peers.From...)
+	return w
+}
+
+// described reads the images of a pod's description, which have no names.
+func (v *deriver) described(o *kubeObject) []policy.Image {
+	w := &policy.Workload{}
+	for i, text := range o.Images {
+		if d := policy.Digest(text); d.Valid() {
+			addImage(w, policy.Image{Name: o.Namespace + "/" + o.Name, Digest: d})
+		} else {
+			v.report(levelError, fmt.Sprintf("images[%d]", i), "%.100q is not sha256: and 64 lower-case hexadecimal digits", text)
+		}
+	}
+	return w.Images
+}
+
+// image finds the digest of a container's image: the one it is named by, the
+// one from the flags, or what the running container was started from.
+func (v *deriver) image(w *policy.Workload, at, ref, imageID string) {
+	at += ".image"
+	name, pinned, isPinned := strings.Cut(ref, "@")
+	given, isGiven := v.given[ref]
+	v.used[ref] = true
+	digest, running := policy.Digest(pinned), runningDigest(imageID)
+	switch {
+	case ref == "":
+		v.report(levelError, at, "the container names no image")
+		return
+	case isPinned && !digest.Valid():
+		v.report(levelError, at, "%.200q is pinned by something else than a SHA-256 digest", ref)
+		return
+	case isPinned && running.Valid() && running != digest:
+		v.report(levelWarning, at, "the entry has the pinned digest, but the pod runs %s", running)
+	case isPinned:
+	case isGiven:
+		digest = given
+	case running.Valid():
+		digest = running
+	default:
+		v.report(levelError, at, "%.200q is a tag, which may mean anything tomorrow; give its digest with --image %s=sha256:... ('crane digest' or 'skopeo inspect' prints it)", ref, ref)
+		return
+	}
+	addImage(w, policy.Image{Name: name, Digest: digest})
+}
+
+// addImage leaves out digests that are there: containers may share an image.
+func addImage(w *policy.Workload, image policy.Image) {
+	if !slices.ContainsFunc(w.Images, func(i policy.Image) bool { return i.Digest == image.Digest }) {
+		w.Images = append(w.Images, image)
+	}
+}
+
+// runningDigest reads an imageID: NAME@DIGEST, a bare digest, or either with a
+// runtime's scheme before it.
+func runningDigest(imageID string) policy.Digest {
+	if _, rest, ok := strings.Cut(imageID, "://"); ok {
+		imageID = rest
+	}
+	return policy.Digest(imageID[strings.LastIndexByte(imageID, '@')+1:])
+}
+
+// podsName is the name of whatever made the pods, which they share.
+func podsName(o *kubeObject) string {
+	if o.Kind != "Pod" {
+		return o.Metadata.Name
+	}
+	for _, label := range []string{"app.kubernetes.io/name", "app"} {
+		if name := o.Metadata.Labels[label]; name != "" {
+			return name
+		}
+	}
+	for _, owner := range o.Metadata.OwnerReferences {
+		if owner.Kind == "ReplicaSet" {
+			return strings.TrimSuffix(owner.Name, "-"+o.Metadata.Labels["pod-template-hash"])
+		}
+		return owner.Name
+	}
+	return o.Metadata.Name
+}
+
+var label = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// isLabel follows RFC 1123, as package policy does.
+func isLabel(s string) bool { return label.MatchString(s) }

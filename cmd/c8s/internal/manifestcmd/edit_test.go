@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifestcmd_test
+
+import (
+	"bytes"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/policy"
+	"github.com/c8s-dev/c8s/policy/policytest"
+)
+
+func parse(t *testing.T, text []byte) *policy.Manifest {
+	t.Helper()
+	m, err := policy.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func workload(t *testing.T, m *policy.Manifest, name string) *policy.Workload {
+	t.Helper()
+	w, ok := m.Workload(name)
+	if !ok {
+		t.Fatalf("there is no workload %q", name)
+	}
+	return w
+}
+
+func image(name string) string { return name + "@" + string(policytest.Digest(name)) }
+
+func TestAddImageEditsAnUnsignedManifestInPlace(t *testing.T) {
+	d := newDesk(t)
+	d.Must(initLine("--new-key @op.pem"))
+	r := d.Must("add-image @manifest.json --workload web --image " + image("web:2"))
+	if !strings.Contains(r.ErrOut, "widens  workloads[web].images") || r.Out != "" {
+		t.Errorf("said %q and %q", r.Out, r.ErrOut)
+	}
+	m := parse(t, d.Read("manifest.json"))
+	images := workload(t, m, "web").Images
+	if len(images) != 2 || images[1] != (policy.Image{Name: "web:2", Digest: policytest.Digest("web:2")}) || m.Version != 1 {
+		t.Errorf("version %d, images %v", m.Version, images)
+	}
+	if canonical, err := policy.Encode(m); err != nil || !bytes.Equal(canonical, d.Read("manifest.json")) {
+		t.Errorf("the file is not written as Encode does: %v", err)
+	}
+	if entries, err := os.ReadDir(d.Dir); err != nil || len(entries) != 4 {
+		t.Errorf("files are left: %v", entries)
+	}
+}
+
+func TestAnEditOfASignedManifestStartsItsSuccessor(t *testing.T) {
+	f := policytest.New(t)
+	for name, line := range map[string]string{
+		"next":         "next @one.json",
+		"add-image":    "add-image @one.json --workload web --image " + image("web:2"),
+		"add-workload": "add-workload @one.json --name job --image " + image("job"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t)
+			d.Write("one.json", f.Envelope)
+			d.Must(line + " -o @two.json")
+			m := parse(t, d.Read("two.json"))
+			if m.Version != f.Manifest.Version+1 || m.Previous != f.Digest {
+				t.Errorf("version %d, previous %s", m.Version, m.Previous)
+			}
+			if !bytes.Equal(d.Read("one.json"), f.Envelope) {
+				t.Error("the signed manifest was changed")
+			}
+			d.Refused(exit.Refused, line+" -o @two.json", "--force")
+			d.Must(line + " -o @two.json --force")
+			signed, err := policy.Sign(d.Read("two.json"), f.Keys...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			next, err := policy.Open(signed, f.Operators)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := policy.Succeeds(f.Signed, next).Err(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestASignedManifestIsNeverEditedInPlace(t *testing.T) {
+	d := newDesk(t)
+	f := policytest.New(t)
+	d.Write("one.json", f.Envelope)
+	line := "add-image @one.json --workload web --image " + image("web:2")
+	for _, line := range []string{line, line + " --force", line + " -o @one.json --force", "next @one.json -o @one.json --force"} {
+		d.Refused(exit.Misuse, line, "stays as it is")
+	}
+	if !bytes.Equal(d.Read("one.json"), f.Envelope) {
+		t.Error("the signed manifest was changed")
+	}
+}
+
+func TestEditsGoThroughPipes(t *testing.T) {
+	d := newDesk(t)
+	f := policytest.New(t)
+	d.Stdin = string(f.Envelope)
+	d.Stdin = d.Must("next -").Out
+	d.Stdin = d.Must("add-image - --workload web --image " + image("web:2")).Out
+	m := parse(t, []byte(d.Must("add-workload - --name job --image "+image("job")).Out))
+	if m.Version != 2 || len(workload(t, m, "web").Images) != len(f.Manifest.Workloads[0].Images)+1 || workload(t, m, "job") == nil {
+		t.Errorf("version %d, workloads %v", m.Version, m.Workloads)
+	}
+}
+
+func TestAManifestThatIsNotFilledInCanBeEdited(t *testing.T) {
+	d := newDesk(t)
+	d.Must("init --trust-domain c8s.test --new-key @op.pem -o @m.json --operators-out @o.json")
+	r := d.Must("add-workload @m.json --name web --image " + image("web"))
+	if !strings.Contains(r.ErrOut, "still to be filled in") {
+		t.Errorf("said %q", r.ErrOut)
+	}
+	text := string(d.Read("m.json"))
+	if !strings.Contains(text, "FILL IN") || !strings.Contains(text, string(policytest.Digest("web"))) {
+		t.Errorf("wrote %s", text)
+	}
+}
+
+func TestAddWorkloadWithBothEndsOfItsRules(t *testing.T) {
+	d := newDesk(t)
+	d.Must(initLine("--new-key @op.pem"))
+	d.Must("add-workload @manifest.json --name db --namespace shop --host-access --from web:6379,6380 --mutual --image " + image("db"))
+	d.Must("add-workload @manifest.json --name job --to db:6379 --to web:80 --mutual --image " + image("job"))
+	m := parse(t, d.Read("manifest.json"))
+	db := workload(t, m, "db")
+	if !db.HostAccess || !slices.Equal(db.Namespaces, []string{"shop"}) {
+		t.Errorf("db is %+v", db)
+	}
+	for _, tt := range []struct {
+		from, to string
+		port     uint16
+		allowed  bool
+	}{
+		{"web", "db", 6379, true},
+		{"web", "db", 6380, true},
+		{"job", "db", 6379, true},
+		{"job", "web", 80, true},
+		{"job", "db", 6380, false},
+		{"db", "web", 80, false},
+	} {
+		if got := m.PeerAllowed(tt.from, tt.to, tt.port); got.Allowed != tt.allowed {
+			t.Errorf("%s to %s on %d: %v, want %t", tt.from, tt.to, tt.port, got, tt.allowed)
+		}
+	}
+	d.Must("add-workload @manifest.json --name db2 --from web:6379 --image " + image("db2"))
+	if m = parse(t, d.Read("manifest.json")); m.PeerAllowed("web", "db2", 6379).Allowed {
+		t.Error("without --mutual the other end's entry was changed")
+	}
+}
+
+func TestEditsThatNodesWouldRefuseAreNotWritten(t *testing.T) {
+	d := newDesk(t)
+	d.Must(initLine("--new-key @op.pem"))
+	d.Write("entries.json", []byte(`[{"name":"x","images":[],"namespaces":[],"peers":{"to":[],"from":[]},"hostAccess":false}]`))
+	d.Write("unknown.json", []byte(`[{"name":"x","hostNetwork":true}]`))
+	d.Write("two.json", []byte(`[] []`))
+	d.Write("none.json", []byte(`[]`))
+	d.Write("dup.json", bytes.Replace(d.Read("manifest.json"), []byte(`"version"`), []byte(`"version": 1, "version"`), 1))
+	before := d.Read("manifest.json")
+	web := image("web")
+	tests := []struct {
+		line string
+		code int
+		want string
+	}{
+		{"add-image @manifest.json --workload web --image " + web, exit.Refused, string(policy.CodeValueDuplicate)},
+		{"add-image @manifest.json --workload bew --image " + image("b"), exit.Refused, "there are web"},
+		{"add-image @manifest.json --workload web --image web:2", exit.Misuse, "NAME@sha256:"},
+		{"add-image @manifest.json --workload web --image sha256:" + strings.Repeat("a", 64), exit.Misuse, "NAME@sha256:"},
+		{"add-image @manifest.json --workload web", exit.Misuse, "required"},
+		{"add-image @manifest.json --image " + web, exit.Misuse, "required"},
+		{"add-image @dup.json --workload web --image " + image("b"), exit.Refused, string(policy.CodeDuplicateKey)},
+		{"add-image @missing.json --workload web --image " + image("b"), exit.Refused, "no such file"},
+		{"add-image --workload web", exit.Misuse, "Usage:"},
+		{"add-workload @manifest.json --name web --image " + image("b"), exit.Refused, string(policy.CodeNameDuplicate)},
+		{"add-workload @manifest.json --name Web --image " + image("b"), exit.Refused, string(policy.CodeNameInvalid)},
+		{"add-workload @manifest.json --name job --to db:1 --image " + image("b"), exit.Refused, string(policy.CodePeerUnknown)},
+		{"add-workload @manifest.json --name job --to db:1 --mutual --image " + image("b"), exit.Refused, `no workload "db"`},
+		{"add-workload @manifest.json --name job --to web --image " + image("b"), exit.Misuse, "--to must be"},
+		{"add-workload @manifest.json --name job --to web:0 --image " + image("b"), exit.Misuse, "--to must be"},
+		{"add-workload @manifest.json --name job --from web:80,x --image " + image("b"), exit.Misuse, "--from must be"},
+		{"add-workload @manifest.json --name job", exit.Misuse, "--image are required"},
+		{"add-workload @manifest.json --entries @entries.json", exit.Refused, string(policy.CodeListEmpty)},
+		{"add-workload @manifest.json --entries @unknown.json", exit.Refused, "hostNetwork"},
+		{"add-workload @manifest.json --entries @two.json", exit.Refused, "after the array"},
+		{"add-workload @manifest.json --entries @none.json", exit.Refused, "has none"},
+		{"add-workload @manifest.json --entries @entries.json --name job", exit.Misuse, "--entries"},
+		{"add-workload - --entries -", exit.Misuse, "standard input"},
+		{"next @manifest.json", exit.Misuse, "not signed"},
+	}
+	for _, tt := range tests {
+		d.Refused(tt.code, tt.line, tt.want)
+	}
+	if !bytes.Equal(d.Read("manifest.json"), before) {
+		t.Error("a refused edit was written")
+	}
+}

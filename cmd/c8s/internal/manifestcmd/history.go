@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifestcmd
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/operatorkey"
+	"github.com/c8s-dev/c8s/policy"
+)
+
+// maxHistory bounds the files of a folder that are looked at.
+const maxHistory = 10_000
+
+// step is one version in the JSON output of history.
+type step struct {
+	Version  uint64          `json:"version"`
+	Digest   policy.Digest   `json:"digest"`
+	Previous policy.Digest   `json:"previous"`
+	File     string          `json:"file"`
+	Signers  []string        `json:"signers"`
+	Changes  []policy.Change `json:"changes"` // against the version before; none for the first
+}
+
+type historyCommand struct {
+	trust  operatorkey.Trust
+	output desk.Output
+}
+
+func newHistory() *cobra.Command {
+	var h historyCommand
+	c := &cobra.Command{
+		Use:   "history (DIR | FILE...)",
+		Short: "Check a chain of signed manifests from its first version on",
+		Long: `Reads signed manifests, checks every signature and every link of the chain, and
+says what each version changed. Of a folder, the files that are signed manifests
+are read, and no others. The order of files does not matter.
+
+The first manifest must be signed by the operators that --operators or --key
+names; without them, by those that it names itself, which proves nothing but that
+the chain belongs together. Every other one must be signed by the operators of
+the one before. A chain that is broken or forked is shown up to there.
+
+Exit codes: 0 whole, 1 not, 2 wrong usage.`,
+		Example: `  c8s manifest history archive/ --operators operators.json
+  c8s manifest history v1.signed.json v2.signed.json -o json`,
+		Args: desk.UsageArgs(cobra.MinimumNArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error { return h.run(c, args) },
+	}
+	h.trust.Register(c)
+	h.output.Register(c)
+	return c
+}
+
+func (h *historyCommand) run(c *cobra.Command, args []string) (err error) {
+	if err := h.output.Check(); err != nil {
+		return err
+	}
+	var trusted *policy.Operators
+	if h.trust.Given() {
+		ring := operatorkey.NewRing(c)
+		defer func() { err = errors.Join(err, ring.Close()) }()
+		o, err := h.trust.Load(c, ring)
+		if err != nil {
+			return err
+		}
+		trusted = &o
+	}
+	files, err := historyFiles(args)
+	if err != nil {
+		return err
+	}
+	links, err := readLinks(files)
+	if err != nil {
+		return err
+	}
+	steps, broken := follow(links, trusted)
+	if h.output.JSON() {
+		err = desk.WriteJSON(c.OutOrStdout(), steps)
+	} else {
+		err = printSteps(c.OutOrStdout(), steps)
+	}
+	if err == nil && broken == nil && trusted == nil {
+		_, err = fmt.Fprintln(c.ErrOrStderr(), "warning: nothing says that the first manifest's operators are yours: give --operators")
+	}
+	return errors.Join(err, broken)
+}
+
+// historyFiles returns the files to read. A folder must be alone, so that it
+// is clear which files may be left out.
+func historyFiles(args []string) ([]string, error) {
+	info, err := os.Stat(args[0])
+	if err != nil {
+		return nil, fmt.Errorf("reading the history: %w", err)
+	}
+	if !info.IsDir() {
+		return args, nil
+	}
+	if len(args) > 1 {
+		return nil, exit.Usage(errors.New("name one folder, or files"))
+	}
+	entries, err := os.ReadDir(args[0])
+	if err != nil {
+		return nil, fmt.Errorf("reading the history: %w", err)
+	}
+	if len(entries) > maxHistory {
+		return nil, fmt.Errorf("reading the history: %s has more than %d files", args[0], maxHistory)
+	}
+	var files []string
+	for _, e := range entries {
+		path := filepath.Join(args[0], e.Name())
+		if !e.Type().IsRegular() {
+			continue
+		}
+		raw, err := desk.ReadFile(path, policy.MaxEnvelope)
+		if err != nil {
+			return nil, fmt.Errorf("reading the history: %w", err)
+		}
+		if env, err := policy.ParseEnvelope(raw); err == nil && env.PayloadType == policy.PayloadType {
+			files = append(files, path)
+		}
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("reading the history: %s has no signed manifest", args[0])
+	}
+	return files, nil
+}
+
+// link is one signed manifest whose signatures are yet to be checked.
+type link struct {
+	file string
+	*document
+}
+
+// readLinks reads the files in the order of their versions. Copies of one
+// manifest stay: they may have different signatures.
+func readLinks(files []string) ([]link, error) {
+	var links []link
+	for _, file := range files {
+		raw, err := desk.ReadFile(file, policy.MaxEnvelope)
+		if err != nil {
+			return nil, fmt.Errorf("reading the history: %w", err)
+		}
+		if !desk.IsEnvelope(raw) {
+			return nil, fmt.Errorf("reading the history: %s is not signed", file)
+		}
+		d, err := parseDocument(file, raw)
+		if err != nil {
+			return nil, err
+		}
+		links = append(links, link{file, d})
+	}
+	slices.SortStableFunc(links, func(a, b link) int { return cmp.Compare(a.manifest.Version, b.manifest.Version) })
+	return links, nil
+}
+
+// follow checks the chain as a node would that saw it grow. It returns what is
+// good, and why it ends there if it does.
+func follow(links []link, trusted *policy.Operators) ([]step, error) {
+	steps := []step{}
+	var prev *policy.Signed
+	for i := 0; i < len(links); {
+		copies := links[i:]
+		copies = copies[:countCopies(copies)]
+		operators := &links[i].manifest.Operators
+		switch {
+		case prev != nil:
+			operators = &prev.Manifest.Operators
+		case trusted != nil:
+			operators = trusted
+		}
+		next, file, err := openAny(copies, *operators)
+		if err == nil && prev != nil {
+			if err = policy.Succeeds(prev, next).Err(); err != nil {
+				err = fmt.Errorf("%s: %w", file, err)
+			}
+		}
+		if err != nil {
+			return steps, err
+		}
+		s := step{Version: next.Manifest.Version, Digest: next.Digest, Previous: next.Manifest.Previous, File: file, Signers: next.Signers, Changes: []policy.Change{}}
+		if prev != nil {
+			s.Changes = policy.Diff(prev.Manifest, next.Manifest)
+		}
+		steps, prev = append(steps, s), next
+		i += len(copies)
+	}
+	return steps, nil
+}
+
+// countCopies returns how many of the links from the first on are the same
+// manifest.
+func countCopies(links []link) int {
+	n := 1
+	for n < len(links) && links[n].manifest.Digest() == links[0].manifest.Digest() {
+		n++
+	}
+	return n
+}
+
+// openAny returns the first copy with enough signatures.
+func openAny(copies []link, operators policy.Operators) (*policy.Signed, string, error) {
+	var errs []error
+	for _, l := range copies {
+		signed, err := policy.Open(l.raw, operators)
+		if err == nil {
+			return signed, l.file, nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", l.file, err))
+	}
+	return nil, "", errors.Join(errs...)
+}
+
+func printSteps(out io.Writer, steps []step) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "VERSION\tDIGEST\tSIGNERS\tWIDENS\tNARROWS\tCHANGES\tFILE")
+	for _, s := range steps {
+		count := map[policy.Effect]int{}
+		for _, c := range s.Changes {
+			if c.Path != "version" && c.Path != "previous" { // always
+				count[c.Effect]++
+			}
+		}
+		_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%d\t%d\t%s\n", s.Version, s.Digest, strings.Join(s.Signers, ", "),
+			count[policy.Widens], count[policy.Narrows], count[policy.Changes], s.File)
+	}
+	return w.Flush()
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifestcmd
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+)
+
+func newNext() *cobra.Command {
+	f := desk.Edit{}
+	c := &cobra.Command{
+		Use:   "next SIGNED",
+		Short: "Start the next version of a signed manifest",
+		Long: `Writes the manifest of a signed one as its successor: the version is one higher,
+and previous is the digest of the signed one. Edit it, look at the difference,
+and have it signed by the operators that the signed one names. SIGNED may be "-".`,
+		Example: `  c8s manifest next manifest.signed.json -o next.json
+  c8s manifest diff manifest.signed.json next.json`,
+		Args: desk.UsageArgs(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			d, err := openDraft(c, args[0])
+			if err != nil {
+				return err
+			}
+			if !d.signed {
+				return exit.Usage(fmt.Errorf("%s is not signed: only a signed manifest has a successor", args[0]))
+			}
+			return d.save(c, &f)
+		},
+	}
+	c.Flags().StringVarP(&f.Out, "out", "o", desk.Stdio, "file for the next version, or - for standard output")
+	c.Flags().BoolVar(&f.Force, "force", false, "replace the output file if it exists")
+	return c
+}
