@@ -199,11 +199,10 @@ func podsName(o *kubeObject) string {
 			return name
 		}
 	}
-	for _, owner := range o.Metadata.OwnerReferences {
-		if owner.Kind == "ReplicaSet" {
-			return strings.TrimSuffix(owner.Name, "-"+o.Metadata.Labels["pod-template-hash"])
-		}
-		return owner.Name
+	if len(o.Metadata.OwnerReferences) > 0 {
+		// A ReplicaSet has its Deployment's name with this hash; others of
+		// its kind have none.
+		return strings.TrimSuffix(o.Metadata.OwnerReferences[0].Name, "-"+o.Metadata.Labels["pod-template-hash"])
 	}
 	return o.Metadata.Name
 }

@@ -52,6 +52,7 @@ func openDraft(c *cobra.Command, path string) (*draft, error) {
 	if d.signed {
 		d.manifest.Version++
 		d.manifest.Previous = policy.DigestOf(payload)
+		d.manifest.NotBefore = "" // the lock was the present version's
 	}
 	return d, nil
 }
@@ -146,7 +147,7 @@ func (d *draft) save(c *cobra.Command, f *desk.Edit) error {
 		return err
 	}
 	if len(left) > 0 {
-		_, err = fmt.Fprintf(c.ErrOrStderr(), "%d values are still to be filled in; 'c8s manifest sign %s' names them\n", len(left), path)
+		_, err = fmt.Fprintf(c.ErrOrStderr(), "%d values are still to be filled in; 'c8s manifest lint %s' names them\n", len(left), path)
 	}
 	return err
 }

@@ -3,6 +3,7 @@
 package manifestcmd
 
 import (
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -322,7 +323,7 @@ func (i *initCommand) report(c *cobra.Command, text []byte) error {
 			fmt.Fprintf(&b, "  %s: %s\n", p.Path, p.Expected)
 		}
 	} else {
-		fmt.Fprintf(&b, "\nnext: c8s manifest sign %s --key %s -o manifest.signed.json\n", i.out, orFill([]string{i.newKey}, "")[0])
+		fmt.Fprintf(&b, "\nnext: c8s manifest lint %s\n      c8s manifest sign %s --key %s -o manifest.signed.json\n", i.out, i.out, cmp.Or(i.newKey, "KEY"))
 	}
 	_, err := fmt.Fprint(w, b.String())
 	return err

@@ -187,7 +187,7 @@ func (o *kubeObject) pod() (*kubePodSpec, error) {
 	return nil, nil
 }
 
-// images returns what a running pod's containers were started from.
+// running returns what a running pod's containers were started from.
 func (o *kubeObject) running() (map[string]string, error) {
 	var s kubePodStatus
 	if o.Kind != "Pod" || o.Status.IsZero() {

@@ -24,14 +24,19 @@ threshold of operators in a DSSE envelope; nodes accept nothing else.
 
 Exit codes: 0 success, 1 refused, 2 wrong usage.`,
 		Example: `  c8s manifest init --trust-domain example.org --new-key operator.pem
+  c8s manifest derive shop.yaml | c8s manifest add-workload manifest.json --entries -
+  c8s manifest lint manifest.json
   c8s manifest sign manifest.json --key operator.pem -o manifest.signed.json
   c8s manifest verify manifest.signed.json --operators operators.json
+
+  # the next version
+  c8s manifest add-image manifest.signed.json -o next.json --workload web --image <name@digest>
   c8s manifest diff manifest.signed.json next.json`,
 		Args: desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.SetFlagErrorFunc(desk.FlagError)
-	c.AddCommand(newInit(), newNext(), newAddWorkload(), newAddImage(), newDerive(), newPublicKey(), newSign(), newVerify(), newShow(), newDiff(), newHistory())
+	c.AddCommand(newInit(), newNext(), newAddWorkload(), newAddImage(), newDerive(), newNewKey(), newPublicKey(), newRecoveryKey(), newLint(), newSign(), newVerify(), newShow(), newDiff(), newHistory())
 	return c
 }
 

@@ -75,6 +75,9 @@ func (s *shown) print(out io.Writer) error {
 	if m.Previous != "" {
 		line("previous", "%s", m.Previous)
 	}
+	if m.NotBefore != "" {
+		line("in force", "not before %s", m.NotBefore)
+	}
 	if len(s.KeyIDs) == 0 {
 		line("signatures", "none")
 	}
@@ -86,6 +89,7 @@ func (s *shown) print(out io.Writer) error {
 		id, _ := k.ID() // Parse has accepted the key
 		line("", "%s  %s  %s", k.Name, k.Algorithm, id)
 	}
+	printPeople(line, m)
 	for i := range m.Substrates {
 		printSubstrate(line, &m.Substrates[i])
 	}
@@ -93,6 +97,22 @@ func (s *shown) print(out io.Writer) error {
 		printWorkload(line, &m.Workloads[i])
 	}
 	return w.Flush()
+}
+
+// printPeople names who else than the operators has a part in the mesh.
+func printPeople(line func(string, string, ...any), m *policy.Manifest) {
+	if m.Recovery != nil {
+		line("recovery", "%d of %d", m.Recovery.Threshold, len(m.Recovery.Keys))
+		for _, k := range m.Recovery.Keys {
+			line("", "%s  x25519  %s", k.Name, k.PublicKey)
+		}
+	}
+	if len(m.Witnesses) > 0 {
+		line("witnesses", "%d of %d", m.WitnessQuorum, len(m.Witnesses))
+		for _, w := range m.Witnesses {
+			line("", "%s  %s", w.Name, w.Key)
+		}
+	}
 }
 
 func printSubstrate(line func(string, string, ...any), t *policy.Substrate) {
@@ -121,6 +141,9 @@ func printSubstrate(line func(string, string, ...any), t *policy.Substrate) {
 	}
 	line("", "collateral %s, up to %d days old", t.Collateral.Use, t.Collateral.MaxAgeDays)
 	line("", "machines %s%s", joined(t.Machines), anyMachine(t.Machines))
+	for _, value := range slices.Sorted(maps.Keys(t.Expires)) {
+		line("", "until %s %s", t.Expires[value], value)
+	}
 }
 
 // anyMachine states the cost of not pinning (requirement A6).

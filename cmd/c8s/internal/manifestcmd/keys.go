@@ -13,6 +13,38 @@ import (
 	"github.com/c8s-dev/c8s/policy"
 )
 
+func newNewKey() *cobra.Command {
+	var algorithm string
+	var force bool
+	c := &cobra.Command{
+		Use:   "new-key FILE",
+		Short: "Make an operator's key",
+		Long: `Writes a new private key to FILE (PKCS#8 PEM, mode 0600) and the public one to
+FILE.pub, which is what the others need. A key on a token is made with the tools
+of its vendor: see 'c8s manifest public-key'.`,
+		Example: `  c8s manifest new-key alice.pem
+  c8s manifest init --trust-domain example.org --operator-key alice=alice.pem.pub`,
+		Args: desk.UsageArgs(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := desk.CheckFree(force, args[0], args[0]+operatorkey.PublicSuffix); err != nil {
+				return err
+			}
+			key, err := operatorkey.Generate(algorithm)
+			if err != nil {
+				return err
+			}
+			if err := operatorkey.Write(args[0], key, force); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "wrote %s\nwrote %s\n", args[0], args[0]+operatorkey.PublicSuffix)
+			return err
+		},
+	}
+	c.Flags().StringVar(&algorithm, "algorithm", policy.AlgorithmEd25519, "algorithm of the key: ed25519 or ecdsa-p256")
+	c.Flags().BoolVar(&force, "force", false, "replace files that exist")
+	return c
+}
+
 func newPublicKey() *cobra.Command {
 	var f desk.Edit
 	c := &cobra.Command{
