@@ -47,6 +47,15 @@ func (p *Peer) Facts() policy.Peer {
 	}
 }
 
+// Holder returns what the deny list is asked about.
+func (p *Peer) Holder() policy.Holder {
+	c := &p.Claims
+	return policy.Holder{
+		Serial: p.Serial, Key: policy.DigestOf(p.Leaf.RawSubjectPublicKeyInfo),
+		Machine: c.Machine, Measurement: c.Measurement, Workload: c.Workload,
+	}
+}
+
 // HasAddr reports whether the certificate names the address.
 func (p *Peer) HasAddr(addr netip.Addr) bool {
 	return slices.Contains(p.Addrs, addr.Unmap().WithZone(""))
