@@ -33,7 +33,10 @@ const (
 )
 
 // RefusedError is a refusal with its stable code, by this side or by the CDS.
-type RefusedError struct{ Code, Detail string }
+type RefusedError struct {
+	Code, Detail string
+	RetryAfter   time.Duration // zero: the CDS does not say when to try again
+}
 
 func (e *RefusedError) Error() string {
 	if e.Detail == "" {
@@ -67,6 +70,9 @@ type Credential struct {
 	TLS   tls.Certificate     // Leaf is set
 	Roots []*x509.Certificate // the mesh CA that issued it
 	Peer  *ratls.Peer         // what the certificate says
+	// RenewAfter is when the CDS wants to be asked for the next one, so that its
+	// callers spread; zero if it does not say.
+	RenewAfter time.Time
 }
 
 // New checks cfg.
