@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package agent is the node daemon: it keeps every pod of the node locked
-// until the signed manifest admits it, the CDS has certified it and no deny list
-// denies it, and locks it again the moment one of these stops being true.
+// until the signed manifest admits it and the CDS has certified it, and locks
+// it again the moment either stops being true.
 //
 // It joins the parts that know one thing each: a Source names pods, policy
 // judges them, cds/client obtains their certificates, loader holds the lock
@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -45,8 +44,7 @@ type Config struct {
 	Metrics    string     // listen address of metrics and health; empty for none
 	DaemonMark uint32     // firewall mark of the daemon's sockets towards pods
 
-	Manifest  *policy.Signed         // accepted at start; newer ones come from the CDS
-	DenyList  *policy.SignedDenyList // kept from an earlier run; nil for none
+	Manifest  *policy.Signed // accepted at start; newer ones come from the CDS
 	Attester  attest.Attester
 	Simulated bool
 	CDS       *client.Client
@@ -62,14 +60,11 @@ type Config struct {
 type Agent struct {
 	cfg      Config
 	manifest atomic.Pointer[policy.Signed]
-	denied   atomic.Pointer[policy.SignedDenyList] // nil while there never was one
 	node     atomic.Pointer[client.Credential]
 	mesh     *mesh
 	proxy    *datapath.Proxy
 	flows    *flow.Ring
 	metrics  *metrics
-	pace     pace
-	looked   time.Time // when passTime looked last; only it uses this
 
 	// What pods need of the parts; tests put others in their place.
 	kernel   kernel
@@ -104,12 +99,11 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, pods: map[string]*member{}, ending: map[*member]struct{}{}, flows: flow.NewRing(flowHistory), nodeKick: make(chan struct{}, 1),
-		pace: pace{rand: rand.Int64N}, kernel: cfg.Loader, enroller: cfg.CDS, hostLink: hostLink,
+		kernel: cfg.Loader, enroller: cfg.CDS, hostLink: hostLink,
 	}
 	a.recheck = func() { a.proxy.Recheck() }
 	a.manifest.Store(cfg.Manifest)
-	a.denied.Store(cfg.DenyList)
-	a.mesh = newMesh(&a.manifest, a.denyList)
+	a.mesh = newMesh(&a.manifest)
 	routes, err := LoadRoutes(cfg.RoutesFile)
 	if err != nil {
 		return nil, err
@@ -223,9 +217,9 @@ func (a *Agent) podByLink(ifindex int) (name, workload string) {
 // watchManifest follows the CDS. A manifest is judged by the client (operator
 // signatures, hash chain, never backwards) before it arrives here.
 func (a *Agent) watchManifest(ctx context.Context) error {
-	return a.cfg.CDS.Watch(ctx, func(next *policy.Signed) {
-		if next.Manifest.Version > a.manifest.Load().Manifest.Version {
-			a.adoptManifest(next)
+	return a.cfg.CDS.Watch(ctx, func(n client.News) {
+		if n.Manifest != nil && n.Manifest.Manifest.Version > a.manifest.Load().Manifest.Version {
+			a.adoptManifest(n.Manifest)
 		}
 	})
 }
@@ -234,7 +228,12 @@ func (a *Agent) watchManifest(ctx context.Context) error {
 func (a *Agent) adoptManifest(next *policy.Signed) {
 	a.manifest.Store(next)
 	a.cfg.Log.Info("manifest in force", "version", next.Manifest.Version, "digest", next.Digest)
-	a.judgeAgain()
+	a.mu.Lock()
+	for _, m := range a.pods {
+		m.pod.wake()
+	}
+	a.mu.Unlock()
+	a.recheck()
 }
 
 func (a *Agent) watchPods(ctx context.Context) error {
@@ -307,9 +306,6 @@ func (a *Agent) Status() Status {
 		Simulated: a.cfg.Simulated,
 		Drops:     map[string]uint64{}, Pods: []PodStatus{},
 	}
-	if list := a.denied.Load(); list != nil {
-		s.DenyList = &DenyListStatus{Version: list.List.Version, Digest: list.Digest, Entries: len(list.List.Entries)}
-	}
 	if cred := a.node.Load(); cred != nil {
 		s.Node.ID, s.Node.NotAfter = cred.Peer.ID.String(), cred.TLS.Leaf.NotAfter
 	}
@@ -338,9 +334,6 @@ func (a *Agent) Ready() error {
 		return errNodeNotEnrolled
 	case !a.cfg.Now().Before(cred.TLS.Leaf.NotAfter):
 		return errors.New("the node's certificate has expired")
-	}
-	if d := a.denyList().Denies(cred.Peer.Holder()); !d.Allowed {
-		return fmt.Errorf("the operators deny this node: %s", d.Code) // anybody may ask
 	}
 	return nil
 }

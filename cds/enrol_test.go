@@ -123,7 +123,7 @@ func TestNodeRefusals(t *testing.T) {
 		}},
 		{"no evidence", "malformed", func(c *caller) *api.EnrolRequest {
 			req := c.evidence(w.node(), c.nonce(), make([]byte, 32), c.spki)
-			req.GetNode().Evidence = nil
+			req.GetMachine().Evidence = nil
 			return req
 		}},
 		{"a request signed by another key", "key-mismatch", func(c *caller) *api.EnrolRequest {
@@ -230,7 +230,7 @@ func TestPodIsJudgedByTheManifestInForceNotByTheOneItsNodeEnrolledUnder(t *testi
 			m.Substrates[i].SNP.MinTCB = &policy.TCB{BootLoader: 255, SNP: 255, Microcode: 255}
 		}
 	})
-	if err := c.Publish(t.Context(), next.Envelope); err != nil {
+	if _, err := c.PublishManifest(t.Context(), next.Envelope); err != nil {
 		t.Fatal(err)
 	}
 	st := w.call(&node.TLS)

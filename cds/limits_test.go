@@ -70,27 +70,27 @@ func TestChallengesAreBoundedOverAllHosts(t *testing.T) {
 
 func TestCallsOfOneHostAreLimitedAndOthersAreNot(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
-	c := newCallers(func() time.Time { return now })
-	for i := range callBurst {
-		if !c.allow("busy") {
-			t.Fatalf("call %d of the burst is refused", i)
+	c := newCallers(Limits{CallBurst: 20, CallsPerSecond: 5})
+	c.now = func() time.Time { return now }
+	use := func(n int) {
+		t.Helper()
+		for i := range n {
+			if err := c.allow("busy"); err != nil {
+				t.Fatalf("call %d of %d is refused: %v", i, n, err)
+			}
+		}
+		err := c.allow("busy")
+		var r *refusal
+		if !errors.As(err, &r) || r.code != codeTooFast || r.retryAfter < retryAtLeast {
+			t.Errorf("one call more: %v, want %s and when to try again", err, codeTooFast)
 		}
 	}
-	if c.allow("busy") {
-		t.Error("a call beyond the burst is allowed")
-	}
-	if !c.allow("quiet") {
-		t.Error("another host is refused")
+	use(20)
+	if err := c.allow("quiet"); err != nil {
+		t.Errorf("another host is refused: %v", err)
 	}
 	now = now.Add(time.Second)
-	for i := range callsPerSecond {
-		if !c.allow("busy") {
-			t.Fatalf("call %d of the next second is refused", i)
-		}
-	}
-	if c.allow("busy") {
-		t.Error("more than the rate is allowed")
-	}
+	use(5)
 }
 
 // refusals counts what the service refused, whatever the code.
@@ -115,7 +115,7 @@ func refusals(t *testing.T, reg *prometheus.Registry) (n float64) {
 func TestRefusalIsConcealedAndCountedWhenTheCallersDeadlineRanOut(t *testing.T) {
 	var log bytes.Buffer
 	reg := prometheus.NewRegistry()
-	m := newMetrics(reg, func() int { return 0 })
+	m := newMetrics(reg, &Server{})
 	g := guard{&Server{metrics: m, cfg: Config{Log: slog.New(slog.NewTextHandler(&log, nil))}}}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()

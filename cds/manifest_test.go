@@ -13,8 +13,8 @@ import (
 
 	"github.com/c8s-dev/c8s/attest/sim"
 	"github.com/c8s-dev/c8s/attest/sim/simtest"
-	"github.com/c8s-dev/c8s/cds/api"
 	"github.com/c8s-dev/c8s/cds/client"
+	"github.com/c8s-dev/c8s/cds/store/storetest"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/policy/policytest"
 )
@@ -27,27 +27,33 @@ func refusedWith(t *testing.T, err error, code string) {
 	}
 }
 
+func publish(t *testing.T, c *client.Client, envelope []byte) error {
+	t.Helper()
+	_, err := c.PublishManifest(t.Context(), envelope)
+	return err
+}
+
 func TestPublishTakesOnlyTheSignedSuccessor(t *testing.T) {
 	w := newWorld(t)
 	c := w.client()
 	second := w.f.Next(t, func(m *policy.Manifest) { m.Workloads[0].HostAccess = true })
 	fork := w.f.Next(t, func(m *policy.Manifest) { m.Workloads[1].HostAccess = true })
 	stranger := policytest.New(t, policytest.With(func(m *policy.Manifest) { m.Version, m.Previous = 2, w.f.Digest }))
-	refusedWith(t, c.Publish(t.Context(), []byte("no envelope")), "json-syntax")
-	refusedWith(t, c.Publish(t.Context(), stranger.Envelope), "signature-threshold")
-	if err := c.Publish(t.Context(), second.Envelope); err != nil {
+	refusedWith(t, publish(t, c, []byte("no envelope")), "json-syntax")
+	refusedWith(t, publish(t, c, stranger.Envelope), "signature-threshold")
+	if _, err := c.PublishManifest(t.Context(), second.Envelope); err != nil {
 		t.Fatal(err)
 	}
-	refusedWith(t, c.Publish(t.Context(), w.f.Envelope), "manifest-rolled-back")
-	refusedWith(t, c.Publish(t.Context(), fork.Envelope), "manifest-forked")
-	refusedWith(t, c.Publish(t.Context(), second.Envelope), "manifest-unchanged")
+	refusedWith(t, publish(t, c, w.f.Envelope), "manifest-rolled-back")
+	refusedWith(t, publish(t, c, fork.Envelope), "manifest-forked")
+	refusedWith(t, publish(t, c, second.Envelope), "manifest-unchanged")
 }
 
 func TestWatchEndsWithItsContext(t *testing.T) {
 	w := newWorld(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- w.client().Watch(ctx, func(*policy.Signed) {}) }()
+	go func() { done <- w.client().Watch(ctx, func(client.News) {}) }()
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("Watch: %v", err)
@@ -57,17 +63,13 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 func TestRestartKeepsTheManifestAndNeverGoesBack(t *testing.T) {
 	w := newWorld(t)
 	second := w.f.Next(t, func(m *policy.Manifest) { m.Workloads[0].HostAccess = true })
-	if err := w.client().Publish(t.Context(), second.Envelope); err != nil {
+	if _, err := w.client().PublishManifest(t.Context(), second.Envelope); err != nil {
 		t.Fatal(err)
 	}
 	w.stop()
 	// Started with the old file: the kept manifest wins.
 	w.start(simtest.Attester(t, "cds", measuredFor(w.f.Operators)))
-	resp, err := w.call(nil).mani.Get(t.Context(), &api.GetRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	signed, err := policy.Open(resp.GetEnvelope(), w.f.Operators)
+	signed, err := policy.Open(w.document("/v1/manifest"), w.f.Operators)
 	if err != nil || signed.Digest != second.Digest {
 		t.Errorf("after the restart version %v is served (%v), want 2", signed, err)
 	}
@@ -91,6 +93,7 @@ func TestClientRefusesAnotherCDS(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.stop()
+			w.store = storetest.NewMemory() // another program cannot unseal the old one
 			w.start(simtest.Attester(t, "cds", tt.edit(w)))
 			_, err := w.client().EnrolNode(t.Context(), w.node())
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -111,6 +114,7 @@ func TestClientRefusesACDSThatObeysOtherOperators(t *testing.T) {
 	})
 	w.f = &policytest.Fixture{Signed: anyHost.Signed, Operators: w.f.Operators, Keys: w.f.Keys}
 	w.stop()
+	w.store = storetest.NewMemory()
 	w.start(simtest.Attester(t, "cds", measuredFor(others)))
 	_, err := w.client().EnrolNode(t.Context(), w.node())
 	refusedWith(t, err, client.CodeOperatorsNotBound)
@@ -120,7 +124,12 @@ func TestClientKeepsTheNewestManifestAcrossRestarts(t *testing.T) {
 	f := policytest.New(t)
 	second := f.Next(t, func(m *policy.Manifest) { m.Workloads[0].HostAccess = true })
 	fork := f.Next(t, func(m *policy.Manifest) { m.Workloads[1].HostAccess = true })
-	path := filepath.Join(t.TempDir(), "state", "manifest")
+	dir := filepath.Join(t.TempDir(), "state")
+	open := func(given *policytest.Fixture) (*client.Client, error) {
+		return client.New(client.Config{
+			Addrs: []string{"10.0.0.1:1"}, Operators: f.Operators, Manifest: given.Signed, StateDir: dir, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		})
+	}
 	for _, step := range []struct {
 		name  string
 		given *policytest.Fixture
@@ -130,15 +139,15 @@ func TestClientKeepsTheNewestManifestAcrossRestarts(t *testing.T) {
 		{"newer file", second, second.Digest},
 		{"older file again", f, second.Digest},
 	} {
-		got, err := client.LoadManifest(path, step.given.Envelope, f.Operators)
+		got, err := open(step.given)
 		if err != nil {
 			t.Fatalf("%s: %v", step.name, err)
 		}
-		if got.Digest != step.want {
-			t.Errorf("%s: version %d in force", step.name, got.Manifest.Version)
+		if got.Manifest().Digest != step.want {
+			t.Errorf("%s: version %d in force", step.name, got.Manifest().Manifest.Version)
 		}
 	}
-	if _, err := client.LoadManifest(path, fork.Envelope, f.Operators); policy.CodeOf(err) != policy.CodeManifestForked {
+	if _, err := open(fork); policy.CodeOf(err) != policy.CodeManifestForked {
 		t.Errorf("another manifest of the same version: %v, want %s", err, policy.CodeManifestForked)
 	}
 }
@@ -169,7 +178,7 @@ func TestClientConfigurationIsChecked(t *testing.T) {
 	f := policytest.New(t)
 	for name, cfg := range map[string]client.Config{
 		"nothing":    {},
-		"no port":    {Addr: "10.0.0.1", Manifest: f.Signed, Now: time.Now, Log: slog.New(slog.DiscardHandler)},
+		"no port":    {Addrs: []string{"10.0.0.1"}, Manifest: f.Signed, Now: time.Now, Log: slog.New(slog.DiscardHandler)},
 		"no address": {Manifest: f.Signed, Now: time.Now, Log: slog.New(slog.DiscardHandler)},
 	} {
 		if _, err := client.New(cfg); err == nil {

@@ -5,11 +5,15 @@ package cds
 import (
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
+	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/ratls"
+	"github.com/c8s-dev/c8s/cds/ledger"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -19,6 +23,8 @@ const (
 	codeMalformed         = "malformed"
 	codeTooManyChallenges = "too-many-challenges"
 	codeTooFast           = "too-fast"
+	codeTooManyLive       = "too-many-certificates"
+	codeBusy              = "busy"
 	codeNonceUnknown      = "nonce-unknown"
 	codeNonceExpired      = "nonce-expired"
 	codeNonceForeign      = "nonce-foreign"
@@ -29,17 +35,30 @@ const (
 	codeStatementForged   = "statement-forged"
 	codeStatementMismatch = "statement-mismatch"
 	codeIdentityChanged   = "identity-changed"
+	codeOperators         = "operators-not-bound"
+	codePending           = "manifest-pending"
+	codeDenyListOrphaned  = "denylist-orphaned"
+	codeCheckpoint        = "checkpoint-invalid"
+	codeShare             = "share-invalid"
+	codeNotRecovering     = "not-recovering"
+	codeNotReady          = "not-ready"
+	codeStoreUnavailable  = "store-unavailable"
+	codeStoreRolledBack   = "store-rolled-back"
+	codePolicyChanging    = "policy-changing"
 	codeInternal          = "internal"
 )
 
 // refusal is a decision against a caller: the code is for the caller, the
 // detail for the log.
-type refusal struct{ code, detail string }
+type refusal struct {
+	code, detail string
+	retryAfter   time.Duration // zero: trying again does not help
+}
 
 func (r *refusal) Error() string { return r.code + ": " + r.detail }
 
 func refuse(code, format string, args ...any) error {
-	return &refusal{code, fmt.Sprintf(format, args...)}
+	return &refusal{code: code, detail: fmt.Sprintf(format, args...)}
 }
 
 // codeOf finds the stable code in err.
@@ -51,6 +70,10 @@ func codeOf(err error) string {
 		return own.code
 	case errors.As(err, &verdict):
 		return verdict.Code
+	case errors.Is(err, ledger.ErrRolledBack):
+		return codeStoreRolledBack
+	case errors.Is(err, ledger.ErrUnavailable):
+		return codeStoreUnavailable
 	}
 	if code := policy.CodeOf(err); code != "" {
 		return string(code)
@@ -66,12 +89,24 @@ func status(code string) connect.Code {
 	switch code {
 	case codeMalformed:
 		return connect.CodeInvalidArgument
-	case codeTooManyChallenges, codeTooFast:
+	case codeTooManyChallenges, codeTooFast, codeTooManyLive, codeBusy:
 		return connect.CodeResourceExhausted
 	case codeNodeRequired:
 		return connect.CodeUnauthenticated
+	case codeNotReady, codeStoreUnavailable, codeStoreRolledBack, codePolicyChanging:
+		return connect.CodeUnavailable
 	case codeInternal:
 		return connect.CodeInternal
 	}
 	return connect.CodePermissionDenied
+}
+
+// toCaller is the error a caller sees.
+func toCaller(code string, err error) error {
+	e := connect.NewError(status(code), errors.New(code))
+	var own *refusal
+	if errors.As(err, &own) && own.retryAfter > 0 {
+		e.Meta().Set("Retry-After", strconv.Itoa(int(math.Ceil(own.retryAfter.Seconds()))))
+	}
+	return e
 }

@@ -2,10 +2,11 @@
 
 // Package cds is the certificate distribution service: it gives a certificate
 // to nobody whose evidence it has not appraised, under the operator-signed
-// manifest in force, on the very connection that asks.
+// manifest in force, on the very connection that asks, and hands it out only
+// once it is in the log.
 //
-// It holds the mesh CA's key in memory only. A restarted CDS is a new CA;
-// nodes notice and enrol again.
+// Several replicas share one secret and one store (package ledger). What they
+// keep outside the TEE is sealed, and a store that is rolled back stops them.
 package cds
 
 import (
@@ -15,13 +16,11 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,22 +29,21 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/c8s-dev/c8s/attest"
-	"github.com/c8s-dev/c8s/attest/appraise"
 	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/cds/api"
 	"github.com/c8s-dev/c8s/cds/ca"
+	"github.com/c8s-dev/c8s/cds/clock"
+	"github.com/c8s-dev/c8s/cds/store"
 	"github.com/c8s-dev/c8s/policy"
 )
 
 const (
-	maxRequest     = 256 << 10 // bytes of one message; a manifest may be larger, see maxPublish
-	maxPublish     = 2 << 20
-	maxConnections = 4096
+	maxRequest = 256 << 10 // bytes of one message; a signed document may be larger, see maxPublish
+	maxPublish = 16 << 20
 
-	machinesRemembered = 1024 // whose verified certificates are not verified again, about 20 KB each
-	readHeaderTimeout  = 5 * time.Second
-	idleTimeout        = 2 * time.Minute
-	shutdownGrace      = 5 * time.Second
+	readHeaderTimeout = 5 * time.Second
+	idleTimeout       = 2 * time.Minute
+	shutdownGrace     = 5 * time.Second
 	// callTimeout bounds reading a request and writing its answer. Appraising
 	// takes milliseconds; clients allow 30 s for an enrolment as a whole.
 	callTimeout = 15 * time.Second
@@ -55,78 +53,103 @@ const (
 
 // Config is what the service is given; required unless said otherwise.
 type Config struct {
-	Attester  attest.Attester
-	Manifest  *policy.Signed // to start from; a newer one in StateDir wins
+	Attester  attest.Attester // its optional interface attest.Sealer is used
+	Manifest  *policy.Signed  // to start from; a newer one in the store wins
 	Operators policy.Operators
-	StateDir  string // keeps the manifest in force across restarts
+	Store     store.Store // outside the trust boundary; closed by its owner
 	Registry  prometheus.Registerer
+
+	Name        string   // of this replica; for people
+	Join        []string // addresses of other replicas; may be empty
+	ReBootstrap bool     // make a new CA although the store is in use
 	// CertificateLife is how long certificates are valid; zero, and at most,
 	// ca.MaxLife.
 	CertificateLife time.Duration
+	Limits          Limits // zero fields get defaults
 
-	Now func() time.Time
-	Log *slog.Logger
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // to other replicas; may be nil
+	Wall func() time.Time
+	Mono func() time.Duration // of the monotonic clock; the process's own when nil
+	Log  *slog.Logger
 }
 
-// Server is one CDS.
+// Limits bound what callers can make the service do.
+type Limits struct {
+	Connections    int     // at once; 4096
+	CallsPerSecond float64 // of one remote host, steadily; 500
+	CallBurst      float64 // of one remote host; 2000
+	// LivePerMachine is how many certificates of one machine, for itself, may
+	// be valid at once; 64. Machines of one provider's VLEK share a name, and
+	// 1024 times as much.
+	LivePerMachine int
+}
+
+func (l *Limits) fill() {
+	if l.Connections <= 0 {
+		l.Connections = 4096
+	}
+	if l.CallsPerSecond <= 0 {
+		l.CallsPerSecond = 500
+	}
+	if l.CallBurst <= 0 {
+		l.CallBurst = 2000
+	}
+	if l.LivePerMachine <= 0 {
+		l.LivePerMachine = 64
+	}
+}
+
+// Server is one replica of the CDS.
 type Server struct {
-	cfg        Config
-	ca         *ca.CA
-	roots      *x509.CertPool
-	manifests  *manifests
-	challenges *challenges
-	evidence   *evidenceStore
-	verified   *appraise.Cache
-	callers    *callers
-	metrics    *metrics
-	tlsCert    atomic.Pointer[tls.Certificate]
-	key        crypto.Signer
+	cfg      Config
+	key      crypto.Signer // of its own TLS certificate
+	tlsCert  atomic.Pointer[tls.Certificate]
+	core     atomic.Pointer[core] // nil until the secret is here
+	shares   *shares
+	callers  *callers
+	gate     *gate
+	metrics  *metrics
+	starting atomic.Pointer[string] // what is being waited for
 }
 
-// New prepares a service: its CA and its TLS key are born here.
+// New checks cfg and prepares a replica: its TLS key is born here.
 func New(cfg Config) (*Server, error) {
-	if cfg.Attester == nil || cfg.Manifest == nil || cfg.StateDir == "" || cfg.Registry == nil || cfg.Now == nil || cfg.Log == nil {
+	if cfg.Attester == nil || cfg.Manifest == nil || cfg.Store == nil || cfg.Registry == nil || cfg.Wall == nil || cfg.Log == nil {
 		return nil, errors.New("preparing the CDS: the configuration lacks a part")
 	}
-	store, err := openManifests(cfg.StateDir, cfg.Manifest, cfg.Operators)
-	if err != nil {
-		return nil, err
+	if cfg.CertificateLife < 0 || cfg.CertificateLife > ca.MaxLife {
+		return nil, fmt.Errorf("preparing the CDS: a certificate life of %s, must be at most %s", cfg.CertificateLife, ca.MaxLife)
 	}
-	authority, err := ca.New(store.current().Manifest.TrustDomain, cfg.CertificateLife, cfg.Now)
-	if err != nil {
-		return nil, err
+	if cfg.CertificateLife == 0 {
+		cfg.CertificateLife = ca.MaxLife
 	}
+	if cfg.Mono == nil {
+		cfg.Mono = clock.Monotonic()
+	}
+	cfg.Limits.fill()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("making the CDS's TLS key: %w", err)
 	}
-	s := &Server{
-		cfg: cfg, ca: authority, roots: x509.NewCertPool(), manifests: store, key: key,
-		challenges: newChallenges(cfg.Now), evidence: newEvidenceStore(cfg.Now), verified: appraise.NewCache(machinesRemembered), callers: newCallers(cfg.Now),
-	}
-	s.roots.AddCert(authority.Root())
-	s.metrics = newMetrics(cfg.Registry, s.challenges.outstanding)
+	s := &Server{cfg: cfg, key: key, shares: newShares(), callers: newCallers(cfg.Limits), gate: newGate()}
+	s.metrics = newMetrics(cfg.Registry, s)
+	s.wait("its own evidence")
 	return s, nil
 }
 
-// Manifest returns the manifest in force.
-func (s *Server) Manifest() *policy.Signed { return s.manifests.current() }
+// wait says what the service is waiting for.
+func (s *Server) wait(what string) { s.starting.Store(&what) }
 
-// Publish puts a new operator-signed manifest in force, after the same checks
-// as a publication over the network.
-func (s *Server) Publish(envelope []byte) error {
-	signed, err := s.manifests.publish(envelope)
-	if err != nil {
-		s.metrics.refused.WithLabelValues(codeOf(err)).Inc()
-		s.cfg.Log.Warn("manifest refused", "code", codeOf(err), "err", err)
-		return err
+// now is the service's clock, or the machine's while there is none yet.
+func (s *Server) now() time.Time {
+	if c := s.core.Load(); c != nil {
+		return c.clock.Now()
 	}
-	s.cfg.Log.Info("manifest in force", "version", signed.Manifest.Version, "digest", signed.Digest, "signers", signed.Signers)
-	return nil
+	return s.cfg.Wall()
 }
 
 // Serve answers on ln until ctx ends, then lets running calls finish for a
-// few seconds.
+// few seconds. It listens at once, and issues when Ready.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if err := s.refreshEvidence(ctx); err != nil {
 		ln.Close()
@@ -144,8 +167,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.keepEvidenceFresh(ctx) })
+	g.Go(func() error { return s.live(ctx) })
 	g.Go(func() error {
-		if err := srv.ServeTLS(limitConns(ln, maxConnections), "", ""); !errors.Is(err, http.ErrServerClosed) {
+		if err := srv.ServeTLS(limitConns(ln, s.cfg.Limits.Connections), "", ""); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serving the CDS: %w", err)
 		}
 		return nil
@@ -162,14 +186,30 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return g.Wait()
 }
 
+// live obtains the secret and works with it.
+func (s *Server) live(ctx context.Context) error {
+	core, err := s.start(ctx)
+	if err != nil {
+		return err
+	}
+	return core.run(ctx)
+}
+
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(api.NewAttestationHandler((*attestation)(s), connect.WithReadMaxBytes(maxRequest), connect.WithInterceptors(s.guard())))
-	mux.Handle(api.NewManifestHandler((*manifestAPI)(s), connect.WithReadMaxBytes(maxPublish), connect.WithInterceptors(s.guard())))
+	options := func(limit int) connect.HandlerOption {
+		return connect.WithHandlerOptions(connect.WithReadMaxBytes(limit), connect.WithInterceptors(s.guard()))
+	}
+	mux.Handle(api.NewAttestationHandler((*attestation)(s), options(maxRequest)))
+	mux.Handle(api.NewPolicyHandler((*policyAPI)(s), options(maxPublish)))
+	mux.Handle(api.NewWitnessHandler((*witnessAPI)(s), options(maxRequest)))
+	mux.Handle(api.NewReplicaHandler((*replicaAPI)(s), options(maxRequest)))
+	mux.Handle(api.NewRecoveryHandler((*recoveryAPI)(s), options(maxRequest)))
+	s.handleDocuments(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Handlers need the TLS session: evidence binds to it.
 		r = r.WithContext(withSession(r.Context(), r.TLS, r.RemoteAddr))
-		if r.URL.Path != api.ManifestWatchProcedure { // lasts as long as both sides want
+		if r.URL.Path != api.PolicyWatchProcedure { // lasts as long as both sides want
 			limitCall(w, r, callTimeout)
 		}
 		mux.ServeHTTP(w, r)
@@ -193,16 +233,25 @@ func (s *Server) tlsConfig() *tls.Config {
 		if len(cs.PeerCertificates) == 0 {
 			return nil
 		}
-		_, err := ratls.VerifyPeer(cs.PeerCertificates, s.roots, s.Manifest().Manifest.TrustDomain, s.cfg.Now())
+		err := s.verifyCaller(cs)
 		if err != nil {
 			s.metrics.refused.WithLabelValues(codeOf(err)).Inc()
 			s.cfg.Log.Warn("connection refused", "code", codeOf(err), "err", err)
 		}
 		return err
 	})
-	cfg.NextProtos = []string{"h2"}
+	cfg.NextProtos = []string{"h2", "http/1.1"} // the latter for auditors' simple tools
 	cfg.ClientAuth = tls.RequestClientCert
 	return cfg
+}
+
+func (s *Server) verifyCaller(cs tls.ConnectionState) error {
+	c, err := s.ready()
+	if err != nil {
+		return err
+	}
+	_, err = c.issuers.VerifyPeer(cs.PeerCertificates, c.roots, c.trustDomain, c.clock.Now())
+	return err
 }
 
 func (s *Server) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -213,7 +262,7 @@ func (s *Server) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 }
 
 func (s *Server) refreshEvidence(ctx context.Context) error {
-	cert, err := ratls.NativeCertificate(ctx, s.key, s.cfg.Attester, api.PurposeServer, s.cfg.Now())
+	cert, err := ratls.NativeCertificate(ctx, s.key, s.cfg.Attester, api.PurposeServer, s.now())
 	if err != nil {
 		return fmt.Errorf("attesting the CDS: %w", err)
 	}
@@ -237,38 +286,7 @@ func (s *Server) keepEvidenceFresh(ctx context.Context) error {
 	}
 }
 
-// limitConns bounds the connections open at once.
-func limitConns(ln net.Listener, n int) net.Listener {
-	return &limitListener{Listener: ln, slots: make(chan struct{}, n)}
-}
-
-type limitListener struct {
-	net.Listener
-	slots chan struct{}
-}
-
-func (l *limitListener) Accept() (net.Conn, error) {
-	for {
-		conn, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case l.slots <- struct{}{}:
-			return &limitedConn{Conn: conn, release: func() { <-l.slots }}, nil
-		default:
-			conn.Close() // full: better refused at once than left waiting
-		}
-	}
-}
-
-type limitedConn struct {
-	net.Conn
-	once    sync.Once
-	release func()
-}
-
-func (c *limitedConn) Close() error {
-	c.once.Do(c.release)
-	return c.Conn.Close()
+// newClock returns the service's clock, which is never earlier than floor.
+func (s *Server) newClock(floor time.Time) (*clock.Clock, error) {
+	return clock.New(clock.Config{Wall: s.cfg.Wall, Mono: s.cfg.Mono, Floor: floor, Log: s.cfg.Log})
 }

@@ -7,6 +7,8 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -60,19 +62,16 @@ func (s session) peer() (*ratls.Peer, error) {
 	return ratls.ParsePeer(s.tls.PeerCertificates[0])
 }
 
-// Calls one remote host may make: a burst when many pods start, then a
-// steady rate. The unit is calls; a host is an IP address.
-const (
-	callBurst      = 2000
-	callsPerSecond = 500
-	maxCallers     = 16384
-)
+// maxCallers bounds the hosts whose calls are counted.
+const maxCallers = 16384
 
-// callers limits how fast each remote host may call.
+// callers limits how fast each remote host may call: a burst when many pods
+// start, then a steady rate. A host is an IP address.
 type callers struct {
-	now func() time.Time
-	mu  sync.Mutex
-	all map[string]*bucket
+	limits Limits
+	now    func() time.Time
+	mu     sync.Mutex
+	all    map[string]*bucket
 }
 
 type bucket struct {
@@ -80,11 +79,12 @@ type bucket struct {
 	last   time.Time
 }
 
-func newCallers(now func() time.Time) *callers {
-	return &callers{now: now, all: map[string]*bucket{}}
+func newCallers(limits Limits) *callers {
+	return &callers{limits: limits, now: time.Now, all: map[string]*bucket{}}
 }
 
-func (c *callers) allow(host string) bool {
+// allow takes one call from the host's bucket, or says when there is one.
+func (c *callers) allow(host string) error {
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -93,22 +93,25 @@ func (c *callers) allow(host string) bool {
 		if len(c.all) >= maxCallers {
 			c.forget(now)
 		}
-		b = &bucket{tokens: callBurst, last: now}
+		b = &bucket{tokens: c.limits.CallBurst, last: now}
 		c.all[host] = b
 	}
-	b.tokens = min(callBurst, b.tokens+max(0, now.Sub(b.last).Seconds())*callsPerSecond)
+	b.tokens = min(c.limits.CallBurst, b.tokens+max(0, now.Sub(b.last).Seconds())*c.limits.CallsPerSecond)
 	b.last = now
 	if b.tokens < 1 {
-		return false
+		return &refusal{
+			code: codeTooFast, detail: fmt.Sprintf("more than %g calls per second", c.limits.CallsPerSecond),
+			retryAfter: retryAtLeast + rand.N(retrySpread),
+		}
 	}
 	b.tokens--
-	return true
+	return nil
 }
 
 // forget drops hosts that have been quiet long enough to have a full burst.
 func (c *callers) forget(now time.Time) {
 	for host, b := range c.all {
-		if now.Sub(b.last).Seconds()*callsPerSecond >= callBurst {
+		if now.Sub(b.last).Seconds()*c.limits.CallsPerSecond >= c.limits.CallBurst {
 			delete(c.all, host)
 		}
 	}
@@ -123,17 +126,14 @@ type guard struct{ s *Server }
 func (g guard) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		began := time.Now()
-		resp, err := g.admit(ctx, func() (connect.AnyResponse, error) { return next(ctx, req) })
+		var resp connect.AnyResponse
+		err := g.s.callers.allow(sessionOf(ctx).host())
+		if err == nil {
+			resp, err = next(ctx, req)
+		}
 		g.s.metrics.latency.WithLabelValues(req.Spec().Procedure).Observe(time.Since(began).Seconds())
 		return resp, g.conceal(ctx, req.Spec().Procedure, err)
 	}
-}
-
-func (g guard) admit(ctx context.Context, call func() (connect.AnyResponse, error)) (connect.AnyResponse, error) {
-	if !g.s.callers.allow(sessionOf(ctx).host()) {
-		return nil, refuse(codeTooFast, "more than %d calls per second", callsPerSecond)
-	}
-	return call()
 }
 
 func (g guard) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
@@ -142,8 +142,8 @@ func (g guard) WrapStreamingClient(next connect.StreamingClientFunc) connect.Str
 
 func (g guard) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if !g.s.callers.allow(sessionOf(ctx).host()) {
-			return g.conceal(ctx, conn.Spec().Procedure, refuse(codeTooFast, "more than %d calls per second", callsPerSecond))
+		if err := g.s.callers.allow(sessionOf(ctx).host()); err != nil {
+			return g.conceal(ctx, conn.Spec().Procedure, err)
 		}
 		return g.conceal(ctx, conn.Spec().Procedure, next(ctx, conn))
 	}
@@ -165,5 +165,5 @@ func (g guard) conceal(ctx context.Context, procedure string, err error) error {
 	}
 	g.s.metrics.refused.WithLabelValues(code).Inc()
 	g.s.cfg.Log.Warn("call refused", "call", procedure, "remote", sessionOf(ctx).remote, "code", code, "err", err)
-	return connect.NewError(status(code), errors.New(code))
+	return toCaller(code, err)
 }

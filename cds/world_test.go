@@ -16,7 +16,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -31,6 +30,7 @@ import (
 	"github.com/c8s-dev/c8s/cds"
 	"github.com/c8s-dev/c8s/cds/api"
 	"github.com/c8s-dev/c8s/cds/client"
+	"github.com/c8s-dev/c8s/cds/store/storetest"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/policy/policytest"
 )
@@ -40,10 +40,12 @@ type world struct {
 	t     testing.TB
 	f     *policytest.Fixture
 	addr  string
-	dir   string
+	store *storetest.Memory
+	edit  func(*cds.Config) // of the next start
 	log   *lockedBuffer
 	clock *clock
 	stop  func()
+	srv   *cds.Server
 }
 
 type lockedBuffer struct {
@@ -64,6 +66,7 @@ func (l *lockedBuffer) String() string {
 }
 
 type clock struct {
+	born   time.Time
 	mu     sync.Mutex
 	offset time.Duration
 }
@@ -72,6 +75,13 @@ func (c *clock) now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return time.Now().Add(c.offset)
+}
+
+// mono advances with the wall clock: as if time really had passed.
+func (c *clock) mono() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Since(c.born) + c.offset
 }
 
 func (c *clock) advance(d time.Duration) {
@@ -86,7 +96,7 @@ func measuredFor(ops policy.Operators) func(*sim.Options) {
 }
 
 func newWorld(t testing.TB) *world {
-	w := &world{t: t, dir: t.TempDir(), log: &lockedBuffer{}, clock: &clock{}}
+	w := &world{t: t, store: storetest.NewMemory(), log: &lockedBuffer{}, clock: &clock{born: time.Now()}}
 	w.f = policytest.New(t, policytest.With(func(m *policy.Manifest) {
 		own := measuredFor(m.Operators)
 		simtest.Accept(simtest.New(t, "cds", own), simtest.New(t, "node", own))(m)
@@ -102,11 +112,29 @@ func (w *world) start(att attest.Attester) {
 
 func (w *world) startAt(addr string, att attest.Attester) {
 	w.t.Helper()
-	server, err := cds.New(cds.Config{
-		Attester: att, Manifest: w.f.Signed, Operators: w.f.Operators, StateDir: filepath.Join(w.dir, "cds"),
-		Registry: prometheus.NewRegistry(), Now: w.clock.now, Log: slog.New(slog.NewJSONHandler(w.log, nil)),
-	})
-	if err != nil {
+	w.launch(addr, att)
+	deadline := time.Now().Add(20 * time.Second)
+	for w.srv.Ready() != nil {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("the CDS is not ready: %v\n%s", w.srv.Ready(), w.log)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// launch starts a replica without waiting for it.
+func (w *world) launch(addr string, att attest.Attester) {
+	w.t.Helper()
+	w.store = w.store.Reopen()
+	cfg := cds.Config{
+		Attester: att, Manifest: w.f.Signed, Operators: w.f.Operators, Store: w.store, Name: "one",
+		Registry: prometheus.NewRegistry(), Wall: w.clock.now, Mono: w.clock.mono, Log: slog.New(slog.NewJSONHandler(w.log, nil)),
+	}
+	if w.edit != nil {
+		w.edit(&cfg)
+	}
+	var err error
+	if w.srv, err = cds.New(cfg); err != nil {
 		w.t.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", addr)
@@ -116,7 +144,8 @@ func (w *world) startAt(addr string, att attest.Attester) {
 	w.addr = ln.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- server.Serve(ctx, ln) }()
+	srv := w.srv
+	go func() { done <- srv.Serve(ctx, ln) }()
 	var once sync.Once
 	w.stop = func() {
 		once.Do(func() {
@@ -136,7 +165,7 @@ func (w *world) node() attest.Attester {
 func (w *world) client() *client.Client {
 	w.t.Helper()
 	c, err := client.New(client.Config{
-		Addr: w.addr, Operators: w.f.Operators, Manifest: w.f.Signed, Now: w.clock.now, Log: slog.New(slog.DiscardHandler),
+		Addrs: []string{w.addr}, Operators: w.f.Operators, Manifest: w.f.Signed, Now: w.clock.now, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -156,7 +185,7 @@ type caller struct {
 	t    testing.TB
 	conn *tls.Conn
 	api  api.AttestationClient
-	mani api.ManifestClient
+	pol  api.PolicyClient
 	key  *ecdsa.PrivateKey
 	csr  []byte
 	spki []byte
@@ -187,7 +216,7 @@ func (w *world) call(cert *tls.Certificate) *caller {
 			return conn, nil
 		},
 	}}
-	c := &caller{t: w.t, conn: conn, api: api.NewAttestationClient(h, "https://cds"), mani: api.NewManifestClient(h, "https://cds")}
+	c := &caller{t: w.t, conn: conn, api: api.NewAttestationClient(h, "https://cds"), pol: api.NewPolicyClient(h, "https://cds")}
 	c.newKey()
 	return c
 }
@@ -228,7 +257,16 @@ func (c *caller) exporter(nonce []byte) []byte {
 // evidence attests what the caller would have to, unless told otherwise.
 func (c *caller) evidence(att attest.Attester, nonce, exporter, spki []byte) *api.EnrolRequest {
 	c.t.Helper()
-	ev, err := att.Attest(c.t.Context(), api.NodeReportData(nonce, exporter, spki))
+	record := c.attest(att, api.MachineTranscript(api.PurposeNode, nonce, exporter, spki))
+	return &api.EnrolRequest{Nonce: nonce, Csr: c.csr, Proof: &api.EnrolRequest_Machine{Machine: &api.MachineProof{
+		Role: api.MachineRole_MACHINE_ROLE_NODE, Evidence: record,
+	}}}
+}
+
+// attest makes evidence over a transcript.
+func (c *caller) attest(att attest.Attester, transcript attest.Transcript) []byte {
+	c.t.Helper()
+	ev, err := att.Attest(c.t.Context(), transcript.ReportData())
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -236,7 +274,7 @@ func (c *caller) evidence(att attest.Attester, nonce, exporter, spki []byte) *ap
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	return &api.EnrolRequest{Nonce: nonce, Csr: c.csr, Proof: &api.EnrolRequest_Node{Node: &api.NodeProof{Evidence: record}}}
+	return record
 }
 
 // statement is an honest statement about webPod for the caller's key.
@@ -276,4 +314,19 @@ func wantCode(t *testing.T, err error, code string) {
 	if remote.Message() != code {
 		t.Errorf("refused with %q, want %q and no detail", remote.Message(), code)
 	}
+}
+
+// document reads what anybody may read.
+func (w *world) document(path string) []byte {
+	w.t.Helper()
+	d, err := w.client().Documents(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer d.Close()
+	raw, err := d.Get(w.t.Context(), path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return raw
 }

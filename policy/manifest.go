@@ -47,9 +47,11 @@ const digestPrefix = "sha256:"
 
 // DigestOf returns the SHA-256 digest of b.
 func DigestOf(b []byte) Digest {
-	sum := sha256.Sum256(b)
-	return Digest(digestPrefix + hex.EncodeToString(sum[:]))
+	return DigestFrom(sha256.Sum256(b))
 }
+
+// DigestFrom spells a SHA-256 hash.
+func DigestFrom(sum [sha256.Size]byte) Digest { return Digest(digestPrefix + hex.EncodeToString(sum[:])) }
 
 // Valid reports whether d has the one accepted spelling.
 func (d Digest) Valid() bool {

@@ -47,12 +47,11 @@ func (p *Peer) Facts() policy.Peer {
 	}
 }
 
-// Holder returns what the deny list is asked about.
+// Holder returns what deny lists name the certificate's holder by.
 func (p *Peer) Holder() policy.Holder {
-	c := &p.Claims
 	return policy.Holder{
 		Serial: p.Serial, Key: policy.DigestOf(p.Leaf.RawSubjectPublicKeyInfo),
-		Machine: c.Machine, Measurement: c.Measurement, Workload: c.Workload,
+		Machine: p.Claims.Machine, Measurement: p.Claims.Measurement, Workload: p.Claims.Workload,
 	}
 }
 

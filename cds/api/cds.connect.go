@@ -4,13 +4,15 @@
 //
 // Source: cds.proto
 
-// The protocol of the certificate distribution service. It is spoken over
+// The calls of the certificate distribution service. They are made over
 // raTLS: the service proves itself during the handshake, callers prove
 // themselves by evidence bound to the very TLS connection they call on, by
-// the certificate they got for it, or both.
+// the certificate they got for it, or both. What anybody may read is not here
+// but behind plain HTTP GET, see package cds.
 //
 // Refusals carry a short stable code as the error message; what was expected
-// and found is in the service's log only.
+// and found is in the service's log only. Where waiting helps, the header
+// Retry-After says how many seconds.
 package api
 
 import (
@@ -31,8 +33,14 @@ const _ = connect.IsAtLeastVersion1_13_0
 const (
 	// AttestationName is the fully-qualified name of the Attestation service.
 	AttestationName = "c8s.cds.v1.Attestation"
-	// ManifestName is the fully-qualified name of the Manifest service.
-	ManifestName = "c8s.cds.v1.Manifest"
+	// PolicyName is the fully-qualified name of the Policy service.
+	PolicyName = "c8s.cds.v1.Policy"
+	// WitnessName is the fully-qualified name of the Witness service.
+	WitnessName = "c8s.cds.v1.Witness"
+	// ReplicaName is the fully-qualified name of the Replica service.
+	ReplicaName = "c8s.cds.v1.Replica"
+	// RecoveryName is the fully-qualified name of the Recovery service.
+	RecoveryName = "c8s.cds.v1.Recovery"
 )
 
 // These constants are the fully-qualified names of the RPCs defined in this package. They're
@@ -49,12 +57,18 @@ const (
 	AttestationEnrolProcedure = "/c8s.cds.v1.Attestation/Enrol"
 	// AttestationRenewProcedure is the fully-qualified name of the Attestation's Renew RPC.
 	AttestationRenewProcedure = "/c8s.cds.v1.Attestation/Renew"
-	// ManifestGetProcedure is the fully-qualified name of the Manifest's Get RPC.
-	ManifestGetProcedure = "/c8s.cds.v1.Manifest/Get"
-	// ManifestPublishProcedure is the fully-qualified name of the Manifest's Publish RPC.
-	ManifestPublishProcedure = "/c8s.cds.v1.Manifest/Publish"
-	// ManifestWatchProcedure is the fully-qualified name of the Manifest's Watch RPC.
-	ManifestWatchProcedure = "/c8s.cds.v1.Manifest/Watch"
+	// PolicyPublishManifestProcedure is the fully-qualified name of the Policy's PublishManifest RPC.
+	PolicyPublishManifestProcedure = "/c8s.cds.v1.Policy/PublishManifest"
+	// PolicyPublishDenyListProcedure is the fully-qualified name of the Policy's PublishDenyList RPC.
+	PolicyPublishDenyListProcedure = "/c8s.cds.v1.Policy/PublishDenyList"
+	// PolicyWatchProcedure is the fully-qualified name of the Policy's Watch RPC.
+	PolicyWatchProcedure = "/c8s.cds.v1.Policy/Watch"
+	// WitnessCosignProcedure is the fully-qualified name of the Witness's Cosign RPC.
+	WitnessCosignProcedure = "/c8s.cds.v1.Witness/Cosign"
+	// ReplicaJoinProcedure is the fully-qualified name of the Replica's Join RPC.
+	ReplicaJoinProcedure = "/c8s.cds.v1.Replica/Join"
+	// RecoveryRestoreProcedure is the fully-qualified name of the Recovery's Restore RPC.
+	RecoveryRestoreProcedure = "/c8s.cds.v1.Recovery/Restore"
 )
 
 // AttestationClient is a client for the c8s.cds.v1.Attestation service.
@@ -201,136 +215,358 @@ func (UnimplementedAttestationHandler) Renew(context.Context, *EnrolRequest) (*E
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("c8s.cds.v1.Attestation.Renew is not implemented"))
 }
 
-// ManifestClient is a client for the c8s.cds.v1.Manifest service.
-type ManifestClient interface {
-	Get(context.Context, *GetRequest) (*SignedManifest, error)
-	// Publish offers a new manifest. Only its signatures speak for it.
-	Publish(context.Context, *SignedManifest) (*PublishResponse, error)
-	// Watch sends the manifest in force and every later one.
-	Watch(context.Context, *WatchRequest) (*connect.ServerStreamForClient[SignedManifest], error)
+// PolicyClient is a client for the c8s.cds.v1.Policy service.
+type PolicyClient interface {
+	PublishManifest(context.Context, *Document) (*Published, error)
+	PublishDenyList(context.Context, *Document) (*Published, error)
+	// Watch sends what is in force, and afterwards what changes. A message
+	// without a manifest or without a deny list leaves that one as it was.
+	Watch(context.Context, *WatchRequest) (*connect.ServerStreamForClient[State], error)
 }
 
-// NewManifestClient constructs a client for the c8s.cds.v1.Manifest service. By default, it uses
-// the Connect protocol with the binary Protobuf Codec, asks for gzipped responses, and sends
+// NewPolicyClient constructs a client for the c8s.cds.v1.Policy service. By default, it uses the
+// Connect protocol with the binary Protobuf Codec, asks for gzipped responses, and sends
 // uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the connect.WithGRPC() or
 // connect.WithGRPCWeb() options.
 //
 // The URL supplied here should be the base URL for the Connect or gRPC server (for example,
 // http://api.acme.com or https://acme.com/grpc).
-func NewManifestClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) ManifestClient {
+func NewPolicyClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) PolicyClient {
 	baseURL = strings.TrimRight(baseURL, "/")
-	manifestMethods := File_cds_proto.Services().ByName("Manifest").Methods()
-	return &manifestClient{
-		get: connect.NewClient[GetRequest, SignedManifest](
+	policyMethods := File_cds_proto.Services().ByName("Policy").Methods()
+	return &policyClient{
+		publishManifest: connect.NewClient[Document, Published](
 			httpClient,
-			baseURL+ManifestGetProcedure,
-			connect.WithSchema(manifestMethods.ByName("Get")),
+			baseURL+PolicyPublishManifestProcedure,
+			connect.WithSchema(policyMethods.ByName("PublishManifest")),
 			connect.WithClientOptions(opts...),
 		),
-		publish: connect.NewClient[SignedManifest, PublishResponse](
+		publishDenyList: connect.NewClient[Document, Published](
 			httpClient,
-			baseURL+ManifestPublishProcedure,
-			connect.WithSchema(manifestMethods.ByName("Publish")),
+			baseURL+PolicyPublishDenyListProcedure,
+			connect.WithSchema(policyMethods.ByName("PublishDenyList")),
 			connect.WithClientOptions(opts...),
 		),
-		watch: connect.NewClient[WatchRequest, SignedManifest](
+		watch: connect.NewClient[WatchRequest, State](
 			httpClient,
-			baseURL+ManifestWatchProcedure,
-			connect.WithSchema(manifestMethods.ByName("Watch")),
+			baseURL+PolicyWatchProcedure,
+			connect.WithSchema(policyMethods.ByName("Watch")),
 			connect.WithClientOptions(opts...),
 		),
 	}
 }
 
-// manifestClient implements ManifestClient.
-type manifestClient struct {
-	get     *connect.Client[GetRequest, SignedManifest]
-	publish *connect.Client[SignedManifest, PublishResponse]
-	watch   *connect.Client[WatchRequest, SignedManifest]
+// policyClient implements PolicyClient.
+type policyClient struct {
+	publishManifest *connect.Client[Document, Published]
+	publishDenyList *connect.Client[Document, Published]
+	watch           *connect.Client[WatchRequest, State]
 }
 
-// Get calls c8s.cds.v1.Manifest.Get.
-func (c *manifestClient) Get(ctx context.Context, req *GetRequest) (*SignedManifest, error) {
-	response, err := c.get.CallUnary(ctx, connect.NewRequest(req))
+// PublishManifest calls c8s.cds.v1.Policy.PublishManifest.
+func (c *policyClient) PublishManifest(ctx context.Context, req *Document) (*Published, error) {
+	response, err := c.publishManifest.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
 	return nil, err
 }
 
-// Publish calls c8s.cds.v1.Manifest.Publish.
-func (c *manifestClient) Publish(ctx context.Context, req *SignedManifest) (*PublishResponse, error) {
-	response, err := c.publish.CallUnary(ctx, connect.NewRequest(req))
+// PublishDenyList calls c8s.cds.v1.Policy.PublishDenyList.
+func (c *policyClient) PublishDenyList(ctx context.Context, req *Document) (*Published, error) {
+	response, err := c.publishDenyList.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
 	return nil, err
 }
 
-// Watch calls c8s.cds.v1.Manifest.Watch.
-func (c *manifestClient) Watch(ctx context.Context, req *WatchRequest) (*connect.ServerStreamForClient[SignedManifest], error) {
+// Watch calls c8s.cds.v1.Policy.Watch.
+func (c *policyClient) Watch(ctx context.Context, req *WatchRequest) (*connect.ServerStreamForClient[State], error) {
 	return c.watch.CallServerStream(ctx, connect.NewRequest(req))
 }
 
-// ManifestHandler is an implementation of the c8s.cds.v1.Manifest service.
-type ManifestHandler interface {
-	Get(context.Context, *GetRequest) (*SignedManifest, error)
-	// Publish offers a new manifest. Only its signatures speak for it.
-	Publish(context.Context, *SignedManifest) (*PublishResponse, error)
-	// Watch sends the manifest in force and every later one.
-	Watch(context.Context, *WatchRequest, *connect.ServerStream[SignedManifest]) error
+// PolicyHandler is an implementation of the c8s.cds.v1.Policy service.
+type PolicyHandler interface {
+	PublishManifest(context.Context, *Document) (*Published, error)
+	PublishDenyList(context.Context, *Document) (*Published, error)
+	// Watch sends what is in force, and afterwards what changes. A message
+	// without a manifest or without a deny list leaves that one as it was.
+	Watch(context.Context, *WatchRequest, *connect.ServerStream[State]) error
 }
 
-// NewManifestHandler builds an HTTP handler from the service implementation. It returns the path on
+// NewPolicyHandler builds an HTTP handler from the service implementation. It returns the path on
 // which to mount the handler and the handler itself.
 //
 // By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
 // and JSON codecs. They also support gzip compression.
-func NewManifestHandler(svc ManifestHandler, opts ...connect.HandlerOption) (string, http.Handler) {
-	manifestMethods := File_cds_proto.Services().ByName("Manifest").Methods()
-	manifestGetHandler := connect.NewUnaryHandlerSimple(
-		ManifestGetProcedure,
-		svc.Get,
-		connect.WithSchema(manifestMethods.ByName("Get")),
+func NewPolicyHandler(svc PolicyHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	policyMethods := File_cds_proto.Services().ByName("Policy").Methods()
+	policyPublishManifestHandler := connect.NewUnaryHandlerSimple(
+		PolicyPublishManifestProcedure,
+		svc.PublishManifest,
+		connect.WithSchema(policyMethods.ByName("PublishManifest")),
 		connect.WithHandlerOptions(opts...),
 	)
-	manifestPublishHandler := connect.NewUnaryHandlerSimple(
-		ManifestPublishProcedure,
-		svc.Publish,
-		connect.WithSchema(manifestMethods.ByName("Publish")),
+	policyPublishDenyListHandler := connect.NewUnaryHandlerSimple(
+		PolicyPublishDenyListProcedure,
+		svc.PublishDenyList,
+		connect.WithSchema(policyMethods.ByName("PublishDenyList")),
 		connect.WithHandlerOptions(opts...),
 	)
-	manifestWatchHandler := connect.NewServerStreamHandlerSimple(
-		ManifestWatchProcedure,
+	policyWatchHandler := connect.NewServerStreamHandlerSimple(
+		PolicyWatchProcedure,
 		svc.Watch,
-		connect.WithSchema(manifestMethods.ByName("Watch")),
+		connect.WithSchema(policyMethods.ByName("Watch")),
 		connect.WithHandlerOptions(opts...),
 	)
-	return "/c8s.cds.v1.Manifest/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return "/c8s.cds.v1.Policy/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
-		case ManifestGetProcedure:
-			manifestGetHandler.ServeHTTP(w, r)
-		case ManifestPublishProcedure:
-			manifestPublishHandler.ServeHTTP(w, r)
-		case ManifestWatchProcedure:
-			manifestWatchHandler.ServeHTTP(w, r)
+		case PolicyPublishManifestProcedure:
+			policyPublishManifestHandler.ServeHTTP(w, r)
+		case PolicyPublishDenyListProcedure:
+			policyPublishDenyListHandler.ServeHTTP(w, r)
+		case PolicyWatchProcedure:
+			policyWatchHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
 	})
 }
 
-// UnimplementedManifestHandler returns CodeUnimplemented from all methods.
-type UnimplementedManifestHandler struct{}
+// UnimplementedPolicyHandler returns CodeUnimplemented from all methods.
+type UnimplementedPolicyHandler struct{}
 
-func (UnimplementedManifestHandler) Get(context.Context, *GetRequest) (*SignedManifest, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("c8s.cds.v1.Manifest.Get is not implemented"))
+func (UnimplementedPolicyHandler) PublishManifest(context.Context, *Document) (*Published, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("c8s.cds.v1.Policy.PublishManifest is not implemented"))
 }
 
-func (UnimplementedManifestHandler) Publish(context.Context, *SignedManifest) (*PublishResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("c8s.cds.v1.Manifest.Publish is not implemented"))
+func (UnimplementedPolicyHandler) PublishDenyList(context.Context, *Document) (*Published, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("c8s.cds.v1.Policy.PublishDenyList is not implemented"))
 }
 
-func (UnimplementedManifestHandler) Watch(context.Context, *WatchRequest, *connect.ServerStream[SignedManifest]) error {
-	return connect.NewError(connect.CodeUnimplemented, errors.New("c8s.cds.v1.Manifest.Watch is not implemented"))
+func (UnimplementedPolicyHandler) Watch(context.Context, *WatchRequest, *connect.ServerStream[State]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("c8s.cds.v1.Policy.Watch is not implemented"))
+}
+
+// WitnessClient is a client for the c8s.cds.v1.Witness service.
+type WitnessClient interface {
+	Cosign(context.Context, *CosignRequest) (*CosignResponse, error)
+}
+
+// NewWitnessClient constructs a client for the c8s.cds.v1.Witness service. By default, it uses the
+// Connect protocol with the binary Protobuf Codec, asks for gzipped responses, and sends
+// uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the connect.WithGRPC() or
+// connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewWitnessClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) WitnessClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	witnessMethods := File_cds_proto.Services().ByName("Witness").Methods()
+	return &witnessClient{
+		cosign: connect.NewClient[CosignRequest, CosignResponse](
+			httpClient,
+			baseURL+WitnessCosignProcedure,
+			connect.WithSchema(witnessMethods.ByName("Cosign")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// witnessClient implements WitnessClient.
+type witnessClient struct {
+	cosign *connect.Client[CosignRequest, CosignResponse]
+}
+
+// Cosign calls c8s.cds.v1.Witness.Cosign.
+func (c *witnessClient) Cosign(ctx context.Context, req *CosignRequest) (*CosignResponse, error) {
+	response, err := c.cosign.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// WitnessHandler is an implementation of the c8s.cds.v1.Witness service.
+type WitnessHandler interface {
+	Cosign(context.Context, *CosignRequest) (*CosignResponse, error)
+}
+
+// NewWitnessHandler builds an HTTP handler from the service implementation. It returns the path on
+// which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewWitnessHandler(svc WitnessHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	witnessMethods := File_cds_proto.Services().ByName("Witness").Methods()
+	witnessCosignHandler := connect.NewUnaryHandlerSimple(
+		WitnessCosignProcedure,
+		svc.Cosign,
+		connect.WithSchema(witnessMethods.ByName("Cosign")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/c8s.cds.v1.Witness/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case WitnessCosignProcedure:
+			witnessCosignHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedWitnessHandler returns CodeUnimplemented from all methods.
+type UnimplementedWitnessHandler struct{}
+
+func (UnimplementedWitnessHandler) Cosign(context.Context, *CosignRequest) (*CosignResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("c8s.cds.v1.Witness.Cosign is not implemented"))
+}
+
+// ReplicaClient is a client for the c8s.cds.v1.Replica service.
+type ReplicaClient interface {
+	Join(context.Context, *JoinRequest) (*JoinResponse, error)
+}
+
+// NewReplicaClient constructs a client for the c8s.cds.v1.Replica service. By default, it uses the
+// Connect protocol with the binary Protobuf Codec, asks for gzipped responses, and sends
+// uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the connect.WithGRPC() or
+// connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewReplicaClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) ReplicaClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	replicaMethods := File_cds_proto.Services().ByName("Replica").Methods()
+	return &replicaClient{
+		join: connect.NewClient[JoinRequest, JoinResponse](
+			httpClient,
+			baseURL+ReplicaJoinProcedure,
+			connect.WithSchema(replicaMethods.ByName("Join")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// replicaClient implements ReplicaClient.
+type replicaClient struct {
+	join *connect.Client[JoinRequest, JoinResponse]
+}
+
+// Join calls c8s.cds.v1.Replica.Join.
+func (c *replicaClient) Join(ctx context.Context, req *JoinRequest) (*JoinResponse, error) {
+	response, err := c.join.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ReplicaHandler is an implementation of the c8s.cds.v1.Replica service.
+type ReplicaHandler interface {
+	Join(context.Context, *JoinRequest) (*JoinResponse, error)
+}
+
+// NewReplicaHandler builds an HTTP handler from the service implementation. It returns the path on
+// which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewReplicaHandler(svc ReplicaHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	replicaMethods := File_cds_proto.Services().ByName("Replica").Methods()
+	replicaJoinHandler := connect.NewUnaryHandlerSimple(
+		ReplicaJoinProcedure,
+		svc.Join,
+		connect.WithSchema(replicaMethods.ByName("Join")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/c8s.cds.v1.Replica/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case ReplicaJoinProcedure:
+			replicaJoinHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedReplicaHandler returns CodeUnimplemented from all methods.
+type UnimplementedReplicaHandler struct{}
+
+func (UnimplementedReplicaHandler) Join(context.Context, *JoinRequest) (*JoinResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("c8s.cds.v1.Replica.Join is not implemented"))
+}
+
+// RecoveryClient is a client for the c8s.cds.v1.Recovery service.
+type RecoveryClient interface {
+	Restore(context.Context, *RestoreRequest) (*RestoreResponse, error)
+}
+
+// NewRecoveryClient constructs a client for the c8s.cds.v1.Recovery service. By default, it uses
+// the Connect protocol with the binary Protobuf Codec, asks for gzipped responses, and sends
+// uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the connect.WithGRPC() or
+// connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewRecoveryClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) RecoveryClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	recoveryMethods := File_cds_proto.Services().ByName("Recovery").Methods()
+	return &recoveryClient{
+		restore: connect.NewClient[RestoreRequest, RestoreResponse](
+			httpClient,
+			baseURL+RecoveryRestoreProcedure,
+			connect.WithSchema(recoveryMethods.ByName("Restore")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// recoveryClient implements RecoveryClient.
+type recoveryClient struct {
+	restore *connect.Client[RestoreRequest, RestoreResponse]
+}
+
+// Restore calls c8s.cds.v1.Recovery.Restore.
+func (c *recoveryClient) Restore(ctx context.Context, req *RestoreRequest) (*RestoreResponse, error) {
+	response, err := c.restore.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RecoveryHandler is an implementation of the c8s.cds.v1.Recovery service.
+type RecoveryHandler interface {
+	Restore(context.Context, *RestoreRequest) (*RestoreResponse, error)
+}
+
+// NewRecoveryHandler builds an HTTP handler from the service implementation. It returns the path on
+// which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewRecoveryHandler(svc RecoveryHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	recoveryMethods := File_cds_proto.Services().ByName("Recovery").Methods()
+	recoveryRestoreHandler := connect.NewUnaryHandlerSimple(
+		RecoveryRestoreProcedure,
+		svc.Restore,
+		connect.WithSchema(recoveryMethods.ByName("Restore")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/c8s.cds.v1.Recovery/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case RecoveryRestoreProcedure:
+			recoveryRestoreHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedRecoveryHandler returns CodeUnimplemented from all methods.
+type UnimplementedRecoveryHandler struct{}
+
+func (UnimplementedRecoveryHandler) Restore(context.Context, *RestoreRequest) (*RestoreResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("c8s.cds.v1.Recovery.Restore is not implemented"))
 }

@@ -6,13 +6,15 @@
 // 	protoc        v3.21.12
 // source: cds.proto
 
-// The protocol of the certificate distribution service. It is spoken over
+// The calls of the certificate distribution service. They are made over
 // raTLS: the service proves itself during the handshake, callers prove
 // themselves by evidence bound to the very TLS connection they call on, by
-// the certificate they got for it, or both.
+// the certificate they got for it, or both. What anybody may read is not here
+// but behind plain HTTP GET, see package cds.
 //
 // Refusals carry a short stable code as the error message; what was expected
-// and found is in the service's log only.
+// and found is in the service's log only. Where waiting helps, the header
+// Retry-After says how many seconds.
 
 package api
 
@@ -32,8 +34,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type MachineRole int32
+
+const (
+	MachineRole_MACHINE_ROLE_UNSPECIFIED MachineRole = 0
+	MachineRole_MACHINE_ROLE_NODE        MachineRole = 1
+	MachineRole_MACHINE_ROLE_INGRESS     MachineRole = 2
+	MachineRole_MACHINE_ROLE_CDS         MachineRole = 3
+)
+
+// Enum value maps for MachineRole.
+var (
+	MachineRole_name = map[int32]string{
+		0: "MACHINE_ROLE_UNSPECIFIED",
+		1: "MACHINE_ROLE_NODE",
+		2: "MACHINE_ROLE_INGRESS",
+		3: "MACHINE_ROLE_CDS",
+	}
+	MachineRole_value = map[string]int32{
+		"MACHINE_ROLE_UNSPECIFIED": 0,
+		"MACHINE_ROLE_NODE":        1,
+		"MACHINE_ROLE_INGRESS":     2,
+		"MACHINE_ROLE_CDS":         3,
+	}
+)
+
+func (x MachineRole) Enum() *MachineRole {
+	p := new(MachineRole)
+	*p = x
+	return p
+}
+
+func (x MachineRole) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MachineRole) Descriptor() protoreflect.EnumDescriptor {
+	return file_cds_proto_enumTypes[0].Descriptor()
+}
+
+func (MachineRole) Type() protoreflect.EnumType {
+	return &file_cds_proto_enumTypes[0]
+}
+
+func (x MachineRole) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MachineRole.Descriptor instead.
+func (MachineRole) EnumDescriptor() ([]byte, []int) {
+	return file_cds_proto_rawDescGZIP(), []int{0}
+}
+
 type ChallengeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The largest checkpoint of the log that the caller was ever given, as a
+	// signed note; empty if none. A service whose store is older stops.
+	Checkpoint    []byte `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -66,6 +123,13 @@ func (x *ChallengeRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ChallengeRequest.ProtoReflect.Descriptor instead.
 func (*ChallengeRequest) Descriptor() ([]byte, []int) {
 	return file_cds_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ChallengeRequest) GetCheckpoint() []byte {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
 }
 
 type ChallengeResponse struct {
@@ -128,8 +192,9 @@ type EnrolRequest struct {
 	Csr []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
 	// Types that are valid to be assigned to Proof:
 	//
-	//	*EnrolRequest_Node
+	//	*EnrolRequest_Machine
 	//	*EnrolRequest_Pod
+	//	*EnrolRequest_Guest
 	Proof         isEnrolRequest_Proof `protobuf_oneof:"proof"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -186,10 +251,10 @@ func (x *EnrolRequest) GetProof() isEnrolRequest_Proof {
 	return nil
 }
 
-func (x *EnrolRequest) GetNode() *NodeProof {
+func (x *EnrolRequest) GetMachine() *MachineProof {
 	if x != nil {
-		if x, ok := x.Proof.(*EnrolRequest_Node); ok {
-			return x.Node
+		if x, ok := x.Proof.(*EnrolRequest_Machine); ok {
+			return x.Machine
 		}
 	}
 	return nil
@@ -204,44 +269,61 @@ func (x *EnrolRequest) GetPod() *PodProof {
 	return nil
 }
 
+func (x *EnrolRequest) GetGuest() *GuestProof {
+	if x != nil {
+		if x, ok := x.Proof.(*EnrolRequest_Guest); ok {
+			return x.Guest
+		}
+	}
+	return nil
+}
+
 type isEnrolRequest_Proof interface {
 	isEnrolRequest_Proof()
 }
 
-type EnrolRequest_Node struct {
-	Node *NodeProof `protobuf:"bytes,3,opt,name=node,proto3,oneof"`
+type EnrolRequest_Machine struct {
+	Machine *MachineProof `protobuf:"bytes,3,opt,name=machine,proto3,oneof"`
 }
 
 type EnrolRequest_Pod struct {
 	Pod *PodProof `protobuf:"bytes,4,opt,name=pod,proto3,oneof"`
 }
 
-func (*EnrolRequest_Node) isEnrolRequest_Proof() {}
+type EnrolRequest_Guest struct {
+	Guest *GuestProof `protobuf:"bytes,5,opt,name=guest,proto3,oneof"`
+}
+
+func (*EnrolRequest_Machine) isEnrolRequest_Proof() {}
 
 func (*EnrolRequest_Pod) isEnrolRequest_Proof() {}
 
-// NodeProof is hardware evidence as a RATS conceptual message wrapper.
-type NodeProof struct {
+func (*EnrolRequest_Guest) isEnrolRequest_Proof() {}
+
+// MachineProof is hardware evidence as a RATS conceptual message wrapper, for
+// the role that the caller wants.
+type MachineProof struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Evidence      []byte                 `protobuf:"bytes,1,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	Role          MachineRole            `protobuf:"varint,1,opt,name=role,proto3,enum=c8s.cds.v1.MachineRole" json:"role,omitempty"`
+	Evidence      []byte                 `protobuf:"bytes,2,opt,name=evidence,proto3" json:"evidence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *NodeProof) Reset() {
-	*x = NodeProof{}
+func (x *MachineProof) Reset() {
+	*x = MachineProof{}
 	mi := &file_cds_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *NodeProof) String() string {
+func (x *MachineProof) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*NodeProof) ProtoMessage() {}
+func (*MachineProof) ProtoMessage() {}
 
-func (x *NodeProof) ProtoReflect() protoreflect.Message {
+func (x *MachineProof) ProtoReflect() protoreflect.Message {
 	mi := &file_cds_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -253,12 +335,19 @@ func (x *NodeProof) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use NodeProof.ProtoReflect.Descriptor instead.
-func (*NodeProof) Descriptor() ([]byte, []int) {
+// Deprecated: Use MachineProof.ProtoReflect.Descriptor instead.
+func (*MachineProof) Descriptor() ([]byte, []int) {
 	return file_cds_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *NodeProof) GetEvidence() []byte {
+func (x *MachineProof) GetRole() MachineRole {
+	if x != nil {
+		return x.Role
+	}
+	return MachineRole_MACHINE_ROLE_UNSPECIFIED
+}
+
+func (x *MachineProof) GetEvidence() []byte {
 	if x != nil {
 		return x.Evidence
 	}
@@ -267,11 +356,12 @@ func (x *NodeProof) GetEvidence() []byte {
 
 // PodProof is a statement about a pod, signed by the key of the calling
 // node's certificate. The node's own evidence, given when it enrolled, stands
-// behind it.
+// behind it; fresh evidence that commits to the statement may be added.
 type PodProof struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Statement     []byte                 `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"` // deterministic CBOR, see package cds/api
 	Signature     []byte                 `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"` // ECDSA over SHA-256, ASN.1
+	Evidence      []byte                 `protobuf:"bytes,3,opt,name=evidence,proto3" json:"evidence,omitempty"`   // optional; the node's, over the statement
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -320,17 +410,81 @@ func (x *PodProof) GetSignature() []byte {
 	return nil
 }
 
-type EnrolResponse struct {
+func (x *PodProof) GetEvidence() []byte {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+// GuestProof is of a pod that is a confidential VM of its own: evidence that
+// commits to the statement its guest agent makes.
+type GuestProof struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"` // DER
-	Roots         [][]byte               `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"`             // DER: the mesh CA
+	Statement     []byte                 `protobuf:"bytes,1,opt,name=statement,proto3" json:"statement,omitempty"`
+	Evidence      []byte                 `protobuf:"bytes,2,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuestProof) Reset() {
+	*x = GuestProof{}
+	mi := &file_cds_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuestProof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuestProof) ProtoMessage() {}
+
+func (x *GuestProof) ProtoReflect() protoreflect.Message {
+	mi := &file_cds_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuestProof.ProtoReflect.Descriptor instead.
+func (*GuestProof) Descriptor() ([]byte, []int) {
+	return file_cds_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GuestProof) GetStatement() []byte {
+	if x != nil {
+		return x.Statement
+	}
+	return nil
+}
+
+func (x *GuestProof) GetEvidence() []byte {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+type EnrolResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Chain   [][]byte               `protobuf:"bytes,1,rep,name=chain,proto3" json:"chain,omitempty"` // DER: the certificate, then its issuer
+	Roots   [][]byte               `protobuf:"bytes,2,rep,name=roots,proto3" json:"roots,omitempty"` // DER: the mesh CA
+	Receipt *Receipt               `protobuf:"bytes,3,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	// When to renew; the service spreads its callers' renewals.
+	RenewAfter    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=renew_after,json=renewAfter,proto3" json:"renew_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EnrolResponse) Reset() {
 	*x = EnrolResponse{}
-	mi := &file_cds_proto_msgTypes[5]
+	mi := &file_cds_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -342,7 +496,7 @@ func (x *EnrolResponse) String() string {
 func (*EnrolResponse) ProtoMessage() {}
 
 func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cds_proto_msgTypes[5]
+	mi := &file_cds_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -355,12 +509,12 @@ func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResponse.ProtoReflect.Descriptor instead.
 func (*EnrolResponse) Descriptor() ([]byte, []int) {
-	return file_cds_proto_rawDescGZIP(), []int{5}
+	return file_cds_proto_rawDescGZIP(), []int{6}
 }
 
-func (x *EnrolResponse) GetCertificate() []byte {
+func (x *EnrolResponse) GetChain() [][]byte {
 	if x != nil {
-		return x.Certificate
+		return x.Chain
 	}
 	return nil
 }
@@ -372,27 +526,46 @@ func (x *EnrolResponse) GetRoots() [][]byte {
 	return nil
 }
 
-type GetRequest struct {
+func (x *EnrolResponse) GetReceipt() *Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
+func (x *EnrolResponse) GetRenewAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenewAfter
+	}
+	return nil
+}
+
+// Receipt proves that an issuance is in the log.
+type Receipt struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entry         []byte                 `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	Index         int64                  `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Proof         [][]byte               `protobuf:"bytes,3,rep,name=proof,proto3" json:"proof,omitempty"`           // hashes, from the leaf to the root (RFC 6962 section 2.1.1)
+	Checkpoint    []byte                 `protobuf:"bytes,4,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"` // signed note
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *GetRequest) Reset() {
-	*x = GetRequest{}
-	mi := &file_cds_proto_msgTypes[6]
+func (x *Receipt) Reset() {
+	*x = Receipt{}
+	mi := &file_cds_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *GetRequest) String() string {
+func (x *Receipt) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*GetRequest) ProtoMessage() {}
+func (*Receipt) ProtoMessage() {}
 
-func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cds_proto_msgTypes[6]
+func (x *Receipt) ProtoReflect() protoreflect.Message {
+	mi := &file_cds_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -403,9 +576,142 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
-func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_cds_proto_rawDescGZIP(), []int{6}
+// Deprecated: Use Receipt.ProtoReflect.Descriptor instead.
+func (*Receipt) Descriptor() ([]byte, []int) {
+	return file_cds_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Receipt) GetEntry() []byte {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+func (x *Receipt) GetIndex() int64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Receipt) GetProof() [][]byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *Receipt) GetCheckpoint() []byte {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+// Document is a DSSE envelope.
+type Document struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Envelope      []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Document) Reset() {
+	*x = Document{}
+	mi := &file_cds_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Document) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Document) ProtoMessage() {}
+
+func (x *Document) ProtoReflect() protoreflect.Message {
+	mi := &file_cds_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Document.ProtoReflect.Descriptor instead.
+func (*Document) Descriptor() ([]byte, []int) {
+	return file_cds_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Document) GetEnvelope() []byte {
+	if x != nil {
+		return x.Envelope
+	}
+	return nil
+}
+
+type Published struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	InForce       bool                   `protobuf:"varint,2,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"` // false: it waits for not_before
+	NotBefore     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Published) Reset() {
+	*x = Published{}
+	mi := &file_cds_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Published) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Published) ProtoMessage() {}
+
+func (x *Published) ProtoReflect() protoreflect.Message {
+	mi := &file_cds_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Published.ProtoReflect.Descriptor instead.
+func (*Published) Descriptor() ([]byte, []int) {
+	return file_cds_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Published) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Published) GetInForce() bool {
+	if x != nil {
+		return x.InForce
+	}
+	return false
+}
+
+func (x *Published) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
 }
 
 type WatchRequest struct {
@@ -416,7 +722,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_cds_proto_msgTypes[7]
+	mi := &file_cds_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -428,7 +734,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cds_proto_msgTypes[7]
+	mi := &file_cds_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -441,30 +747,35 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_cds_proto_rawDescGZIP(), []int{7}
+	return file_cds_proto_rawDescGZIP(), []int{10}
 }
 
-type PublishResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+type State struct {
+	state                    protoimpl.MessageState `protogen:"open.v1"`
+	Manifest                 []byte                 `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`                                                                 // DSSE envelope by the operators
+	ManifestCountersignature []byte                 `protobuf:"bytes,2,opt,name=manifest_countersignature,json=manifestCountersignature,proto3" json:"manifest_countersignature,omitempty"` // DSSE envelope by the service
+	DenyList                 []byte                 `protobuf:"bytes,3,opt,name=deny_list,json=denyList,proto3" json:"deny_list,omitempty"`
+	DenyListCountersignature []byte                 `protobuf:"bytes,4,opt,name=deny_list_countersignature,json=denyListCountersignature,proto3" json:"deny_list_countersignature,omitempty"`
+	Checkpoint               []byte                 `protobuf:"bytes,5,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"` // signed note
+	unknownFields            protoimpl.UnknownFields
+	sizeCache                protoimpl.SizeCache
 }
 
-func (x *PublishResponse) Reset() {
-	*x = PublishResponse{}
-	mi := &file_cds_proto_msgTypes[8]
+func (x *State) Reset() {
+	*x = State{}
+	mi := &file_cds_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *PublishResponse) String() string {
+func (x *State) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*PublishResponse) ProtoMessage() {}
+func (*State) ProtoMessage() {}
 
-func (x *PublishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cds_proto_msgTypes[8]
+func (x *State) ProtoReflect() protoreflect.Message {
+	mi := &file_cds_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,53 +786,356 @@ func (x *PublishResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use PublishResponse.ProtoReflect.Descriptor instead.
-func (*PublishResponse) Descriptor() ([]byte, []int) {
-	return file_cds_proto_rawDescGZIP(), []int{8}
+// Deprecated: Use State.ProtoReflect.Descriptor instead.
+func (*State) Descriptor() ([]byte, []int) {
+	return file_cds_proto_rawDescGZIP(), []int{11}
 }
 
-type SignedManifest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Envelope      []byte                 `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SignedManifest) Reset() {
-	*x = SignedManifest{}
-	mi := &file_cds_proto_msgTypes[9]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SignedManifest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SignedManifest) ProtoMessage() {}
-
-func (x *SignedManifest) ProtoReflect() protoreflect.Message {
-	mi := &file_cds_proto_msgTypes[9]
+func (x *State) GetManifest() []byte {
 	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SignedManifest.ProtoReflect.Descriptor instead.
-func (*SignedManifest) Descriptor() ([]byte, []int) {
-	return file_cds_proto_rawDescGZIP(), []int{9}
-}
-
-func (x *SignedManifest) GetEnvelope() []byte {
-	if x != nil {
-		return x.Envelope
+		return x.Manifest
 	}
 	return nil
+}
+
+func (x *State) GetManifestCountersignature() []byte {
+	if x != nil {
+		return x.ManifestCountersignature
+	}
+	return nil
+}
+
+func (x *State) GetDenyList() []byte {
+	if x != nil {
+		return x.DenyList
+	}
+	return nil
+}
+
+func (x *State) GetDenyListCountersignature() []byte {
+	if x != nil {
+		return x.DenyListCountersignature
+	}
+	return nil
+}
+
+func (x *State) GetCheckpoint() []byte {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+type CosignRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Checkpoint    []byte                 `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CosignRequest) Reset() {
+	*x = CosignRequest{}
+	mi := &file_cds_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CosignRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CosignRequest) ProtoMessage() {}
+
+func (x *CosignRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cds_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CosignRequest.ProtoReflect.Descriptor instead.
+func (*CosignRequest) Descriptor() ([]byte, []int) {
+	return file_cds_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *CosignRequest) GetCheckpoint() []byte {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+type CosignResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Accepted      []string               `protobuf:"bytes,1,rep,name=accepted,proto3" json:"accepted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CosignResponse) Reset() {
+	*x = CosignResponse{}
+	mi := &file_cds_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CosignResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CosignResponse) ProtoMessage() {}
+
+func (x *CosignResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cds_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CosignResponse.ProtoReflect.Descriptor instead.
+func (*CosignResponse) Descriptor() ([]byte, []int) {
+	return file_cds_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CosignResponse) GetAccepted() []string {
+	if x != nil {
+		return x.Accepted
+	}
+	return nil
+}
+
+type JoinRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nonce         []byte                 `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Evidence      []byte                 `protobuf:"bytes,2,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	HpkeKey       []byte                 `protobuf:"bytes,3,opt,name=hpke_key,json=hpkeKey,proto3" json:"hpke_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinRequest) Reset() {
+	*x = JoinRequest{}
+	mi := &file_cds_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinRequest) ProtoMessage() {}
+
+func (x *JoinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cds_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
+func (*JoinRequest) Descriptor() ([]byte, []int) {
+	return file_cds_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *JoinRequest) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
+}
+
+func (x *JoinRequest) GetEvidence() []byte {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+func (x *JoinRequest) GetHpkeKey() []byte {
+	if x != nil {
+		return x.HpkeKey
+	}
+	return nil
+}
+
+type JoinResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Encapsulated  []byte                 `protobuf:"bytes,1,opt,name=encapsulated,proto3" json:"encapsulated,omitempty"`
+	Ciphertext    []byte                 `protobuf:"bytes,2,opt,name=ciphertext,proto3" json:"ciphertext,omitempty"` // the seed and the mesh CA, see package cds/handover
+	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinResponse) Reset() {
+	*x = JoinResponse{}
+	mi := &file_cds_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinResponse) ProtoMessage() {}
+
+func (x *JoinResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cds_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
+func (*JoinResponse) Descriptor() ([]byte, []int) {
+	return file_cds_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *JoinResponse) GetEncapsulated() []byte {
+	if x != nil {
+		return x.Encapsulated
+	}
+	return nil
+}
+
+func (x *JoinResponse) GetCiphertext() []byte {
+	if x != nil {
+		return x.Ciphertext
+	}
+	return nil
+}
+
+func (x *JoinResponse) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+type RestoreRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kit           []byte                 `protobuf:"bytes,1,opt,name=kit,proto3" json:"kit,omitempty"`     // DSSE envelope: the recovery document, signed by the operators
+	Share         []byte                 `protobuf:"bytes,2,opt,name=share,proto3" json:"share,omitempty"` // one of it, opened; see package cds/recovery
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreRequest) Reset() {
+	*x = RestoreRequest{}
+	mi := &file_cds_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreRequest) ProtoMessage() {}
+
+func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cds_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
+func (*RestoreRequest) Descriptor() ([]byte, []int) {
+	return file_cds_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RestoreRequest) GetKit() []byte {
+	if x != nil {
+		return x.Kit
+	}
+	return nil
+}
+
+func (x *RestoreRequest) GetShare() []byte {
+	if x != nil {
+		return x.Share
+	}
+	return nil
+}
+
+type RestoreResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Have          int32                  `protobuf:"varint,1,opt,name=have,proto3" json:"have,omitempty"`
+	Need          int32                  `protobuf:"varint,2,opt,name=need,proto3" json:"need,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreResponse) Reset() {
+	*x = RestoreResponse{}
+	mi := &file_cds_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreResponse) ProtoMessage() {}
+
+func (x *RestoreResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cds_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreResponse.ProtoReflect.Descriptor instead.
+func (*RestoreResponse) Descriptor() ([]byte, []int) {
+	return file_cds_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RestoreResponse) GetHave() int32 {
+	if x != nil {
+		return x.Have
+	}
+	return 0
+}
+
+func (x *RestoreResponse) GetNeed() int32 {
+	if x != nil {
+		return x.Need
+	}
+	return 0
 }
 
 var File_cds_proto protoreflect.FileDescriptor
@@ -529,39 +1143,102 @@ var File_cds_proto protoreflect.FileDescriptor
 const file_cds_proto_rawDesc = "" +
 	"\n" +
 	"\tcds.proto\x12\n" +
-	"c8s.cds.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n" +
-	"\x10ChallengeRequest\"_\n" +
+	"c8s.cds.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"2\n" +
+	"\x10ChallengeRequest\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\x01 \x01(\fR\n" +
+	"checkpoint\"_\n" +
 	"\x11ChallengeResponse\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x124\n" +
-	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x96\x01\n" +
+	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xcf\x01\n" +
 	"\fEnrolRequest\x12\x14\n" +
 	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x12\x10\n" +
-	"\x03csr\x18\x02 \x01(\fR\x03csr\x12+\n" +
-	"\x04node\x18\x03 \x01(\v2\x15.c8s.cds.v1.NodeProofH\x00R\x04node\x12(\n" +
-	"\x03pod\x18\x04 \x01(\v2\x14.c8s.cds.v1.PodProofH\x00R\x03podB\a\n" +
-	"\x05proof\"'\n" +
-	"\tNodeProof\x12\x1a\n" +
-	"\bevidence\x18\x01 \x01(\fR\bevidence\"F\n" +
+	"\x03csr\x18\x02 \x01(\fR\x03csr\x124\n" +
+	"\amachine\x18\x03 \x01(\v2\x18.c8s.cds.v1.MachineProofH\x00R\amachine\x12(\n" +
+	"\x03pod\x18\x04 \x01(\v2\x14.c8s.cds.v1.PodProofH\x00R\x03pod\x12.\n" +
+	"\x05guest\x18\x05 \x01(\v2\x16.c8s.cds.v1.GuestProofH\x00R\x05guestB\a\n" +
+	"\x05proof\"W\n" +
+	"\fMachineProof\x12+\n" +
+	"\x04role\x18\x01 \x01(\x0e2\x17.c8s.cds.v1.MachineRoleR\x04role\x12\x1a\n" +
+	"\bevidence\x18\x02 \x01(\fR\bevidence\"b\n" +
 	"\bPodProof\x12\x1c\n" +
 	"\tstatement\x18\x01 \x01(\fR\tstatement\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature\"G\n" +
-	"\rEnrolResponse\x12 \n" +
-	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x14\n" +
-	"\x05roots\x18\x02 \x03(\fR\x05roots\"\f\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\x12\x1a\n" +
+	"\bevidence\x18\x03 \x01(\fR\bevidence\"F\n" +
 	"\n" +
-	"GetRequest\"\x0e\n" +
-	"\fWatchRequest\"\x11\n" +
-	"\x0fPublishResponse\",\n" +
-	"\x0eSignedManifest\x12\x1a\n" +
-	"\benvelope\x18\x01 \x01(\fR\benvelope2\xd3\x01\n" +
+	"GuestProof\x12\x1c\n" +
+	"\tstatement\x18\x01 \x01(\fR\tstatement\x12\x1a\n" +
+	"\bevidence\x18\x02 \x01(\fR\bevidence\"\xa7\x01\n" +
+	"\rEnrolResponse\x12\x14\n" +
+	"\x05chain\x18\x01 \x03(\fR\x05chain\x12\x14\n" +
+	"\x05roots\x18\x02 \x03(\fR\x05roots\x12-\n" +
+	"\areceipt\x18\x03 \x01(\v2\x13.c8s.cds.v1.ReceiptR\areceipt\x12;\n" +
+	"\vrenew_after\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"renewAfter\"k\n" +
+	"\aReceipt\x12\x14\n" +
+	"\x05entry\x18\x01 \x01(\fR\x05entry\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x03R\x05index\x12\x14\n" +
+	"\x05proof\x18\x03 \x03(\fR\x05proof\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\x04 \x01(\fR\n" +
+	"checkpoint\"&\n" +
+	"\bDocument\x12\x1a\n" +
+	"\benvelope\x18\x01 \x01(\fR\benvelope\"{\n" +
+	"\tPublished\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x19\n" +
+	"\bin_force\x18\x02 \x01(\bR\ainForce\x129\n" +
+	"\n" +
+	"not_before\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\"\x0e\n" +
+	"\fWatchRequest\"\xdb\x01\n" +
+	"\x05State\x12\x1a\n" +
+	"\bmanifest\x18\x01 \x01(\fR\bmanifest\x12;\n" +
+	"\x19manifest_countersignature\x18\x02 \x01(\fR\x18manifestCountersignature\x12\x1b\n" +
+	"\tdeny_list\x18\x03 \x01(\fR\bdenyList\x12<\n" +
+	"\x1adeny_list_countersignature\x18\x04 \x01(\fR\x18denyListCountersignature\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\x05 \x01(\fR\n" +
+	"checkpoint\"/\n" +
+	"\rCosignRequest\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\x01 \x01(\fR\n" +
+	"checkpoint\",\n" +
+	"\x0eCosignResponse\x12\x1a\n" +
+	"\baccepted\x18\x01 \x03(\tR\baccepted\"Z\n" +
+	"\vJoinRequest\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x12\x1a\n" +
+	"\bevidence\x18\x02 \x01(\fR\bevidence\x12\x19\n" +
+	"\bhpke_key\x18\x03 \x01(\fR\ahpkeKey\"\x82\x01\n" +
+	"\fJoinResponse\x12\"\n" +
+	"\fencapsulated\x18\x01 \x01(\fR\fencapsulated\x12\x1e\n" +
+	"\n" +
+	"ciphertext\x18\x02 \x01(\fR\n" +
+	"ciphertext\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"8\n" +
+	"\x0eRestoreRequest\x12\x10\n" +
+	"\x03kit\x18\x01 \x01(\fR\x03kit\x12\x14\n" +
+	"\x05share\x18\x02 \x01(\fR\x05share\"9\n" +
+	"\x0fRestoreResponse\x12\x12\n" +
+	"\x04have\x18\x01 \x01(\x05R\x04have\x12\x12\n" +
+	"\x04need\x18\x02 \x01(\x05R\x04need*r\n" +
+	"\vMachineRole\x12\x1c\n" +
+	"\x18MACHINE_ROLE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11MACHINE_ROLE_NODE\x10\x01\x12\x18\n" +
+	"\x14MACHINE_ROLE_INGRESS\x10\x02\x12\x14\n" +
+	"\x10MACHINE_ROLE_CDS\x10\x032\xd3\x01\n" +
 	"\vAttestation\x12H\n" +
 	"\tChallenge\x12\x1c.c8s.cds.v1.ChallengeRequest\x1a\x1d.c8s.cds.v1.ChallengeResponse\x12<\n" +
 	"\x05Enrol\x12\x18.c8s.cds.v1.EnrolRequest\x1a\x19.c8s.cds.v1.EnrolResponse\x12<\n" +
-	"\x05Renew\x12\x18.c8s.cds.v1.EnrolRequest\x1a\x19.c8s.cds.v1.EnrolResponse2\xca\x01\n" +
-	"\bManifest\x129\n" +
-	"\x03Get\x12\x16.c8s.cds.v1.GetRequest\x1a\x1a.c8s.cds.v1.SignedManifest\x12B\n" +
-	"\aPublish\x12\x1a.c8s.cds.v1.SignedManifest\x1a\x1b.c8s.cds.v1.PublishResponse\x12?\n" +
-	"\x05Watch\x12\x18.c8s.cds.v1.WatchRequest\x1a\x1a.c8s.cds.v1.SignedManifest0\x01B Z\x1egithub.com/c8s-dev/c8s/cds/apib\x06proto3"
+	"\x05Renew\x12\x18.c8s.cds.v1.EnrolRequest\x1a\x19.c8s.cds.v1.EnrolResponse2\xc0\x01\n" +
+	"\x06Policy\x12>\n" +
+	"\x0fPublishManifest\x12\x14.c8s.cds.v1.Document\x1a\x15.c8s.cds.v1.Published\x12>\n" +
+	"\x0fPublishDenyList\x12\x14.c8s.cds.v1.Document\x1a\x15.c8s.cds.v1.Published\x126\n" +
+	"\x05Watch\x12\x18.c8s.cds.v1.WatchRequest\x1a\x11.c8s.cds.v1.State0\x012J\n" +
+	"\aWitness\x12?\n" +
+	"\x06Cosign\x12\x19.c8s.cds.v1.CosignRequest\x1a\x1a.c8s.cds.v1.CosignResponse2D\n" +
+	"\aReplica\x129\n" +
+	"\x04Join\x12\x17.c8s.cds.v1.JoinRequest\x1a\x18.c8s.cds.v1.JoinResponse2N\n" +
+	"\bRecovery\x12B\n" +
+	"\aRestore\x12\x1a.c8s.cds.v1.RestoreRequest\x1a\x1b.c8s.cds.v1.RestoreResponseB Z\x1egithub.com/c8s-dev/c8s/cds/apib\x06proto3"
 
 var (
 	file_cds_proto_rawDescOnce sync.Once
@@ -575,41 +1252,63 @@ func file_cds_proto_rawDescGZIP() []byte {
 	return file_cds_proto_rawDescData
 }
 
-var file_cds_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_cds_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_cds_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_cds_proto_goTypes = []any{
-	(*ChallengeRequest)(nil),      // 0: c8s.cds.v1.ChallengeRequest
-	(*ChallengeResponse)(nil),     // 1: c8s.cds.v1.ChallengeResponse
-	(*EnrolRequest)(nil),          // 2: c8s.cds.v1.EnrolRequest
-	(*NodeProof)(nil),             // 3: c8s.cds.v1.NodeProof
-	(*PodProof)(nil),              // 4: c8s.cds.v1.PodProof
-	(*EnrolResponse)(nil),         // 5: c8s.cds.v1.EnrolResponse
-	(*GetRequest)(nil),            // 6: c8s.cds.v1.GetRequest
-	(*WatchRequest)(nil),          // 7: c8s.cds.v1.WatchRequest
-	(*PublishResponse)(nil),       // 8: c8s.cds.v1.PublishResponse
-	(*SignedManifest)(nil),        // 9: c8s.cds.v1.SignedManifest
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(MachineRole)(0),              // 0: c8s.cds.v1.MachineRole
+	(*ChallengeRequest)(nil),      // 1: c8s.cds.v1.ChallengeRequest
+	(*ChallengeResponse)(nil),     // 2: c8s.cds.v1.ChallengeResponse
+	(*EnrolRequest)(nil),          // 3: c8s.cds.v1.EnrolRequest
+	(*MachineProof)(nil),          // 4: c8s.cds.v1.MachineProof
+	(*PodProof)(nil),              // 5: c8s.cds.v1.PodProof
+	(*GuestProof)(nil),            // 6: c8s.cds.v1.GuestProof
+	(*EnrolResponse)(nil),         // 7: c8s.cds.v1.EnrolResponse
+	(*Receipt)(nil),               // 8: c8s.cds.v1.Receipt
+	(*Document)(nil),              // 9: c8s.cds.v1.Document
+	(*Published)(nil),             // 10: c8s.cds.v1.Published
+	(*WatchRequest)(nil),          // 11: c8s.cds.v1.WatchRequest
+	(*State)(nil),                 // 12: c8s.cds.v1.State
+	(*CosignRequest)(nil),         // 13: c8s.cds.v1.CosignRequest
+	(*CosignResponse)(nil),        // 14: c8s.cds.v1.CosignResponse
+	(*JoinRequest)(nil),           // 15: c8s.cds.v1.JoinRequest
+	(*JoinResponse)(nil),          // 16: c8s.cds.v1.JoinResponse
+	(*RestoreRequest)(nil),        // 17: c8s.cds.v1.RestoreRequest
+	(*RestoreResponse)(nil),       // 18: c8s.cds.v1.RestoreResponse
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_cds_proto_depIdxs = []int32{
-	10, // 0: c8s.cds.v1.ChallengeResponse.expires:type_name -> google.protobuf.Timestamp
-	3,  // 1: c8s.cds.v1.EnrolRequest.node:type_name -> c8s.cds.v1.NodeProof
-	4,  // 2: c8s.cds.v1.EnrolRequest.pod:type_name -> c8s.cds.v1.PodProof
-	0,  // 3: c8s.cds.v1.Attestation.Challenge:input_type -> c8s.cds.v1.ChallengeRequest
-	2,  // 4: c8s.cds.v1.Attestation.Enrol:input_type -> c8s.cds.v1.EnrolRequest
-	2,  // 5: c8s.cds.v1.Attestation.Renew:input_type -> c8s.cds.v1.EnrolRequest
-	6,  // 6: c8s.cds.v1.Manifest.Get:input_type -> c8s.cds.v1.GetRequest
-	9,  // 7: c8s.cds.v1.Manifest.Publish:input_type -> c8s.cds.v1.SignedManifest
-	7,  // 8: c8s.cds.v1.Manifest.Watch:input_type -> c8s.cds.v1.WatchRequest
-	1,  // 9: c8s.cds.v1.Attestation.Challenge:output_type -> c8s.cds.v1.ChallengeResponse
-	5,  // 10: c8s.cds.v1.Attestation.Enrol:output_type -> c8s.cds.v1.EnrolResponse
-	5,  // 11: c8s.cds.v1.Attestation.Renew:output_type -> c8s.cds.v1.EnrolResponse
-	9,  // 12: c8s.cds.v1.Manifest.Get:output_type -> c8s.cds.v1.SignedManifest
-	8,  // 13: c8s.cds.v1.Manifest.Publish:output_type -> c8s.cds.v1.PublishResponse
-	9,  // 14: c8s.cds.v1.Manifest.Watch:output_type -> c8s.cds.v1.SignedManifest
-	9,  // [9:15] is the sub-list for method output_type
-	3,  // [3:9] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	19, // 0: c8s.cds.v1.ChallengeResponse.expires:type_name -> google.protobuf.Timestamp
+	4,  // 1: c8s.cds.v1.EnrolRequest.machine:type_name -> c8s.cds.v1.MachineProof
+	5,  // 2: c8s.cds.v1.EnrolRequest.pod:type_name -> c8s.cds.v1.PodProof
+	6,  // 3: c8s.cds.v1.EnrolRequest.guest:type_name -> c8s.cds.v1.GuestProof
+	0,  // 4: c8s.cds.v1.MachineProof.role:type_name -> c8s.cds.v1.MachineRole
+	8,  // 5: c8s.cds.v1.EnrolResponse.receipt:type_name -> c8s.cds.v1.Receipt
+	19, // 6: c8s.cds.v1.EnrolResponse.renew_after:type_name -> google.protobuf.Timestamp
+	19, // 7: c8s.cds.v1.Published.not_before:type_name -> google.protobuf.Timestamp
+	19, // 8: c8s.cds.v1.JoinResponse.time:type_name -> google.protobuf.Timestamp
+	1,  // 9: c8s.cds.v1.Attestation.Challenge:input_type -> c8s.cds.v1.ChallengeRequest
+	3,  // 10: c8s.cds.v1.Attestation.Enrol:input_type -> c8s.cds.v1.EnrolRequest
+	3,  // 11: c8s.cds.v1.Attestation.Renew:input_type -> c8s.cds.v1.EnrolRequest
+	9,  // 12: c8s.cds.v1.Policy.PublishManifest:input_type -> c8s.cds.v1.Document
+	9,  // 13: c8s.cds.v1.Policy.PublishDenyList:input_type -> c8s.cds.v1.Document
+	11, // 14: c8s.cds.v1.Policy.Watch:input_type -> c8s.cds.v1.WatchRequest
+	13, // 15: c8s.cds.v1.Witness.Cosign:input_type -> c8s.cds.v1.CosignRequest
+	15, // 16: c8s.cds.v1.Replica.Join:input_type -> c8s.cds.v1.JoinRequest
+	17, // 17: c8s.cds.v1.Recovery.Restore:input_type -> c8s.cds.v1.RestoreRequest
+	2,  // 18: c8s.cds.v1.Attestation.Challenge:output_type -> c8s.cds.v1.ChallengeResponse
+	7,  // 19: c8s.cds.v1.Attestation.Enrol:output_type -> c8s.cds.v1.EnrolResponse
+	7,  // 20: c8s.cds.v1.Attestation.Renew:output_type -> c8s.cds.v1.EnrolResponse
+	10, // 21: c8s.cds.v1.Policy.PublishManifest:output_type -> c8s.cds.v1.Published
+	10, // 22: c8s.cds.v1.Policy.PublishDenyList:output_type -> c8s.cds.v1.Published
+	12, // 23: c8s.cds.v1.Policy.Watch:output_type -> c8s.cds.v1.State
+	14, // 24: c8s.cds.v1.Witness.Cosign:output_type -> c8s.cds.v1.CosignResponse
+	16, // 25: c8s.cds.v1.Replica.Join:output_type -> c8s.cds.v1.JoinResponse
+	18, // 26: c8s.cds.v1.Recovery.Restore:output_type -> c8s.cds.v1.RestoreResponse
+	18, // [18:27] is the sub-list for method output_type
+	9,  // [9:18] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_cds_proto_init() }
@@ -618,21 +1317,23 @@ func file_cds_proto_init() {
 		return
 	}
 	file_cds_proto_msgTypes[2].OneofWrappers = []any{
-		(*EnrolRequest_Node)(nil),
+		(*EnrolRequest_Machine)(nil),
 		(*EnrolRequest_Pod)(nil),
+		(*EnrolRequest_Guest)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cds_proto_rawDesc), len(file_cds_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   10,
+			NumEnums:      1,
+			NumMessages:   18,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   5,
 		},
 		GoTypes:           file_cds_proto_goTypes,
 		DependencyIndexes: file_cds_proto_depIdxs,
+		EnumInfos:         file_cds_proto_enumTypes,
 		MessageInfos:      file_cds_proto_msgTypes,
 	}.Build()
 	File_cds_proto = out.File

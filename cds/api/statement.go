@@ -24,8 +24,21 @@ import (
 const (
 	// PurposeServer is the transcript purpose of the service's own evidence.
 	PurposeServer = "cds-tls"
-	// PurposeNode is the transcript purpose of a node's enrolment.
-	PurposeNode = "enrol/node"
+	// PurposeNode, PurposeIngress and PurposeCDS are the transcript purposes of
+	// the enrolment of machines, one for each role.
+	PurposeNode    = "enrol/node"
+	PurposeIngress = "enrol/ingress"
+	PurposeCDS     = "enrol/cds"
+	// PurposePod is the transcript purpose of evidence that a node adds to a
+	// pod's statement, PurposeGuest that of a pod's own evidence.
+	PurposePod   = "enrol/pod"
+	PurposeGuest = "enrol/guest"
+	// PurposeIntermediate is that of a replica's issuing key.
+	PurposeIntermediate = "cds-intermediate"
+
+	// RecoveryKitType is the DSSE payload type of a recovery document that the
+	// operators signed.
+	RecoveryKitType = "application/vnd.c8s.recovery.v1+json"
 
 	exporterLabel = "EXPORTER-c8s-enrol"
 	exporterSize  = 32
@@ -48,11 +61,25 @@ func Exporter(cs *tls.ConnectionState, nonce []byte) ([]byte, error) {
 	return cs.ExportKeyingMaterial(exporterLabel, nonce, exporterSize)
 }
 
-// NodeReportData is what a node's evidence must commit to when it enrols the
-// key with this SubjectPublicKeyInfo.
-func NodeReportData(nonce, exporter, spki []byte) [64]byte {
+// MachineTranscript is what a machine's evidence must commit to when it enrols
+// the key with this SubjectPublicKeyInfo.
+func MachineTranscript(purpose string, nonce, exporter, spki []byte) attest.Transcript {
 	hash := sha256.Sum256(spki)
-	return attest.Transcript{Purpose: PurposeNode, Nonce: nonce, Exporter: exporter, SPKIHash: hash[:]}.ReportData()
+	return attest.Transcript{Purpose: purpose, Nonce: nonce, Exporter: exporter, SPKIHash: hash[:]}
+}
+
+// StatementTranscript is what evidence must commit to that goes with a pod's
+// statement: the statement names nonce, exporter and key.
+func StatementTranscript(purpose string, st *PodStatement, statement []byte) attest.Transcript {
+	digest := StatementDigest(statement)
+	return attest.Transcript{Purpose: purpose, Nonce: st.Nonce, Exporter: st.Exporter, SPKIHash: st.SPKIHash, ClaimsHash: digest[:]}
+}
+
+// IntermediateTranscript is what a replica's evidence must commit to for the
+// issuing key with this SubjectPublicKeyInfo.
+func IntermediateTranscript(spki []byte) attest.Transcript {
+	hash := sha256.Sum256(spki)
+	return attest.Transcript{Purpose: PurposeIntermediate, SPKIHash: hash[:]}
 }
 
 // PodStatement is what a node says about a pod it wants certified.
@@ -60,7 +87,7 @@ type PodStatement struct {
 	Nonce     []byte          `cbor:"1,keyasint"`
 	Exporter  []byte          `cbor:"2,keyasint"`
 	SPKIHash  []byte          `cbor:"3,keyasint"` // SHA-256 of the pod key's SubjectPublicKeyInfo
-	Evidence  []byte          `cbor:"4,keyasint"` // hash of the node's evidence
+	Evidence  []byte          `cbor:"4,keyasint"` // hash of the node's evidence; empty if the pod is a machine of its own
 	Namespace string          `cbor:"5,keyasint"`
 	Name      string          `cbor:"6,keyasint"`
 	UID       string          `cbor:"7,keyasint"`
@@ -109,7 +136,7 @@ func (s *PodStatement) check() error {
 	switch {
 	case len(s.Nonce) != NonceSize, len(s.Exporter) != exporterSize:
 		return errors.New("nonce or exporter has the wrong length")
-	case len(s.SPKIHash) != sha256.Size, len(s.Evidence) != sha256.Size:
+	case len(s.SPKIHash) != sha256.Size, len(s.Evidence) != sha256.Size && len(s.Evidence) != 0:
 		return errors.New("a hash has the wrong length")
 	case s.UID == "" || s.Namespace == "" || s.Name == "":
 		return errors.New("namespace, name or UID is empty")

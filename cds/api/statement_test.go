@@ -37,7 +37,7 @@ func TestStatementRefusals(t *testing.T) {
 		"short nonce":        func(s *PodStatement) { s.Nonce = s.Nonce[1:] },
 		"long exporter":      func(s *PodStatement) { s.Exporter = append(s.Exporter, 0) },
 		"no key hash":        func(s *PodStatement) { s.SPKIHash = nil },
-		"no evidence":        func(s *PodStatement) { s.Evidence = nil },
+		"half of a hash":     func(s *PodStatement) { s.Evidence = s.Evidence[:16] },
 		"no namespace":       func(s *PodStatement) { s.Namespace = "" },
 		"no name":            func(s *PodStatement) { s.Name = "" },
 		"no UID":             func(s *PodStatement) { s.UID = "" },

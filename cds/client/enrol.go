@@ -25,35 +25,91 @@ import (
 // and throttles whoever asks too often.
 const enrolTimeout = 30 * time.Second
 
+// Credential is a key that never left this process, with its certificate.
+type Credential struct {
+	TLS   tls.Certificate     // the certificate and its issuer; Leaf is set
+	Roots []*x509.Certificate // the mesh CA that issued it
+	Peer  *ratls.Peer         // what the certificate says
+	// RenewAfter is when the CDS wants to be asked for the next one, so that its
+	// callers spread; zero if it does not say.
+	RenewAfter time.Time
+}
+
 // Pod is what a node says about a pod it wants certified.
 type Pod struct {
 	Namespace, Name, UID string
 	Images               []policy.Digest
 	Entry                string // the workload entry asked for
 	Addrs                []netip.Addr
+	// Attester gives evidence of its own to the pod, over the statement about
+	// it; nil lets the node's evidence stand behind it alone.
+	Attester attest.Attester
 }
 
-// EnrolNode attests this machine and returns its credential. Renewal is the
-// same again: a new key and new evidence.
+// EnrolNode attests this machine as a node and returns its credential. Renewal
+// is the same again: a new key and new evidence.
 func (c *Client) EnrolNode(ctx context.Context, att attest.Attester) (*Credential, error) {
-	ctx, cancel := context.WithTimeout(ctx, enrolTimeout)
-	defer cancel()
-	s, err := c.connect(ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer s.close()
-	return c.enrol(ctx, s, func(nonce, exporter []byte, csr *x509.CertificateRequest) (*api.EnrolRequest, error) {
-		ev, err := att.Attest(ctx, api.NodeReportData(nonce, exporter, csr.RawSubjectPublicKeyInfo))
-		if err != nil {
-			return nil, fmt.Errorf("collecting evidence: %w", err)
-		}
-		record, err := attest.MarshalCMW(ev)
+	return c.enrolMachine(ctx, att, api.MachineRole_MACHINE_ROLE_NODE, api.PurposeNode)
+}
+
+// EnrolIngress attests this machine as an ingress.
+func (c *Client) EnrolIngress(ctx context.Context, att attest.Attester) (*Credential, error) {
+	return c.enrolMachine(ctx, att, api.MachineRole_MACHINE_ROLE_INGRESS, api.PurposeIngress)
+}
+
+// EnrolCDS attests this machine as a replica of the CDS.
+func (c *Client) EnrolCDS(ctx context.Context, att attest.Attester) (*Credential, error) {
+	return c.enrolMachine(ctx, att, api.MachineRole_MACHINE_ROLE_CDS, api.PurposeCDS)
+}
+
+func (c *Client) enrolMachine(ctx context.Context, att attest.Attester, role api.MachineRole, purpose string) (*Credential, error) {
+	return c.enrolAlone(ctx, func(ctx context.Context, nonce, exporter []byte, csr *x509.CertificateRequest) (*api.EnrolRequest, error) {
+		record, err := collect(ctx, att, api.MachineTranscript(purpose, nonce, exporter, csr.RawSubjectPublicKeyInfo))
 		if err != nil {
 			return nil, err
 		}
-		return &api.EnrolRequest{Proof: &api.EnrolRequest_Node{Node: &api.NodeProof{Evidence: record}}}, nil
+		return &api.EnrolRequest{Proof: &api.EnrolRequest_Machine{Machine: &api.MachineProof{Role: role, Evidence: record}}}, nil
 	})
+}
+
+// EnrolGuest attests this machine as a pod of its own.
+func (c *Client) EnrolGuest(ctx context.Context, p Pod) (*Credential, error) {
+	if p.Attester == nil {
+		return nil, errors.New("enrolling a pod of its own: it gives no evidence")
+	}
+	return c.enrolAlone(ctx, func(ctx context.Context, nonce, exporter []byte, csr *x509.CertificateRequest) (*api.EnrolRequest, error) {
+		st := p.statement(nil, nonce, exporter, csr)
+		raw, err := st.Marshal()
+		if err != nil {
+			return nil, fmt.Errorf("encoding the pod statement: %w", err)
+		}
+		record, err := collect(ctx, p.Attester, api.StatementTranscript(api.PurposeGuest, st, raw))
+		if err != nil {
+			return nil, err
+		}
+		return &api.EnrolRequest{Proof: &api.EnrolRequest_Guest{Guest: &api.GuestProof{Statement: raw, Evidence: record}}}, nil
+	})
+}
+
+// prover answers a challenge on the session with this exporter.
+type prover func(ctx context.Context, nonce, exporter []byte, csr *x509.CertificateRequest) (*api.EnrolRequest, error)
+
+// enrolAlone enrols on a session of its own, at whichever replica answers.
+func (c *Client) enrolAlone(ctx context.Context, prove prover) (cred *Credential, err error) {
+	ctx, cancel := context.WithTimeout(ctx, enrolTimeout)
+	defer cancel()
+	return cred, c.onAny(ctx, nil, func(s *session) (err error) {
+		cred, err = c.enrol(ctx, s, prove)
+		return err
+	})
+}
+
+func collect(ctx context.Context, att attest.Attester, t attest.Transcript) ([]byte, error) {
+	ev, err := att.Attest(ctx, t.ReportData())
+	if err != nil {
+		return nil, fmt.Errorf("collecting evidence: %w", err)
+	}
+	return attest.MarshalCMW(ev)
 }
 
 // EnrolPod returns a credential for a pod of the node that holds the given
@@ -62,36 +118,43 @@ func (c *Client) EnrolPod(ctx context.Context, node *Credential, p Pod) (*Creden
 	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, enrolTimeout)
 	defer cancel()
-	for {
+	for tries := 0; ; tries++ {
 		s, kept, err := c.pods.get(ctx, c, node)
 		if err != nil {
 			return nil, err
 		}
-		cred, err := c.enrol(ctx, s, func(nonce, exporter []byte, csr *x509.CertificateRequest) (*api.EnrolRequest, error) {
-			return podRequest(node, p, nonce, exporter, csr)
+		cred, err := c.enrol(ctx, s, func(ctx context.Context, nonce, exporter []byte, csr *x509.CertificateRequest) (*api.EnrolRequest, error) {
+			return podRequest(ctx, node, p, nonce, exporter, csr)
 		})
-		var refused *RefusedError
-		if err == nil || caller.Err() != nil || errors.As(err, &refused) {
+		if err == nil || caller.Err() != nil || !worthAnother(err) {
 			return cred, err
 		}
+		c.replicas.note(s.addr, false)
 		c.pods.drop(s)
 		// The CDS closes idle connections, so a kept one may be gone without
-		// anything being wrong. A fresh one that breaks is an answer.
-		if !kept || ctx.Err() != nil {
+		// anything being wrong. A fresh one that breaks is an answer, once every
+		// replica has given it.
+		if !kept && tries >= len(c.cfg.Addrs) || ctx.Err() != nil {
 			return nil, err
 		}
 	}
 }
 
-func podRequest(node *Credential, p Pod, nonce, exporter []byte, csr *x509.CertificateRequest) (*api.EnrolRequest, error) {
+// statement is what the node, or the pod itself, says.
+func (p *Pod) statement(evidence, nonce, exporter []byte, csr *x509.CertificateRequest) *api.PodStatement {
 	spki := sha256.Sum256(csr.RawSubjectPublicKeyInfo)
-	st := api.PodStatement{
-		Nonce: nonce, Exporter: exporter, SPKIHash: spki[:], Evidence: node.Peer.Claims.EvidenceHash[:],
+	st := &api.PodStatement{
+		Nonce: nonce, Exporter: exporter, SPKIHash: spki[:], Evidence: evidence,
 		Namespace: p.Namespace, Name: p.Name, UID: p.UID, Entry: p.Entry, Images: p.Images,
 	}
 	for _, a := range p.Addrs {
 		st.Addrs = append(st.Addrs, a.AsSlice())
 	}
+	return st
+}
+
+func podRequest(ctx context.Context, node *Credential, p Pod, nonce, exporter []byte, csr *x509.CertificateRequest) (*api.EnrolRequest, error) {
+	st := p.statement(node.Peer.Claims.EvidenceHash[:], nonce, exporter, csr)
 	raw, err := st.Marshal()
 	if err != nil {
 		return nil, fmt.Errorf("encoding the pod statement: %w", err)
@@ -101,16 +164,21 @@ func podRequest(node *Credential, p Pod, nonce, exporter []byte, csr *x509.Certi
 		return nil, fmt.Errorf("signing the pod statement: the node's key is a %T", node.TLS.PrivateKey)
 	}
 	digest := api.StatementDigest(raw)
-	sig, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
-	if err != nil {
+	proof := &api.PodProof{Statement: raw}
+	if proof.Signature, err = ecdsa.SignASN1(rand.Reader, key, digest[:]); err != nil {
 		return nil, fmt.Errorf("signing the pod statement: %w", err)
 	}
-	return &api.EnrolRequest{Proof: &api.EnrolRequest_Pod{Pod: &api.PodProof{Statement: raw, Signature: sig}}}, nil
+	if p.Attester != nil {
+		if proof.Evidence, err = collect(ctx, p.Attester, api.StatementTranscript(api.PurposePod, st, raw)); err != nil {
+			return nil, err
+		}
+	}
+	return &api.EnrolRequest{Proof: &api.EnrolRequest_Pod{Pod: proof}}, nil
 }
 
 // enrol makes a key, takes a challenge, lets prove answer it, and checks what
 // comes back: challenge and answer travel on one TLS session.
-func (c *Client) enrol(ctx context.Context, s *session, prove func(nonce, exporter []byte, csr *x509.CertificateRequest) (*api.EnrolRequest, error)) (*Credential, error) {
+func (c *Client) enrol(ctx context.Context, s *session, prove prover) (*Credential, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -123,93 +191,74 @@ func (c *Client) enrol(ctx context.Context, s *session, prove func(nonce, export
 	if err != nil {
 		return nil, err
 	}
-	challenge, err := s.attestation().Challenge(ctx, &api.ChallengeRequest{})
-	if err != nil {
-		return nil, fmt.Errorf("asking for a challenge: %w", explain(err))
-	}
-	cs := s.conn.ConnectionState()
-	exporter, err := api.Exporter(&cs, challenge.GetNonce())
+	nonce, exporter, err := c.challenge(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	req, err := prove(challenge.GetNonce(), exporter, csr)
+	req, err := prove(ctx, nonce, exporter, csr)
 	if err != nil {
 		return nil, err
 	}
-	req.Nonce, req.Csr = challenge.GetNonce(), der
+	req.Nonce, req.Csr = nonce, der
 	resp, err := s.attestation().Enrol(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("enrolling: %w", explain(err))
 	}
-	return c.credential(key, resp)
+	return c.credential(s, key, resp)
 }
 
-// credential checks the certificate as any peer will.
-func (c *Client) credential(key *ecdsa.PrivateKey, resp *api.EnrolResponse) (*Credential, error) {
-	leaf, err := x509.ParseCertificate(resp.GetCertificate())
+// challenge asks for a nonce, showing what this machine remembers of the log.
+func (c *Client) challenge(ctx context.Context, s *session) (nonce, exporter []byte, err error) {
+	challenge, err := s.attestation().Challenge(ctx, &api.ChallengeRequest{Checkpoint: c.memory.checkpoint()})
+	if err != nil {
+		return nil, nil, fmt.Errorf("asking for a challenge: %w", explain(err))
+	}
+	cs := s.conn.ConnectionState()
+	exporter, err = api.Exporter(&cs, challenge.GetNonce())
+	return challenge.GetNonce(), exporter, err
+}
+
+// credential checks the certificate as any peer will, and that it is logged.
+func (c *Client) credential(s *session, key *ecdsa.PrivateKey, resp *api.EnrolResponse) (*Credential, error) {
+	chain, err := parseChain(resp.GetChain())
 	if err != nil {
 		return nil, fmt.Errorf("reading the issued certificate: %w", err)
 	}
+	leaf := chain[0]
 	if public, ok := leaf.PublicKey.(*ecdsa.PublicKey); !ok || !public.Equal(key.Public()) {
 		return nil, &RefusedError{Code: CodeCertificateForeign, Detail: "the issued certificate is for another key than ours"}
 	}
-	cred := &Credential{TLS: tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}}
-	pool := x509.NewCertPool()
-	for _, raw := range resp.GetRoots() {
-		root, err := x509.ParseCertificate(raw)
-		if err != nil {
-			return nil, fmt.Errorf("reading the mesh CA: %w", err)
-		}
-		cred.Roots = append(cred.Roots, root)
-		pool.AddCert(root)
-	}
-	cred.Peer, err = ratls.VerifyPeer([]*x509.Certificate{leaf}, pool, c.Manifest().Manifest.TrustDomain, c.cfg.Now())
+	root, err := s.bundle.RootCertificate()
 	if err != nil {
+		return nil, err
+	}
+	cred := &Credential{
+		TLS:   tls.Certificate{Certificate: resp.GetChain(), PrivateKey: key, Leaf: leaf},
+		Roots: []*x509.Certificate{root}, RenewAfter: resp.GetRenewAfter().AsTime(),
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(root)
+	cred.Peer, err = ratls.VerifyPeer(chain, pool, c.Manifest().Manifest.TrustDomain, c.cfg.Now())
+	if err != nil {
+		return nil, fmt.Errorf("checking the issued certificate: %w", err)
+	}
+	if err := c.memory.verifyReceipt(s.bundle, resp.GetReceipt(), chain); err != nil {
 		return nil, fmt.Errorf("checking the issued certificate: %w", err)
 	}
 	return cred, nil
 }
 
-// podSessions keeps one mutual-TLS connection for the pods of a node, so that
-// starting many pods costs one handshake.
-type podSessions struct {
-	turn chan struct{} // holds one token; whoever has it may change the rest
-	node *Credential
-	open *session
-}
-
-func newPodSessions() podSessions { return podSessions{turn: make(chan struct{}, 1)} }
-
-// get returns a session for the node, and whether it was in use before. One
-// that was verified under another manifest than the one in force is not used
-// again: that manifest may not accept this CDS any more.
-func (p *podSessions) get(ctx context.Context, c *Client, node *Credential) (s *session, kept bool, err error) {
-	select {
-	case p.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, false, fmt.Errorf("waiting for the connection to the CDS: %w", context.Cause(ctx))
+// parseChain reads a leaf and its issuer.
+func parseChain(raw [][]byte) ([]*x509.Certificate, error) {
+	if len(raw) != 2 {
+		return nil, fmt.Errorf("%d certificates, want the leaf and its issuer", len(raw))
 	}
-	defer func() { <-p.turn }()
-	if p.open != nil && p.node == node && p.open.under == c.Manifest().Digest {
-		return p.open, true, nil
+	chain := make([]*x509.Certificate, len(raw))
+	for i, der := range raw {
+		var err error
+		if chain[i], err = x509.ParseCertificate(der); err != nil {
+			return nil, err
+		}
 	}
-	if s, err = c.connect(ctx, node); err != nil {
-		return nil, false, err
-	}
-	if old := p.open; old != nil {
-		time.AfterFunc(enrolTimeout, old.close) // enrolments under way finish on it
-	}
-	p.open, p.node = s, node
-	return s, false, nil
-}
-
-// drop forgets a session that broke; the next enrolment opens another. A
-// refusal breaks nothing: the other pods go on using the connection.
-func (p *podSessions) drop(s *session) {
-	p.turn <- struct{}{}
-	defer func() { <-p.turn }()
-	if p.open == s {
-		p.open = nil
-		s.close()
-	}
+	return chain, nil
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -16,13 +17,16 @@ import (
 
 	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/cds/api"
+	"github.com/c8s-dev/c8s/cds/trust"
 	"github.com/c8s-dev/c8s/policy"
 )
 
 const (
 	dialTimeout = 10 * time.Second
+	// dialTimeoutOfMany is shorter: there is another replica to ask.
+	dialTimeoutOfMany = 3 * time.Second
 	// maxMessage bounds one message from the CDS, in bytes.
-	maxMessage = 2 << 20
+	maxMessage = 32 << 20
 )
 
 // errSessionUsed says that the one connection of a session is gone. Evidence
@@ -32,18 +36,41 @@ var errSessionUsed = errors.New("the connection to the CDS is gone")
 // session is one TLS connection to the CDS. Everything that binds to the TLS
 // session happens on it.
 type session struct {
+	addr string
 	conn *tls.Conn
 	http *http.Client
 	// under is the manifest the CDS was verified under.
 	under policy.Digest
+	// bundle holds the keys the CDS signs with. They were said on this
+	// connection, and are believed because of it.
+	bundle *trust.Bundle
 }
 
-// connect opens a session. With a node credential it is mutual TLS.
-func (c *Client) connect(ctx context.Context, node *Credential) (*session, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+// connectTo opens a session. With a node credential it is mutual TLS.
+func (c *Client) connectTo(ctx context.Context, addr string, node *Credential) (*session, error) {
+	timeout := dialTimeout
+	if len(c.cfg.Addrs) > 1 {
+		timeout = dialTimeoutOfMany
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	s, err := c.handshake(ctx, addr, node)
+	if err != nil {
+		return nil, err
+	}
+	if s.bundle, err = s.keys(ctx); err == nil {
+		err = c.memory.recognise(s.bundle)
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (c *Client) handshake(ctx context.Context, addr string, node *Credential) (*session, error) {
 	under := c.Manifest().Digest // at most older than what verifyServer uses
-	raw, err := c.cfg.Dial(ctx, "tcp", c.cfg.Addr)
+	raw, err := c.cfg.Dial(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("reaching the CDS: %w", err)
 	}
@@ -57,9 +84,9 @@ func (c *Client) connect(ctx context.Context, node *Credential) (*session, error
 	conn := tls.Client(raw, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		return nil, fmt.Errorf("verifying the CDS at %s: %w", c.cfg.Addr, err)
+		return nil, fmt.Errorf("verifying the CDS at %s: %w", addr, err)
 	}
-	s := &session{conn: conn, under: under}
+	s := &session{addr: addr, conn: conn, under: under}
 	var used atomic.Bool
 	s.http = &http.Client{Transport: &http.Transport{
 		ForceAttemptHTTP2: true,
@@ -74,7 +101,8 @@ func (c *Client) connect(ctx context.Context, node *Credential) (*session, error
 }
 
 // verifyServer accepts a CDS whose evidence, in its certificate, satisfies
-// the manifest in force and binds the operators this machine obeys.
+// the manifest in force, binds the operators this machine obeys, and is not on
+// the deny list.
 func (c *Client) verifyServer(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) != 1 {
 		return fmt.Errorf("the CDS showed %d certificates, want its native raTLS certificate alone", len(cs.PeerCertificates))
@@ -83,9 +111,12 @@ func (c *Client) verifyServer(cs tls.ConnectionState) error {
 	if err != nil {
 		return err
 	}
-	if want := fmt.Sprintf("%x", c.cfg.Operators.Digest()); verdict.HostData != want {
+	if !trust.OperatorsBound(verdict.HostData, c.cfg.Operators) {
 		return &RefusedError{Code: CodeOperatorsNotBound, Detail: fmt.Sprintf(
-			"HOST_DATA of the CDS's evidence is %s, want the digest of this machine's operators %s: it was launched for other operators", verdict.HostData, want)}
+			"HOST_DATA of the CDS's evidence is %s, want the digest of this machine's operators %x: it was launched for other operators", verdict.HostData, c.cfg.Operators.Digest())}
+	}
+	if list := c.DenyList(); list != nil {
+		return list.List.Denies(policy.Holder{Machine: verdict.Machine, Measurement: verdict.Measurement}).Err()
 	}
 	return nil
 }
@@ -95,10 +126,60 @@ func (s *session) close() {
 	s.conn.Close()
 }
 
-func (s *session) attestation() api.AttestationClient {
-	return api.NewAttestationClient(s.http, "https://cds", connect.WithReadMaxBytes(maxMessage))
+// keys asks for the keys the CDS signs with.
+func (s *session) keys(ctx context.Context) (*trust.Bundle, error) {
+	raw, err := s.get(ctx, "/v1/endorsement")
+	if err != nil {
+		return nil, fmt.Errorf("asking the CDS for its keys: %w", err)
+	}
+	e, err := trust.ParseEndorsement(raw)
+	if err != nil {
+		return nil, fmt.Errorf("asking the CDS for its keys: %w", err)
+	}
+	return &e.Bundle, nil
 }
 
-func (s *session) manifest() api.ManifestClient {
-	return api.NewManifestClient(s.http, "https://cds", connect.WithReadMaxBytes(maxMessage))
+// get reads a public document. Its absence is an error that wraps
+// fs.ErrNotExist.
+func (s *session) get(ctx context.Context, path string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, baseURL+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := s.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxMessage))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, documentRefused(resp, path, body)
+	}
+	return body, nil
+}
+
+// baseURL stands for whatever the session's connection leads to.
+const baseURL = "https://cds"
+
+func (s *session) attestation() api.AttestationClient {
+	return api.NewAttestationClient(s.http, baseURL, connect.WithReadMaxBytes(maxMessage))
+}
+
+func (s *session) policy() api.PolicyClient {
+	return api.NewPolicyClient(s.http, baseURL, connect.WithReadMaxBytes(maxMessage))
+}
+
+func (s *session) replica() api.ReplicaClient {
+	return api.NewReplicaClient(s.http, baseURL, connect.WithReadMaxBytes(maxMessage))
+}
+
+func (s *session) recovery() api.RecoveryClient {
+	return api.NewRecoveryClient(s.http, baseURL, connect.WithReadMaxBytes(maxMessage))
+}
+
+func (s *session) witness() api.WitnessClient {
+	return api.NewWitnessClient(s.http, baseURL, connect.WithReadMaxBytes(maxMessage))
 }

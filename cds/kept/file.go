@@ -31,6 +31,9 @@ func disk() filer {
 	return filer{write: (*os.File).Write, sync: (*os.File).Sync, rename: os.Rename}
 }
 
+// Replace makes content the file at path: a crash leaves the old or the new.
+func Replace(path string, content []byte) error { return disk().replace(path, content) }
+
 // replace makes content the file at path. The new content has its final name
 // only once it is on the disk, and replace returns only once the name is, too.
 // The temporary name is always the same: a crash leaves at most one, which the

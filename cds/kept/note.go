@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -80,6 +81,17 @@ func (n *Note) Keep(size uint64, text []byte) (bool, error) {
 	}
 	n.size, n.text = size, bytes.Clone(text)
 	return true, nil
+}
+
+// Forget removes what is kept, to begin with another log.
+func (n *Note) Forget() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := os.Remove(n.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forgetting a note: %w", err)
+	}
+	n.size, n.text = 0, nil
+	return nil
 }
 
 func formatNote(size uint64, text []byte) []byte {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"github.com/fsnotify/fsnotify"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -29,13 +27,17 @@ import (
 
 // cdsFlags are the flags of `c8s cds`.
 type cdsFlags struct {
-	log      logFlags
-	tee      teeflag.Flags
-	trust    trustFlags
-	listen   string
-	stateDir string
-	metrics  string
-	life     time.Duration
+	log         logFlags
+	tee         teeflag.Flags
+	trust       trustFlags
+	store       storeFlags
+	listen      string
+	metrics     string
+	name        string
+	join        []string
+	reBootstrap bool
+	life        time.Duration
+	limits      cds.Limits
 }
 
 // minCertificateLife leaves time to renew before a certificate expires.
@@ -46,26 +48,45 @@ func newCDS() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "cds",
 		Short: "Turn hardware evidence into short-lived certificates",
-		Long: `Run the certificate distribution service.
+		Long: `Run a replica of the certificate distribution service.
 
 It proves itself by evidence in its own TLS certificate, appraises the
-evidence of nodes under the operator-signed manifest, and issues certificates
-of at most an hour. A new manifest is published by replacing the manifest
-file; it must be signed by the operators, follow the one in force and never go
-back. Nodes get it at once.
+evidence of machines under the operator-signed manifest, and issues
+certificates of at most an hour, each of which is in an append-only log before
+it is handed out. A new manifest is published with 'c8s manifest publish', or
+by replacing the manifest file; it must be signed by the operators, follow the
+one in force and never go back. Nodes get it at once.
 
-The mesh CA's key lives in memory: after a restart nodes enrol again.`,
-		Example: "  c8s cds --listen 10.80.0.100:15009 --operators operators.json --manifest manifest.dsse.json",
-		Args:    cobra.NoArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return f.run(c.Context()) },
+What it must not forget is in a store that need not be trusted: one file, or
+etcd for several replicas. Its secret comes, in this order, from another
+replica (--join), from the store if it was sealed there by this very program
+on this machine, or from the operators' recovery shares. Only with an empty
+store is a new secret made.`,
+		Example: `  # one replica
+  c8s cds --listen 10.80.0.100:15009 --operators operators.json --manifest manifest.dsse.json
+
+  # one of three
+  c8s cds --name cds-1 --listen 10.80.0.101:15009 --operators operators.json --manifest manifest.dsse.json \
+    --etcd http://10.80.0.11:2379,http://10.80.0.12:2379,http://10.80.0.13:2379 \
+    --join 10.80.0.102:15009,10.80.0.103:15009`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return f.run(c.Context()) },
 	}
 	f.log.register(c)
 	f.tee.Register(c)
 	f.trust.register(c)
-	c.Flags().StringVar(&f.listen, "listen", ":15009", "address to serve on")
-	c.Flags().StringVar(&f.stateDir, "state-dir", "/var/lib/c8s-cds", "folder for the manifest in force")
-	c.Flags().StringVar(&f.metrics, "metrics-address", "127.0.0.1:15021", "listen address of /metrics, /healthz and /readyz; empty for none")
-	c.Flags().DurationVar(&f.life, "certificate-life", ca.MaxLife, fmt.Sprintf("how long certificates are valid, %s to %s", minCertificateLife, ca.MaxLife))
+	f.store.register(c)
+	host, _ := os.Hostname()
+	fl := c.Flags()
+	fl.StringVar(&f.listen, "listen", ":15009", "address to serve on")
+	fl.StringVar(&f.metrics, "metrics-address", "127.0.0.1:15021", "listen address of /metrics, /healthz and /readyz; empty for none")
+	fl.StringVar(&f.name, "name", host, "name of this replica in logs and issuing certificates")
+	fl.StringSliceVar(&f.join, "join", nil, "address and port of other replicas to get the secret from (repeatable)")
+	fl.BoolVar(&f.reBootstrap, "re-bootstrap", false, "forget what the store holds and make a new CA: only when the secret is lost for good")
+	fl.DurationVar(&f.life, "certificate-life", ca.MaxLife, fmt.Sprintf("how long certificates are valid, %s to %s", minCertificateLife, ca.MaxLife))
+	fl.IntVar(&f.limits.Connections, "max-connections", 4096, "connections at once")
+	fl.Float64Var(&f.limits.CallsPerSecond, "calls-per-second", 500, "calls of one remote host, steadily; four times as many in a burst")
+	fl.IntVar(&f.limits.LivePerMachine, "max-certificates", 64, "certificates of one machine, for itself, that may be valid at once")
 	return c
 }
 
@@ -73,7 +94,8 @@ func (f *cdsFlags) run(ctx context.Context) error {
 	if f.life < minCertificateLife || f.life > ca.MaxLife {
 		return exit.Usage(fmt.Errorf("--certificate-life is %s, must be between %s and %s", f.life, minCertificateLife, ca.MaxLife))
 	}
-	log := f.log.logger().With("service", "cds")
+	f.limits.CallBurst = 4 * f.limits.CallsPerSecond
+	log := f.log.logger().With("service", "cds", "replica", f.name)
 	trust, err := f.trust.load()
 	if err != nil {
 		return err
@@ -86,11 +108,17 @@ func (f *cdsFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	kept, err := f.store.open(log)
+	if err != nil {
+		return err
+	}
+	defer kept.Close()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	server, err := cds.New(cds.Config{
-		Attester: attester, Manifest: manifest, Operators: trust.operators, StateDir: f.stateDir,
-		Registry: registry, CertificateLife: f.life, Now: time.Now, Log: log,
+		Attester: attester, Manifest: manifest, Operators: trust.operators, Store: kept, Registry: registry,
+		Name: f.name, Join: f.join, ReBootstrap: f.reBootstrap, CertificateLife: f.life, Limits: f.limits,
+		Wall: time.Now, Log: log,
 	})
 	if err != nil {
 		return err
@@ -99,12 +127,13 @@ func (f *cdsFlags) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listening for the CDS: %w", err)
 	}
-	log.Info("CDS starting", "listen", ln.Addr().String(), "manifest", server.Manifest().Manifest.Version)
+	log.Info("CDS starting", "listen", ln.Addr().String(), "manifest", manifest.Manifest.Version)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Serve(ctx, ln) })
-	g.Go(func() error { return watchManifestFile(ctx, f.trust.manifestPath, server.Publish, log) })
+	publish := func(envelope []byte) { _ = server.Publish(ctx, envelope) } // logs what it refuses
+	g.Go(func() error { return watchManifestFile(ctx, f.trust.manifestPath, publish, log) })
 	if f.metrics != "" {
-		g.Go(func() error { return serveMetrics(ctx, f.metrics, registry) })
+		g.Go(func() error { return serveMetrics(ctx, f.metrics, registry, server.Ready) })
 	}
 	if err := g.Wait(); !errors.Is(err, context.Canceled) {
 		return err
@@ -112,8 +141,9 @@ func (f *cdsFlags) run(ctx context.Context) error {
 	return nil
 }
 
-// watchManifestFile publishes the file whenever it is replaced.
-func watchManifestFile(ctx context.Context, path string, publish func([]byte) error, log *slog.Logger) error {
+// watchManifestFile publishes the file whenever it is replaced. What is refused
+// changes nothing: the manifest in force stays.
+func watchManifestFile(ctx context.Context, path string, publish func([]byte), log *slog.Logger) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watching the manifest file: %w", err)
@@ -137,27 +167,7 @@ func watchManifestFile(ctx context.Context, path string, publish func([]byte) er
 				log.Error("reading the manifest file", "err", err)
 				continue
 			}
-			// Publish logs what it refuses; the manifest in force stays.
-			_ = publish(envelope)
+			publish(envelope)
 		}
 	}
-}
-
-func serveMetrics(ctx context.Context, addr string, registry *prometheus.Registry) error {
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return fmt.Errorf("listening for metrics: %w", err)
-	}
-	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("GET /healthz", ok)
-	mux.HandleFunc("GET /readyz", ok) // the service listens only once it can issue
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { srv.Close() })
-	defer stop()
-	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return ctx.Err()
 }

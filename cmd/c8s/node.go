@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/teeflag"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/version"
 	"github.com/c8s-dev/c8s/loader"
+	"github.com/c8s-dev/c8s/policy"
 )
 
 // nodeFlags are the flags of `c8s node`.
@@ -30,7 +32,7 @@ type nodeFlags struct {
 	kernel   kernelFlags
 	name     string
 	address  string
-	cds      string
+	cds      []string
 	podsDir  string
 	routes   string
 	stateDir string
@@ -63,10 +65,10 @@ keeps dropping what they send. Only 'c8s node uninstall' removes the lock.`,
 	fl := c.Flags()
 	fl.StringVar(&f.name, "node-name", host, "name of this node in logs and status")
 	fl.StringVar(&f.address, "node-address", "", "address at which other nodes reach this one (required)")
-	fl.StringVar(&f.cds, "cds", "", "address and port of the CDS (required)")
+	fl.StringSliceVar(&f.cds, "cds", nil, "address and port of each replica of the CDS (required, repeatable)")
 	fl.StringVar(&f.podsDir, "pods-dir", "", "folder with one JSON description per pod (required)")
 	fl.StringVar(&f.routes, "routes", "", "JSON file {pod prefix: node address} (required)")
-	fl.StringVar(&f.stateDir, "state-dir", "/var/lib/c8s", "folder for the last accepted manifest")
+	fl.StringVar(&f.stateDir, "state-dir", "/var/lib/c8s", "folder for what must never be older after a restart: manifest, deny list, the log's checkpoint")
 	fl.StringVar(&f.runDir, "run-dir", defaultRunDir, "folder for the admin socket")
 	fl.StringVar(&f.metrics, "metrics-address", "127.0.0.1:15020", "listen address of /metrics, /healthz and /readyz; empty for none")
 	c.AddCommand(newNodeUninstall(), newNodeCheck())
@@ -75,7 +77,7 @@ keeps dropping what they send. Only 'c8s node uninstall' removes the lock.`,
 
 func (f *nodeFlags) run(c *cobra.Command) error {
 	for _, need := range [][2]string{
-		{"node-address", f.address}, {"cds", f.cds}, {"pods-dir", f.podsDir}, {"routes", f.routes},
+		{"node-address", f.address}, {"cds", strings.Join(f.cds, ",")}, {"pods-dir", f.podsDir}, {"routes", f.routes},
 	} {
 		if err := requireFlag(need[0], need[1]); err != nil {
 			return err
@@ -90,7 +92,7 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	manifest, err := client.LoadManifest(filepath.Join(f.stateDir, "manifest.dsse.json"), trust.envelope, trust.operators)
+	manifest, err := policy.Open(trust.envelope, trust.operators)
 	if err != nil {
 		return err
 	}
@@ -110,8 +112,7 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 	}
 	defer ld.Close()
 	cds, err := client.New(client.Config{
-		Addr: f.cds, Operators: trust.operators, Manifest: manifest,
-		StatePath: filepath.Join(f.stateDir, "manifest.dsse.json"), Now: time.Now, Log: log,
+		Addrs: f.cds, Operators: trust.operators, Manifest: manifest, StateDir: f.stateDir, Now: time.Now, Log: log,
 	})
 	if err != nil {
 		return err
@@ -119,14 +120,14 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 	a, err := agent.New(agent.Config{
 		NodeName: f.name, NodeAddr: addr, Version: version.String(), RunDir: f.runDir,
 		RoutesFile: f.routes, Metrics: f.metrics, DaemonMark: f.kernel.daemonMark,
-		Manifest: manifest, Attester: attester, Simulated: simulated, CDS: cds, Loader: ld,
+		Manifest: cds.Manifest(), Attester: attester, Simulated: simulated, CDS: cds, Loader: ld,
 		Source: &agent.DirSource{Dir: f.podsDir, Log: log},
 		Now:    time.Now, Log: log,
 	})
 	if err != nil {
 		return err
 	}
-	log.Info("node daemon starting", "version", version.String(), "manifest", manifest.Manifest.Version)
+	log.Info("node daemon starting", "version", version.String(), "manifest", cds.Manifest().Manifest.Version)
 	return a.Run(c.Context())
 }
 

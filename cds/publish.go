@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cds
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/c8s-dev/c8s/cds/ledger"
+	"github.com/c8s-dev/c8s/cds/store"
+	"github.com/c8s-dev/c8s/cds/translog"
+	"github.com/c8s-dev/c8s/cds/trust"
+	"github.com/c8s-dev/c8s/policy"
+)
+
+// errPolicyMoved says that a change was prepared under a policy that is no
+// longer in force. It is prepared again.
+var errPolicyMoved = errors.New("the policy in force has changed")
+
+// maxPolicyMoves bounds how often a change is prepared again.
+const maxPolicyMoves = 8
+
+// underPolicy calls try with the policy in force until the ledger agrees that
+// it was. So nothing is decided by an older policy than the one in force.
+func (p *policies) underPolicy(ctx context.Context, try func(*inForce) error) error {
+	for range maxPolicyMoves {
+		now, changed := p.watch()
+		err := try(now)
+		if !errors.Is(err, errPolicyMoved) {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(retryMax): // the head says so, but the document cannot be read
+			return &refusal{code: codePolicyChanging, detail: "the policy that the head names cannot be read", retryAfter: retryAtLeast}
+		}
+	}
+	return &refusal{code: codePolicyChanging, detail: "the policy changed again and again", retryAfter: retryAtLeast}
+}
+
+// Publish puts a new operator-signed manifest in force, after the same checks
+// as a publication over the network.
+func (s *Server) Publish(ctx context.Context, envelope []byte) error {
+	c, err := s.ready()
+	if err == nil {
+		_, err = c.policies.publishManifest(ctx, envelope)
+	}
+	if err != nil {
+		s.metrics.refused.WithLabelValues(codeOf(err)).Inc()
+		s.cfg.Log.Warn("manifest refused", "code", codeOf(err), "err", err)
+	}
+	return err
+}
+
+// published says what became of a document.
+type published struct {
+	version   uint64
+	notBefore time.Time // zero: it is in force
+}
+
+func (p *policies) publishManifest(ctx context.Context, envelope []byte) (*published, error) {
+	var out *published
+	return out, p.underPolicy(ctx, func(now *inForce) error {
+		next, err := policy.Open(envelope, now.manifest.Manifest.Operators)
+		if err != nil {
+			return err
+		}
+		if err := policy.Succeeds(now.manifest, next).Err(); err != nil {
+			return err
+		}
+		if err := checkDenyListKeeps(now, next); err != nil {
+			return err
+		}
+		if err := p.keep(ctx, next.Digest, envelope); err != nil {
+			return err
+		}
+		out = &published{version: next.Manifest.Version}
+		if at, locked := next.Manifest.NotBeforeTime(); locked && at.After(p.c.clock.Now()) {
+			out.notBefore = at
+			return p.postpone(ctx, now, next, at)
+		}
+		return p.putInForce(ctx, now, next)
+	})
+}
+
+// checkDenyListKeeps: whoever judges by the next manifest must be able to
+// open the deny list, so its operators must have signed that too.
+func checkDenyListKeeps(now *inForce, next *policy.Signed) error {
+	if now.deny == nil {
+		return nil
+	}
+	if _, err := policy.OpenDenyList(now.deny.Envelope, next.Manifest.Operators); err != nil {
+		return refuse(codeDenyListOrphaned, "the operators of manifest %d did not sign deny list %d (%v): sign it with their keys too and publish it first", next.Manifest.Version, now.deny.List.Version, err)
+	}
+	return nil
+}
+
+func refOf(s *policy.Signed) ledger.Ref {
+	return ledger.Ref{Version: s.Manifest.Version, Digest: s.Digest}
+}
+
+func (p *policies) putInForce(ctx context.Context, now *inForce, next *policy.Signed) error {
+	receipt, err := p.c.ledger.Do(ctx, func(d *ledger.Draft) error {
+		if !now.matches(d.Head) {
+			return errPolicyMoved
+		}
+		d.Head.Manifest = refOf(next)
+		if d.Head.Pending.Version <= next.Manifest.Version {
+			d.Head.Pending, d.Head.NotBefore = ledger.Ref{}, 0
+		}
+		return p.c.record(d, trust.ManifestSubject(next))
+	})
+	return p.settle(ctx, receipt, err)
+}
+
+func (p *policies) postpone(ctx context.Context, now *inForce, next *policy.Signed, at time.Time) error {
+	ref := refOf(next)
+	if now.pending != nil && ref.Version <= now.pendingRef.Version && ref != now.pendingRef {
+		return refuse(codePending, "version %d waits for %s: a manifest that replaces it needs a higher version than %d", now.pendingRef.Version, now.notBefore.UTC().Format(time.RFC3339), ref.Version)
+	}
+	if ref == now.pendingRef {
+		return nil
+	}
+	receipt, err := p.c.ledger.Do(ctx, func(d *ledger.Draft) error {
+		if !now.matches(d.Head) || d.Head.Pending != now.pendingRef {
+			return errPolicyMoved
+		}
+		d.Head.Pending, d.Head.NotBefore = ref, at.Unix()
+		_, err := d.Append(translog.Entry{
+			Type: translog.TypePending, Time: d.Now, Digest: ref.Digest, Version: ref.Version, Previous: next.Manifest.Previous, NotBefore: at,
+		})
+		return err
+	})
+	return p.settle(ctx, receipt, err)
+}
+
+// activate puts the pending manifest in force.
+func (p *policies) activate(ctx context.Context) error {
+	now := p.current()
+	if now.pending == nil || p.c.clock.Now().Before(now.notBefore) {
+		return nil
+	}
+	err := p.putInForce(ctx, now, now.pending)
+	if errors.Is(err, errPolicyMoved) {
+		return nil // another replica was faster
+	}
+	return err
+}
+
+func (p *policies) publishDenyList(ctx context.Context, envelope []byte) (*published, error) {
+	var out *published
+	return out, p.underPolicy(ctx, func(now *inForce) error {
+		next, err := policy.OpenDenyList(envelope, now.manifest.Manifest.Operators)
+		if err != nil {
+			return err
+		}
+		if next.List.TrustDomain != p.c.trustDomain {
+			return policy.Decision{Code: policy.CodeTrustDomain, Rule: "trustDomain", Expected: p.c.trustDomain, Actual: next.List.TrustDomain}
+		}
+		// A CDS that was made anew knows none of the lists before.
+		decision := policy.DenyListSucceeds(now.deny, next)
+		if anew := now.deny == nil && decision.Code == policy.CodeDenyListGap; !anew {
+			if err := decision.Err(); err != nil {
+				return err
+			}
+		}
+		if err := p.keep(ctx, next.Digest, envelope); err != nil {
+			return err
+		}
+		out = &published{version: next.List.Version}
+		receipt, err := p.c.ledger.Do(ctx, func(d *ledger.Draft) error {
+			if !now.matches(d.Head) {
+				return errPolicyMoved
+			}
+			d.Head.DenyList = ledger.Ref{Version: next.List.Version, Digest: next.Digest}
+			return p.c.record(d, trust.DenyListSubject(next))
+		})
+		return p.settle(ctx, receipt, err)
+	})
+}
+
+// record logs a document that comes into force, and countersigns it.
+func (c *core) record(d *ledger.Draft, subject trust.Subject) error {
+	kind := translog.TypeManifest
+	if subject.Kind == trust.KindDenyList {
+		kind = translog.TypeDenylist
+	}
+	index, err := d.Append(translog.Entry{Type: kind, Time: d.Now, Digest: subject.Digest, Version: subject.Version, Previous: subject.Previous})
+	if err != nil {
+		return err
+	}
+	proof, err := trust.Countersign(c.keys.Countersign, subject, uint64(index), d.Now) //nolint:gosec // not negative
+	if err != nil {
+		return err
+	}
+	d.Put(store.Item{Key: countersignatureKey(subject.Digest), Data: proof})
+	return nil
+}
+
+// settle waits until this replica itself judges by what was just recorded, so
+// that who published hears of it when it is true.
+func (p *policies) settle(ctx context.Context, receipt ledger.Receipt, err error) error {
+	if err != nil {
+		return err
+	}
+	for {
+		now, changed := p.watch()
+		head := p.c.ledger.View().Head
+		if now.matches(head) && now.pendingRef == head.Pending {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
