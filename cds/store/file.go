@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -30,6 +31,8 @@ const (
 // and every value starts with its own, eight bytes in big endian.
 var bucket = []byte("c8s")
 
+var errDamaged = errors.New("the file is damaged: restore a copy")
+
 type file struct {
 	db  *bbolt.DB
 	hub notify.Hub
@@ -39,7 +42,11 @@ type file struct {
 // process at a time can have it open. What Commit reported as done survives
 // the end of the process and of the machine.
 func OpenFile(path string) (Store, error) {
-	db, err := openBolt(path)
+	var db *bbolt.DB
+	err := guard(func() (err error) {
+		db, err = openBolt(path)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("opening the store %s: %w", path, err)
 	}
@@ -138,9 +145,11 @@ func (f *file) Commit(ctx context.Context, t Txn) (Version, error) {
 		return 0, fmt.Errorf("writing to the store: %w", err)
 	}
 	var version Version
-	err := f.db.Update(func(tx *bbolt.Tx) (err error) {
-		version, err = apply(tx.Bucket(bucket), t)
-		return err
+	err := guard(func() error {
+		return f.db.Update(func(tx *bbolt.Tx) (err error) {
+			version, err = apply(tx.Bucket(bucket), t)
+			return err
+		})
 	})
 	// Also after an error: the last step may have failed with all done.
 	f.hub.Changed(t.Changes)
@@ -206,7 +215,7 @@ func decode(key string, raw []byte) (Value, error) {
 		return Value{}, ErrNotFound
 	}
 	if len(raw) < 8 {
-		return Value{}, fmt.Errorf("the file is damaged: %q has no version", key)
+		return Value{}, fmt.Errorf("%w (%q has no version)", errDamaged, key)
 	}
 	return Value{
 		Version: Version(binary.BigEndian.Uint64(raw)),
@@ -218,7 +227,21 @@ func (f *file) view(ctx context.Context, fn func(*bbolt.Bucket) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return f.db.View(func(tx *bbolt.Tx) error { return fn(tx.Bucket(bucket)) })
+	return guard(func() error {
+		return f.db.View(func(tx *bbolt.Tx) error { return fn(tx.Bucket(bucket)) })
+	})
+}
+
+// guard makes an error of what a damaged or shortened file does to bbolt, which
+// reads it through a mapping and trusts its structure: a panic, or a fault.
+func guard(fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w (%v)", errDamaged, p)
+		}
+	}()
+	return fn()
 }
 
 func (f *file) Watch(ctx context.Context, key string) <-chan struct{} {
