@@ -114,9 +114,7 @@ func OpenEtcd(cfg EtcdConfig) (Store, error) {
 		return nil, fmt.Errorf("connecting to etcd at %s: %w", strings.Join(cfg.Endpoints, ", "), explain(err))
 	}
 	e.client = client
-	ctx, cancel := context.WithTimeout(e.ctx, dial)
-	defer cancel()
-	if _, err := e.read(ctx, e.prefix, clientv3.WithCountOnly()); err != nil {
+	if _, err := e.read(e.ctx, dial, e.prefix, clientv3.WithCountOnly()); err != nil {
 		return nil, errors.Join(fmt.Errorf("connecting to etcd at %s: %w", strings.Join(cfg.Endpoints, ", "), err), e.Close())
 	}
 	return e, nil
@@ -173,7 +171,7 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 }
 
 func (e *etcd) Get(ctx context.Context, key string) (Value, error) {
-	resp, err := e.read(ctx, e.prefix+key)
+	resp, err := e.read(ctx, e.timeout, e.prefix+key)
 	if err == nil && len(resp.Kvs) == 0 {
 		err = ErrNotFound
 	}
@@ -183,13 +181,13 @@ func (e *etcd) Get(ctx context.Context, key string) (Value, error) {
 	return Value{Data: resp.Kvs[0].Value, Version: Version(resp.Kvs[0].ModRevision)}, nil
 }
 
-// read asks twice within the request's time: a member that is silent is not
+// read asks twice within the time given: a member that is silent is not
 // known to be so until its keep-alive fails, and the second attempt goes to
 // another one.
-func (e *etcd) read(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.timeout)
+func (e *etcd) read(ctx context.Context, timeout time.Duration, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	first, cancelFirst := context.WithTimeout(ctx, e.timeout/2)
+	first, cancelFirst := context.WithTimeout(ctx, timeout/2)
 	defer cancelFirst()
 	resp, err := e.client.Get(first, key, opts...)
 	if err != nil && first.Err() != nil && ctx.Err() == nil {
@@ -202,7 +200,7 @@ func (e *etcd) Scan(ctx context.Context, prefix string, fn func(string, Value) e
 	full := e.prefix + prefix
 	end := clientv3.GetPrefixRangeEnd(full)
 	for from, more := full, true; more; {
-		resp, err := e.read(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(etcdPageKeys))
+		resp, err := e.read(ctx, e.timeout, from, clientv3.WithRange(end), clientv3.WithLimit(etcdPageKeys))
 		if err != nil {
 			return fmt.Errorf("listing %q in etcd: %w", prefix, err)
 		}

@@ -26,6 +26,7 @@ func fromKey() []clientv3.OpOption {
 }
 
 func TestEtcdAnswerThatIsLostLeavesTheOutcomeOpen(t *testing.T) {
+	t.Parallel()
 	cluster := etcdtest.Start(t, 1)
 	s := openEtcd(t, store.EtcdConfig{Endpoints: cluster.Endpoints(), RequestTimeout: hurry})
 	create := store.Txn{If: []store.Condition{{Key: "k"}}, Put: []store.Item{{Key: "k", Data: []byte("mine")}}}
@@ -38,18 +39,18 @@ func TestEtcdAnswerThatIsLostLeavesTheOutcomeOpen(t *testing.T) {
 	if v := eventually(t, s, "k"); string(v.Data) != "mine" {
 		t.Errorf("read back %q: the lost answer's transaction was applied", v.Data)
 	}
-	if _, err := s.Commit(t.Context(), create); !errors.Is(err, store.ErrConflict) {
+	patient := openEtcd(t, store.EtcdConfig{Endpoints: cluster.Endpoints()})
+	if _, err := patient.Commit(t.Context(), create); !errors.Is(err, store.ErrConflict) {
 		t.Errorf("the same again: %v, want ErrConflict", err)
 	}
 }
 
 func TestEtcdPartitionedAwayFailsAndHeals(t *testing.T) {
+	t.Parallel()
 	cluster := etcdtest.Start(t, 1)
 	s := openEtcd(t, store.EtcdConfig{Endpoints: cluster.Endpoints(), RequestTimeout: hurry})
 	put := store.Txn{Put: []store.Item{{Key: "k", Data: []byte("x")}}}
-	if _, err := s.Commit(t.Context(), put); err != nil {
-		t.Fatal(err)
-	}
+	eventuallyDone(t, s, put)
 	cluster.Member(0).Partition()
 	_, err := s.Commit(t.Context(), put)
 	unknown(t, err)
@@ -59,17 +60,14 @@ func TestEtcdPartitionedAwayFailsAndHeals(t *testing.T) {
 	unknown(t, err)
 	cluster.Member(0).Heal()
 	eventually(t, s, "k")
-	if _, err := s.Commit(t.Context(), put); err != nil {
-		t.Errorf("after healing: %v", err)
-	}
+	eventuallyDone(t, s, put)
 }
 
 func TestEtcdWithoutQuorumFailsAndRecovers(t *testing.T) {
+	t.Parallel()
 	cluster := etcdtest.Start(t, 3)
 	s := openEtcd(t, store.EtcdConfig{Endpoints: cluster.Endpoints(), RequestTimeout: 2 * time.Second})
-	if _, err := s.Commit(t.Context(), store.Txn{Put: []store.Item{{Key: "k", Data: []byte("x")}}}); err != nil {
-		t.Fatal(err)
-	}
+	eventuallyDone(t, s, store.Txn{Put: []store.Item{{Key: "k", Data: []byte("x")}}})
 	for i := range 2 {
 		if err := cluster.Member(i).Kill(); err != nil {
 			t.Fatal(err)
@@ -92,6 +90,7 @@ func TestEtcdWithoutQuorumFailsAndRecovers(t *testing.T) {
 // guarded by its length, while leaders are killed and paused and connections
 // broken. What was acknowledged must be there once, what was not at most once.
 func TestEtcdUnderFaultsAppliesNothingTwice(t *testing.T) {
+	t.Parallel()
 	const writers, progress = 3, 20
 	cluster := etcdtest.Start(t, 3)
 	var acked sync.Map // id of every acknowledged entry
@@ -220,6 +219,23 @@ func eventually(t *testing.T, s store.Store, key string) store.Value {
 			return v
 		}
 		if errors.Is(err, store.ErrNotFound) || ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// eventuallyDone repeats a transaction that may be applied any number of times
+// until the store answers.
+func eventuallyDone(t *testing.T, s store.Store, txn store.Txn) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for {
+		_, err := s.Commit(ctx, txn)
+		if err == nil {
+			return
+		}
+		if ctx.Err() != nil {
 			t.Fatal(err)
 		}
 	}

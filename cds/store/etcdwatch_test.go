@@ -68,6 +68,7 @@ func (w *watched) await(data string) {
 }
 
 func TestEtcdWatchSurvivesBrokenConnections(t *testing.T) {
+	t.Parallel()
 	cluster := etcdtest.Start(t, 1)
 	w := watch(t, cluster)
 	for range 3 {
@@ -77,6 +78,7 @@ func TestEtcdWatchSurvivesBrokenConnections(t *testing.T) {
 }
 
 func TestEtcdWatchSurvivesARestart(t *testing.T) {
+	t.Parallel()
 	cluster := etcdtest.Start(t, 1)
 	w := watch(t, cluster)
 	for range 2 {
@@ -94,6 +96,7 @@ func TestEtcdWatchSurvivesARestart(t *testing.T) {
 }
 
 func TestEtcdWatchSurvivesCompactionOfWhatItMissed(t *testing.T) {
+	t.Parallel()
 	cluster := etcdtest.Start(t, 1)
 	w := watch(t, cluster)
 	cluster.Member(0).Partition()
@@ -126,6 +129,7 @@ func TestEtcdWatchLeavesASilentMember(t *testing.T) {
 }
 
 func TestEtcdWatchIsRenewed(t *testing.T) {
+	t.Parallel()
 	cluster := etcdtest.Start(t, 1)
 	s := openEtcd(t, store.EtcdConfig{Endpoints: cluster.Endpoints()})
 	store.SetWatchLife(s, 50*time.Millisecond)

@@ -11,17 +11,19 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 
+	"github.com/c8s-dev/c8s/cds/store/internal/boltcheck"
 	"github.com/c8s-dev/c8s/cds/store/internal/notify"
 )
 
 const (
 	// lockTimeout is how long OpenFile waits for a predecessor that is ending.
 	lockTimeout = time.Second
+	lockRetry   = 20 * time.Millisecond
 	// A page of Scan ends at either; between pages no lock is held.
 	filePageKeys  = 256
 	filePageBytes = 1 << 20
@@ -31,7 +33,7 @@ const (
 // and every value starts with its own, eight bytes in big endian.
 var bucket = []byte("c8s")
 
-var errDamaged = errors.New("the file is damaged: restore a copy")
+var errDamaged = errors.New("the file is damaged or no store: restore a copy")
 
 type file struct {
 	db  *bbolt.DB
@@ -55,13 +57,10 @@ func OpenFile(path string) (Store, error) {
 
 func openBolt(path string) (*bbolt.DB, error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout:      lockTimeout,
+		OpenFile:     openChecked,
 		FreelistType: bbolt.FreelistMapType,
 		NoStatistics: true,
 	})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, errors.New("another c8s cds has it open: stop that one, or give this one a file of its own")
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +77,46 @@ func openBolt(path string) (*bbolt.DB, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
+}
+
+// openChecked locks the file before anything of it is believed, and checks it
+// before bbolt maps it. Bbolt locks it again, which changes nothing.
+func openChecked(path string, flag int, mode os.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(path, flag, mode)
+	if err != nil {
+		return nil, err
+	}
+	err = lock(f)
+	if err == nil {
+		err = check(f)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func lock(f *os.File) error {
+	for began := time.Now(); ; time.Sleep(lockRetry) {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		if time.Since(began) > lockTimeout {
+			return errors.New("another c8s cds has it open: stop that one, or give this one a file of its own")
+		}
+	}
+}
+
+func check(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 { // bbolt makes it
+		return err
+	}
+	if err := boltcheck.Check(f, info.Size()); err != nil {
+		return fmt.Errorf("%w (%w)", errDamaged, err)
+	}
+	return nil
 }
 
 func syncDir(path string) error {
@@ -232,8 +271,8 @@ func (f *file) view(ctx context.Context, fn func(*bbolt.Bucket) error) error {
 	})
 }
 
-// guard makes an error of what a damaged or shortened file does to bbolt, which
-// reads it through a mapping and trusts its structure: a panic, or a fault.
+// guard makes an error of what bbolt does with a file that was damaged or cut
+// while it was open, or that boltcheck has no rule for: a panic, or a fault.
 func guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {

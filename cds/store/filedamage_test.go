@@ -62,7 +62,7 @@ func TestDamagedFileIsAnError(t *testing.T) {
 }
 
 // filledFile is a store of many pages.
-func filledFile(t *testing.T) []byte {
+func filledFile(t testing.TB) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "store")
 	f := openFile(t, path)
