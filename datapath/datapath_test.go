@@ -279,6 +279,27 @@ func TestRecheckClosesWhatIsNoLongerAllowed(t *testing.T) {
 	}
 }
 
+func TestExpiredMeasurementEndsLiveTunnelsAndSaysWhich(t *testing.T) {
+	until := time.Now().Add(10 * time.Minute).UTC().Truncate(time.Second)
+	w, a, _ := pair(t, policytest.With(func(m *policy.Manifest) {
+		m.Substrates[0].Measurements = append(m.Substrates[0].Measurements, policytest.Hex(0xbb, 48))
+		m.Substrates[0].Expires = map[string]string{policytest.Hex(0xaa, 48): until.Format(time.RFC3339)}
+	}))
+	echo(t, dbApp)
+	c := a.dial(webAddr, dbApp)
+	talk(t, c)
+	a.proxy.Recheck()
+	talk(t, c)
+	w.ahead.Store(int64(11 * time.Minute)) // leaves live for an hour
+	a.proxy.Recheck()
+	wantReset(t, c)
+	r := a.waitFlow(func(r flow.Record) bool { return r.Verdict == flow.Closed && r.Reason == "policy-changed" })
+	if r.Rule == "" || r.Actual == "" {
+		t.Errorf("the record does not say what expired: %+v", r)
+	}
+	a.dialRefused(webAddr, dbApp)
+}
+
 func TestUnrelatedManifestChangeKeepsConnections(t *testing.T) {
 	w, a, b := pair(t)
 	echo(t, dbApp)

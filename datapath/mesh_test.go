@@ -93,6 +93,7 @@ type world struct {
 	roots    atomic.Pointer[x509.CertPool]
 	fixture  *policytest.Fixture
 	port     uint16
+	ahead    atomic.Int64 // of the real time, in nanoseconds
 
 	mu     sync.Mutex
 	routes map[netip.Addr]netip.Addr
@@ -126,6 +127,8 @@ func newWorld(t *testing.T, opts ...policytest.Option) *world {
 	return w
 }
 
+func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
+
 func (n *node) Pod(a netip.Addr) (*LocalPod, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -151,7 +154,7 @@ func (w *world) node(addr string, limits Limits) *node {
 	n.entry = ln.Addr().String()
 	n.proxy, err = New(Config{
 		Mesh: n, Listeners: []*net.TCPListener{ln}, NodeAddr: n.addr, NodeName: addr, TunnelPort: w.port,
-		Limits: limits, Flows: n.flows, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Limits: limits, Flows: n.flows, Now: w.now, Log: slog.New(slog.DiscardHandler),
 	})
 	must(t, err)
 	n.proxy.origDst = func(*net.TCPConn) netip.AddrPort { return *n.target.Load() }
