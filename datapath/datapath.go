@@ -2,9 +2,9 @@
 
 // Package datapath is the user-space half of the mesh, and keeps this
 // invariant: no byte passes between two pods unless both ends' certificates
-// were verified under the manifest in force, and its peer rules allow exactly
-// this pair and port. Every connection is judged, on both nodes; a tunnel that
-// was once allowed is closed when it no longer is.
+// were verified under the manifest in force, its peer rules allow exactly this
+// pair and port, and the deny list denies neither. Every connection is judged,
+// on both nodes; a tunnel that was once allowed is closed when it no longer is.
 //
 // Where a pod's packets come from, how identities are obtained and what the
 // cluster believes about addresses are not its business: Mesh answers those
@@ -13,7 +13,6 @@ package datapath
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -41,8 +40,8 @@ type LocalPod struct {
 	Workload string // entry of the manifest
 	Name     string // namespace/name, for people
 	UID      string // never used again, unlike addresses
-	// Cert returns the pod's current certificate, nil while it has none.
-	Cert func() *tls.Certificate
+	// Credential returns the pod's current certificate, nil while it has none.
+	Credential func() *Credential
 }
 
 // Mesh is what the datapath is told. Its methods are called for every
@@ -52,6 +51,7 @@ type Mesh interface {
 	// Route names the node that hosts a pod address. Trust never rests on it.
 	Route(dst netip.Addr) (node netip.Addr, ok bool)
 	Manifest() *policy.Signed
+	DenyList() *policy.DenyList // nil denies nobody
 	Roots() *x509.CertPool
 }
 
@@ -202,8 +202,9 @@ func (p *Proxy) acceptPods(ctx context.Context, l *net.TCPListener) error {
 	}
 }
 
-// Recheck closes every tunnel, idle or busy, that the manifest, the roots and
-// the pods of this moment no longer allow. Call it after any of them changed.
+// Recheck closes every tunnel, idle or busy, that the manifest, the deny list,
+// the roots and the pods of this moment no longer allow. Call it after any of
+// them changed, and when the manifest's answers change with time.
 func (p *Proxy) Recheck() {
 	out := p.pool.CloseWhere(func(key tunnel.Key, meta tunnel.Meta, t *tunnel.Tunnel) *tunnel.Ending {
 		return p.outboundGone(key, meta, t).ending()

@@ -42,7 +42,7 @@ func talk(t *testing.T, c *net.TCPConn) {
 	}
 }
 
-func wantReset(t *testing.T, c net.Conn) {
+func wantReset(t testing.TB, c net.Conn) {
 	t.Helper()
 	began := time.Now()
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {

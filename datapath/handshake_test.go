@@ -48,7 +48,7 @@ func TestOversizeHandshakesAreRefusedAndTheNodeGoesOn(t *testing.T) {
 
 	// A certificate chain of a megabyte, from a client that is otherwise honest.
 	pod, _ := a.Pod(netip.MustParseAddr(webAddr))
-	chain := *pod.Cert()
+	chain := *pod.Credential().TLS
 	for range 2000 {
 		chain.Certificate = append(chain.Certificate, chain.Certificate[0])
 	}

@@ -19,7 +19,7 @@ import (
 type inboundSession struct {
 	dst  netip.Addr // from the server name
 	pod  *LocalPod
-	self string // identity of the pod's certificate
+	self *Credential
 	peer *identity
 }
 
@@ -37,15 +37,12 @@ func (p *Proxy) session() (*tls.Config, any) {
 		if !ok {
 			return nil, refuse(reasonDestNotEnrolled, "local pods", "the address of an enrolled pod of this node", addr.String())
 		}
-		cert, _, why := p.usable(pod)
+		cred, why := p.usable(pod)
 		if why != nil {
 			return nil, why
 		}
-		s.dst, s.pod = addr, pod
-		if cert.Leaf != nil && len(cert.Leaf.URIs) == 1 {
-			s.self = cert.Leaf.URIs[0].String()
-		}
-		return cert, nil
+		s.dst, s.pod, s.self = addr, pod, cred
+		return cred.TLS, nil
 	}
 	verify := func(cs tls.ConnectionState) error {
 		if why := checkProtocol(&cs); why != nil {
@@ -83,7 +80,7 @@ func (p *Proxy) accept(ctx context.Context, t *tunnel.Tunnel, h tunnel.Header) (
 	s := t.Session().(*inboundSession)
 	rec := flow.Record{
 		Direction: flow.Ingress, Src: h.Src, Dst: h.Dst, Node: p.cfg.NodeName, Pod: s.pod.Name,
-		SrcID: s.peer.id, DstID: s.self, SrcWorkload: s.peer.facts.Workload, DstWorkload: s.pod.Workload,
+		SrcID: s.peer.id, DstID: s.self.ID, SrcWorkload: s.peer.facts.Workload, DstWorkload: s.pod.Workload,
 	}
 	code, why := p.judge(s, h)
 	if why != nil {
@@ -124,10 +121,10 @@ func (p *Proxy) judge(s *inboundSession, h tunnel.Header) (tunnel.Reason, *refus
 		return tunnel.ReasonDestMismatch, refuse(reasonDestMismatch, "pod the tunnel was opened to", s.dst.String(), h.Dst.Addr().String())
 	}
 	if why := p.current(s); why != nil {
-		return tunnel.ReasonNotEnrolled, why
+		return why.wire(tunnel.ReasonNotEnrolled), why
 	}
-	if why := p.acceptNow(s.peer); why != nil {
-		return tunnel.ReasonNotAllowed, why
+	if why := p.acceptPair(s.self, s.peer); why != nil {
+		return why.wire(tunnel.ReasonNotAllowed), why
 	}
 	return tunnel.ReasonNotAllowed, p.allowed(s.peer.facts.Workload, s.pod.Workload, h.Dst.Port())
 }
@@ -138,17 +135,21 @@ func (p *Proxy) current(s *inboundSession) *refusal {
 	if !ok || pod.UID != s.pod.UID || pod.Workload != s.pod.Workload {
 		return refuse(reasonDestNotEnrolled, "local pods", "the pod "+s.pod.Name, "it is gone")
 	}
-	_, _, why := p.usable(pod)
+	_, why := p.usable(pod)
 	return why
+}
+
+func (p *Proxy) sessionGone(s *inboundSession) *refusal {
+	if why := p.current(s); why != nil {
+		return why
+	}
+	return p.gone(s.self, s.peer)
 }
 
 // inboundGone says for Recheck why an accepted tunnel must close, if it must.
 func (p *Proxy) inboundGone(t *tunnel.Tunnel) *refusal {
 	s := t.Session().(*inboundSession)
-	if why := p.current(s); why != nil {
-		return why
-	}
-	if _, why := p.identify(s.peer.chain); why != nil {
+	if why := p.sessionGone(s); why != nil {
 		return why
 	}
 	if h, busy := t.Current(); busy {

@@ -31,13 +31,13 @@ import (
 
 // testCA issues what the CDS would.
 type testCA struct {
-	t    *testing.T
+	t    testing.TB
 	key  *ecdsa.PrivateKey
 	cert *x509.Certificate
 	n    int64
 }
 
-func newCA(t *testing.T) *testCA {
+func newCA(t testing.TB) *testCA {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
@@ -87,7 +87,7 @@ func (ca *testCA) issue(facts policy.Peer, life time.Duration, addrs ...netip.Ad
 
 // world is what all nodes of a test agree on.
 type world struct {
-	t        *testing.T
+	t        testing.TB
 	ca       *testCA
 	manifest atomic.Pointer[policy.Signed]
 	roots    atomic.Pointer[x509.CertPool]
@@ -108,6 +108,7 @@ type node struct {
 	flows  *flow.Ring
 	entry  string
 	target atomic.Pointer[netip.AddrPort]
+	denied atomic.Pointer[policy.SignedDenyList]
 	cancel context.CancelFunc
 	done   chan error
 
@@ -115,7 +116,7 @@ type node struct {
 	pods map[netip.Addr]*LocalPod
 }
 
-func newWorld(t *testing.T, opts ...policytest.Option) *world {
+func newWorld(t testing.TB, opts ...policytest.Option) *world {
 	w := &world{t: t, ca: newCA(t), fixture: policytest.New(t, opts...), routes: map[netip.Addr]netip.Addr{}}
 	w.manifest.Store(w.fixture.Signed)
 	w.roots.Store(w.ca.pool())
@@ -144,6 +145,18 @@ func (n *node) Route(a netip.Addr) (netip.Addr, bool) {
 }
 func (n *node) Manifest() *policy.Signed { return n.w.manifest.Load() }
 func (n *node) Roots() *x509.CertPool    { return n.w.roots.Load() }
+func (n *node) DenyList() *policy.DenyList {
+	if signed := n.denied.Load(); signed != nil {
+		return signed.List
+	}
+	return nil
+}
+
+// deny puts a deny list in force on this node only, without a Recheck.
+func (n *node) deny(entries ...policy.Denial) {
+	n.w.t.Helper()
+	n.denied.Store(n.w.fixture.DenyList(n.w.t, n.denied.Load(), entries...))
+}
 
 func (w *world) node(addr string, limits Limits) *node {
 	t := w.t
@@ -190,7 +203,13 @@ func (n *node) pod(workload, addr string) *LocalPod {
 }
 
 func (n *node) podWith(workload string, addr netip.Addr, cert *tls.Certificate) *LocalPod {
-	p := &LocalPod{Addrs: []netip.Addr{addr}, Workload: workload, Name: "default/" + workload, UID: "uid-" + addr.String(), Cert: func() *tls.Certificate { return cert }}
+	var cred *Credential
+	if cert != nil {
+		peer, err := ratls.ParsePeer(cert.Leaf)
+		must(n.w.t, err)
+		cred = NewCredential(cert, peer)
+	}
+	p := &LocalPod{Addrs: []netip.Addr{addr}, Workload: workload, Name: "default/" + workload, UID: "uid-" + addr.String(), Credential: func() *Credential { return cred }}
 	n.mu.Lock()
 	n.pods[addr] = p
 	n.mu.Unlock()
@@ -288,7 +307,7 @@ func echo(t *testing.T, addr string) (peers chan netip.AddrPort) {
 	return peers
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -50,7 +50,7 @@ func (p *Proxy) carry(ctx context.Context, app *net.TCPConn, pod *LocalPod, rec 
 		return refuse(reasonTooMany, "connection limit", "fewer connections", "the limit of the pod or the node is reached")
 	}
 	defer p.out.give(pod.UID)
-	if _, _, why := p.usable(pod); why != nil {
+	if _, why := p.usable(pod); why != nil {
 		return why
 	}
 	dst := rec.Dst
@@ -67,9 +67,9 @@ func (p *Proxy) carry(ctx context.Context, app *net.TCPConn, pod *LocalPod, rec 
 	defer p.pool.Put(lease)
 	lease.Tunnel.Reserve(tunnel.Header{Proto: tunnel.ProtoTCP, Src: rec.Src, Dst: dst})
 	meta := lease.Meta.Peer.(*outboundPeer)
-	rec.SrcID, rec.DstID, rec.DstWorkload = meta.selfID, meta.peer.id, meta.peer.facts.Workload
+	rec.SrcID, rec.DstID, rec.DstWorkload = meta.self.ID, meta.peer.id, meta.peer.facts.Workload
 	rec.PeerMeasurement = meta.peer.facts.Measurement
-	if why := p.acceptNow(meta.peer); why != nil {
+	if why := p.acceptPair(meta.self, meta.peer); why != nil {
 		return why
 	}
 	if why := p.allowed(pod.Workload, meta.peer.facts.Workload, dst.Port()); why != nil {
@@ -92,10 +92,10 @@ func (p *Proxy) relay(app *net.TCPConn, lease *tunnel.Lease, rec flow.Record) {
 	p.received.Add(res.Received)
 }
 
-// outboundPeer is what the dialler learned about a tunnel.
+// outboundPeer is who the two ends of a dialled tunnel are.
 type outboundPeer struct {
-	peer   *identity
-	selfID string // of our own certificate
+	peer *identity
+	self *Credential
 }
 
 // dialTunnel makes a tunnel from the pod behind key to the pod at key.Dst.
@@ -113,7 +113,7 @@ func (p *Proxy) handshake(ctx context.Context, key tunnel.Key) (*tunnel.Tunnel, 
 	if !ok || pod.UID != key.Owner {
 		return nil, tunnel.Meta{}, refuse(reasonUnknownSource, "local pods", "the pod "+key.Owner, "it is gone")
 	}
-	cert, notAfter, why := p.usable(pod)
+	cred, why := p.usable(pod)
 	if why != nil {
 		return nil, tunnel.Meta{}, why
 	}
@@ -129,15 +129,12 @@ func (p *Proxy) handshake(ctx context.Context, key tunnel.Key) (*tunnel.Tunnel, 
 		}
 		return nil, tunnel.Meta{}, refuseErr(code, err)
 	}
-	meta := &outboundPeer{}
-	if cert.Leaf != nil && len(cert.Leaf.URIs) == 1 {
-		meta.selfID = cert.Leaf.URIs[0].String()
-	}
-	t, err := tunnel.Dialed(ctx, conn, p.clientTLS(cert, key.Dst, &meta.peer), &p.bufs)
+	meta := &outboundPeer{self: cred}
+	t, err := tunnel.Dialed(ctx, conn, p.clientTLS(cred.TLS, key.Dst, &meta.peer), &p.bufs)
 	if err != nil {
 		return nil, tunnel.Meta{}, asRefusal(err)
 	}
-	return t, tunnel.Meta{NotAfter: earlier(notAfter, meta.peer.NotAfter), Peer: meta}, nil
+	return t, tunnel.Meta{NotAfter: earlier(cred.NotAfter, meta.peer.NotAfter), Peer: meta}, nil
 }
 
 // clientTLS presents the pod's certificate and wants that of the pod at dst.
@@ -169,11 +166,11 @@ func (p *Proxy) outboundGone(key tunnel.Key, meta tunnel.Meta, t *tunnel.Tunnel)
 	if !ok || pod.UID != key.Owner {
 		return refuse(reasonUnknownSource, "local pods", "the pod "+key.Owner, "it is gone")
 	}
-	if _, _, why := p.usable(pod); why != nil {
+	if _, why := p.usable(pod); why != nil {
 		return why
 	}
 	m := meta.Peer.(*outboundPeer)
-	if _, why := p.identify(m.peer.chain); why != nil {
+	if why := p.gone(m.self, m.peer); why != nil {
 		return why
 	}
 	if h, busy := t.Current(); busy {

@@ -24,9 +24,11 @@ const (
 // identity is the other end of a tunnel, as its certificate proved it.
 type identity struct {
 	*ratls.Peer
-	id    string
-	facts policy.Peer
-	chain []*x509.Certificate // to verify again when the roots change
+	id     string
+	facts  policy.Peer
+	holder policy.Holder
+	chain  []*x509.Certificate
+	roots  *x509.CertPool // that chain was verified under
 }
 
 // identify verifies a chain under the roots and the manifest of this moment.
@@ -35,7 +37,8 @@ func (p *Proxy) identify(chain []*x509.Certificate) (*identity, *refusal) {
 	if signed == nil || signed.Manifest == nil {
 		return nil, refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
 	}
-	peer, err := p.issuers.VerifyPeer(chain, p.cfg.Mesh.Roots(), signed.Manifest.TrustDomain, p.cfg.Now())
+	roots := p.cfg.Mesh.Roots()
+	peer, err := p.issuers.VerifyPeer(chain, roots, signed.Manifest.TrustDomain, p.cfg.Now())
 	if err != nil {
 		code := string(ratls.CodeOf(err))
 		if code == "" {
@@ -43,23 +46,48 @@ func (p *Proxy) identify(chain []*x509.Certificate) (*identity, *refusal) {
 		}
 		return nil, refuseErr(code, err)
 	}
-	id := &identity{Peer: peer, id: peer.ID.String(), facts: peer.Facts(), chain: chain}
-	return id, p.acceptNow(id)
+	id := &identity{Peer: peer, id: peer.ID.String(), facts: peer.Facts(), holder: peer.Holder(), chain: chain, roots: roots}
+	return id, p.acceptPeer(id)
 }
 
-// acceptNow judges a verified peer again: it costs no cryptography and is
-// done for every connection.
-func (p *Proxy) acceptNow(peer *identity) *refusal {
-	signed := p.cfg.Mesh.Manifest()
+// acceptPeer judges a verified peer by the manifest and the deny list of this
+// moment.
+func (p *Proxy) acceptPeer(peer *identity) *refusal {
+	now, signed := p.cfg.Now(), p.cfg.Mesh.Manifest()
 	switch {
 	case signed == nil || signed.Manifest == nil:
 		return refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
 	case peer.facts.Role != policy.RoleWorkload:
 		return refuse(reasonPeerRole, "role", string(policy.RoleWorkload), string(peer.facts.Role))
-	case !p.cfg.Now().Before(peer.NotAfter):
+	case !now.Before(peer.NotAfter):
 		return refuse(reasonExpired, "peer certificate", "not after now", peer.NotAfter.UTC().Format(time.RFC3339))
 	}
-	return decided(signed.Manifest.AcceptPeer(peer.facts, p.cfg.Now()))
+	if why := decided(signed.Manifest.AcceptPeer(peer.facts, now)); why != nil {
+		return why
+	}
+	return p.denied(&peer.holder)
+}
+
+// acceptPair judges both ends of a tunnel again. It costs no cryptography and
+// is done for every connection: the tunnel may have been made with an earlier
+// certificate of the local pod than the one in use.
+func (p *Proxy) acceptPair(self *Credential, peer *identity) *refusal {
+	if why := p.denied(&self.Holder); why != nil {
+		return why
+	}
+	return p.acceptPeer(peer)
+}
+
+// gone is acceptPair for Recheck, which also sees the roots change. Chains are
+// verified again only then: a change of the deny list must reach tens of
+// thousands of tunnels at once.
+func (p *Proxy) gone(self *Credential, peer *identity) *refusal {
+	if roots := p.cfg.Mesh.Roots(); !roots.Equal(peer.roots) {
+		if _, why := p.identify(peer.chain); why != nil {
+			return why
+		}
+	}
+	return p.acceptPair(self, peer)
 }
 
 // allowed asks the manifest whether from may connect to to on port.
@@ -73,25 +101,6 @@ func (p *Proxy) allowed(from, to string, port uint16) *refusal {
 
 func (i *identity) addrList() string {
 	return strings.Trim(fmt.Sprint(i.Addrs), "[]")
-}
-
-// usable returns the pod's certificate while it has a valid one.
-func (p *Proxy) usable(pod *LocalPod) (*tls.Certificate, time.Time, *refusal) {
-	cert := pod.Cert()
-	if cert == nil || len(cert.Certificate) == 0 {
-		return nil, time.Time{}, refuse(reasonNotEnrolled, "pod certificate", "a certificate for "+pod.Name, "none yet")
-	}
-	leaf := cert.Leaf
-	if leaf == nil {
-		var err error
-		if leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
-			return nil, time.Time{}, refuseErr(reasonNotEnrolled, err)
-		}
-	}
-	if !p.cfg.Now().Before(leaf.NotAfter) {
-		return nil, time.Time{}, refuse(reasonExpired, "pod certificate", "not after now", leaf.NotAfter.UTC().Format(time.RFC3339))
-	}
-	return cert, leaf.NotAfter, nil
 }
 
 // serverName is the name under which a tunnel asks for the pod at addr.

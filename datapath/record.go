@@ -32,6 +32,9 @@ func (p *Proxy) ended(rec flow.Record, res tunnel.Result, began time.Time, sent,
 	switch {
 	case errors.As(res.Why, &why): // this side ended it
 		rec.Rule, rec.Expected, rec.Actual = why.Rule, why.Expected, why.Actual
+		if why.denied {
+			rec.Reason = string(why.Code)
+		}
 	case res.Why != nil:
 		rec.Actual = res.Why.Error()
 	case res.Err != nil:

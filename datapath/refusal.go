@@ -41,7 +41,8 @@ const (
 // refusal is why a connection does not happen.
 type refusal struct {
 	policy.Decision
-	cause error
+	cause  error
+	denied bool // by the deny list
 }
 
 func (r *refusal) Error() string {
@@ -58,7 +59,15 @@ func (r *refusal) ending() *tunnel.Ending {
 	if r == nil {
 		return nil
 	}
-	return &tunnel.Ending{Reason: tunnel.ReasonPolicyChanged, Why: r}
+	return &tunnel.Ending{Reason: r.wire(tunnel.ReasonPolicyChanged), Why: r}
+}
+
+// wire is what the other side is told: usual, except for denials.
+func (r *refusal) wire(usual tunnel.Reason) tunnel.Reason {
+	if r != nil && r.denied {
+		return tunnel.ReasonDenied
+	}
+	return usual
 }
 
 func refuse(code, rule, expected, actual string) *refusal {

@@ -63,7 +63,7 @@ func TestVerifiedPeerCannotReachBeyondItsTunnel(t *testing.T) {
 			conn, err := net.Dial("tcp", netip.AddrPortFrom(b.addr, w.port).String())
 			must(t, err)
 			var peer *identity
-			tun, err := tunnel.Dialed(t.Context(), conn, a.proxy.clientTLS(pod.Cert(), netip.MustParseAddr(dbAddr), &peer), new(tunnel.Buffers))
+			tun, err := tunnel.Dialed(t.Context(), conn, a.proxy.clientTLS(pod.Credential().TLS, netip.MustParseAddr(dbAddr), &peer), new(tunnel.Buffers))
 			must(t, err)
 			defer tun.Kill(tunnel.ReasonShutdown)
 			ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -92,7 +92,7 @@ func TestTunnelsInsistOnTheirOwnProtocol(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var peer *identity
-			cfg := a.proxy.clientTLS(pod.Cert(), netip.MustParseAddr(dbAddr), &peer)
+			cfg := a.proxy.clientTLS(pod.Credential().TLS, netip.MustParseAddr(dbAddr), &peer)
 			cfg.VerifyConnection = nil
 			edit(cfg)
 			c, err := tls.Dial("tcp", netip.AddrPortFrom(b.addr, w.port).String(), cfg)

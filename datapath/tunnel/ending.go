@@ -10,7 +10,7 @@ import (
 
 // tellWithin bounds how long an ended tunnel's connection stays open to tell
 // the other side why. No byte of either application moves in that time.
-const tellWithin = 100 * time.Millisecond
+const tellWithin = 500 * time.Millisecond
 
 var errEnded = errors.New("the tunnel was ended")
 
