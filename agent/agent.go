@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package agent is the node daemon: it keeps every pod of the node locked
-// until the signed manifest admits it and the CDS has certified it, and locks
-// it again the moment either stops being true.
+// until the signed manifest admits it, the CDS has certified it and no deny list
+// denies it, and locks it again the moment one of these stops being true.
 //
 // It joins the parts that know one thing each: a Source names pods, policy
 // judges them, cds/client obtains their certificates, loader holds the lock
@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -44,7 +45,8 @@ type Config struct {
 	Metrics    string     // listen address of metrics and health; empty for none
 	DaemonMark uint32     // firewall mark of the daemon's sockets towards pods
 
-	Manifest  *policy.Signed // accepted at start; newer ones come from the CDS
+	Manifest  *policy.Signed         // accepted at start; newer ones come from the CDS
+	DenyList  *policy.SignedDenyList // kept from an earlier run; nil for none
 	Attester  attest.Attester
 	Simulated bool
 	CDS       *client.Client
@@ -60,11 +62,14 @@ type Config struct {
 type Agent struct {
 	cfg      Config
 	manifest atomic.Pointer[policy.Signed]
+	denied   atomic.Pointer[policy.SignedDenyList] // nil while there never was one
 	node     atomic.Pointer[client.Credential]
 	mesh     *mesh
 	proxy    *datapath.Proxy
 	flows    *flow.Ring
 	metrics  *metrics
+	pace     pace
+	looked   time.Time // when passTime looked last; only it uses this
 
 	// What pods need of the parts; tests put others in their place.
 	kernel   kernel
@@ -99,11 +104,12 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, pods: map[string]*member{}, ending: map[*member]struct{}{}, flows: flow.NewRing(flowHistory), nodeKick: make(chan struct{}, 1),
-		kernel: cfg.Loader, enroller: cfg.CDS, hostLink: hostLink,
+		pace: pace{rand: rand.Int64N}, kernel: cfg.Loader, enroller: cfg.CDS, hostLink: hostLink,
 	}
 	a.recheck = func() { a.proxy.Recheck() }
 	a.manifest.Store(cfg.Manifest)
-	a.mesh = newMesh(&a.manifest)
+	a.denied.Store(cfg.DenyList)
+	a.mesh = newMesh(&a.manifest, a.denyList)
 	routes, err := LoadRoutes(cfg.RoutesFile)
 	if err != nil {
 		return nil, err
@@ -228,12 +234,7 @@ func (a *Agent) watchManifest(ctx context.Context) error {
 func (a *Agent) adoptManifest(next *policy.Signed) {
 	a.manifest.Store(next)
 	a.cfg.Log.Info("manifest in force", "version", next.Manifest.Version, "digest", next.Digest)
-	a.mu.Lock()
-	for _, m := range a.pods {
-		m.pod.wake()
-	}
-	a.mu.Unlock()
-	a.recheck()
+	a.judgeAgain()
 }
 
 func (a *Agent) watchPods(ctx context.Context) error {
@@ -306,6 +307,9 @@ func (a *Agent) Status() Status {
 		Simulated: a.cfg.Simulated,
 		Drops:     map[string]uint64{}, Pods: []PodStatus{},
 	}
+	if list := a.denied.Load(); list != nil {
+		s.DenyList = &DenyListStatus{Version: list.List.Version, Digest: list.Digest, Entries: len(list.List.Entries)}
+	}
 	if cred := a.node.Load(); cred != nil {
 		s.Node.ID, s.Node.NotAfter = cred.Peer.ID.String(), cred.TLS.Leaf.NotAfter
 	}
@@ -334,6 +338,9 @@ func (a *Agent) Ready() error {
 		return errNodeNotEnrolled
 	case !a.cfg.Now().Before(cred.TLS.Leaf.NotAfter):
 		return errors.New("the node's certificate has expired")
+	}
+	if d := a.denyList().Denies(cred.Peer.Holder()); !d.Allowed {
+		return fmt.Errorf("the operators deny this node: %s", d.Code) // anybody may ask
 	}
 	return nil
 }

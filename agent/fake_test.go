@@ -10,15 +10,19 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/bpf"
 	"github.com/c8s-dev/c8s/cds/client"
@@ -93,6 +97,8 @@ type fakeCDS struct {
 	asked []time.Time
 	hook  func(ctx context.Context) // called before it answers
 	root  *x509.Certificate
+
+	nodeAsked int
 }
 
 func (c *fakeCDS) EnrolPod(ctx context.Context, _ *client.Credential, p client.Pod) (*client.Credential, error) {
@@ -112,6 +118,16 @@ func (c *fakeCDS) EnrolPod(ctx context.Context, _ *client.Credential, p client.P
 	return credential(p.Entry, life, root), nil
 }
 
+func (c *fakeCDS) EnrolNode(context.Context, attest.Attester) (*client.Credential, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nodeAsked++
+	if c.err != nil {
+		return nil, c.err
+	}
+	return credential("", c.life, c.root), nil
+}
+
 func (c *fakeCDS) set(fn func()) { c.mu.Lock(); defer c.mu.Unlock(); fn() }
 
 func (c *fakeCDS) enrolments() []time.Time {
@@ -120,10 +136,16 @@ func (c *fakeCDS) enrolments() []time.Time {
 	return slices.Clone(c.asked)
 }
 
+// issued counts credentials: each has a serial and a key of its own.
+var issued atomic.Int64
+
 func credential(workload string, life time.Duration, root *x509.Certificate) *client.Credential {
+	n := issued.Add(1)
+	leaf := &x509.Certificate{NotAfter: time.Now().Add(life), RawSubjectPublicKeyInfo: fmt.Append(nil, "key ", n)}
+	claims := ratls.Claims{Workload: workload, SubstrateFacts: policytest.Facts()}
 	return &client.Credential{
-		TLS:   tls.Certificate{Leaf: &x509.Certificate{NotAfter: time.Now().Add(life)}},
-		Peer:  &ratls.Peer{Claims: ratls.Claims{Workload: workload}},
+		TLS:   tls.Certificate{Leaf: leaf},
+		Peer:  &ratls.Peer{Claims: claims, Leaf: leaf, NotAfter: leaf.NotAfter, Serial: fmt.Sprintf("%x", n)},
 		Roots: []*x509.Certificate{root},
 	}
 }
@@ -150,12 +172,16 @@ func newRoot(t *testing.T) *x509.Certificate {
 type world struct {
 	*Agent
 	t       *testing.T
+	fixture *policytest.Fixture
 	base    *policy.Manifest
 	ctx     context.Context
+	cancel  context.CancelFunc
 	kernel  *fakeKernel
 	cds     *fakeCDS
 	links   map[string]int // by netns
 	linksMu sync.Mutex
+
+	rechecks atomic.Int64
 }
 
 const life = time.Hour
@@ -163,16 +189,16 @@ const life = time.Hour
 func inWorld(t *testing.T, fn func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		root := newRoot(t)
+		root, fixture := newRoot(t), policytest.New(t)
 		w := &world{
-			t: t, base: policytest.New(t).Manifest, ctx: ctx, kernel: &fakeKernel{pods: map[int]loader.Pod{}},
+			t: t, fixture: fixture, base: fixture.Manifest, ctx: ctx, cancel: cancel, kernel: &fakeKernel{pods: map[int]loader.Pod{}},
 			cds: &fakeCDS{life: life, root: root}, links: map[string]int{},
 		}
 		w.Agent = &Agent{
 			cfg:  Config{Now: time.Now, Log: slog.New(slog.DiscardHandler), NodeAddr: netip.MustParseAddr("10.80.0.1")},
 			pods: map[string]*member{}, ending: map[*member]struct{}{},
 			flows: flow.NewRing(8), nodeKick: make(chan struct{}, 1),
-			kernel: w.kernel, enroller: w.cds, recheck: func() {},
+			kernel: w.kernel, enroller: w.cds, recheck: func() { w.rechecks.Add(1) }, pace: pace{rand: mathrand.Int64N},
 			hostLink: func(netns, _ string) (int, error) {
 				w.linksMu.Lock()
 				defer w.linksMu.Unlock()
@@ -182,9 +208,9 @@ func inWorld(t *testing.T, fn func(w *world)) {
 				return 0, errors.New("no such namespace")
 			},
 		}
-		w.mesh = newMesh(&w.manifest)
+		w.mesh = newMesh(&w.manifest, w.denyList)
 		w.publish(listed("web"))
-		w.adoptNode(credential("node", life, root))
+		w.adoptNode(credential("", life, root))
 		fn(w)
 		cancel()
 		w.pending.Wait()

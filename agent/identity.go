@@ -11,28 +11,48 @@ import (
 	"github.com/c8s-dev/c8s/cds/client"
 )
 
-// keepNodeEnrolled obtains the node's own credential and renews it at half
+// keepNodeEnrolled obtains the node's own credential and renews it around half
 // its life, or sooner when pods cannot be enrolled with it. Renewal is
-// re-attestation.
+// re-attestation. A node that the operators deny does not ask: it waits for the
+// deny list that lifts the denial.
 func (a *Agent) keepNodeEnrolled(ctx context.Context) error {
 	fails := 0
 	for ctx.Err() == nil {
+		if d := a.nodeDenied(); !d.Allowed {
+			a.setNodeErr(d.Error())
+			sleep(ctx, time.Hour, a.nodeKick)
+			continue
+		}
 		began := a.cfg.Now()
-		cred, err := a.cfg.CDS.EnrolNode(ctx, a.cfg.Attester)
+		cred, err := a.enroller.EnrolNode(ctx, a.cfg.Attester)
 		if err != nil {
 			fails++
-			wait := backoff(fails)
-			a.cfg.Log.Warn("node enrolment failed", "err", err, "retryIn", wait)
-			a.setNodeErr(err.Error())
-			sleep(ctx, wait, nil)
+			a.nodeFailed(ctx, fails, err)
 			continue
 		}
 		fails = 0
 		a.adoptNode(cred)
 		sleep(ctx, nodeMinLife, nil)
-		sleep(ctx, renewAt(began, cred.TLS.Leaf.NotAfter).Sub(a.cfg.Now()), a.nodeKick)
+		sleep(ctx, a.pace.renewal(began, cred.TLS.Leaf.NotAfter, cred.RenewAfter).Sub(a.cfg.Now()), a.nodeKick)
 	}
 	return ctx.Err()
+}
+
+// nodeFailed waits for the next attempt. A node whose certificate is still
+// valid has time, unless one of its pods needs another.
+func (a *Agent) nodeFailed(ctx context.Context, fails int, err error) {
+	wait, more := a.pace.retry(fails, err), time.Duration(0)
+	if cred := a.node.Load(); cred != nil {
+		if left := cred.TLS.Leaf.NotAfter.Sub(a.cfg.Now()); left > 0 {
+			more = a.pace.retryRenewal(left, err) - wait
+		}
+	}
+	a.cfg.Log.Warn("node enrolment failed", "err", err, "retryIn", max(wait, wait+more))
+	a.setNodeErr(err.Error())
+	sleep(ctx, wait, nil)
+	if more > 0 {
+		sleep(ctx, more, a.nodeKick)
+	}
 }
 
 // nodeMinLife is the least time between two enrolments of the node.

@@ -25,6 +25,7 @@ type mesh struct {
 	routes   atomic.Pointer[Routes]
 	roots    atomic.Pointer[x509.CertPool]
 	manifest *atomic.Pointer[policy.Signed]
+	denied   func() *policy.DenyList
 	current  []*x509.Certificate // roots that issue
 	retired  []retiredRoot
 }
@@ -37,8 +38,8 @@ type retiredRoot struct {
 
 var _ datapath.Mesh = (*mesh)(nil)
 
-func newMesh(manifest *atomic.Pointer[policy.Signed]) *mesh {
-	m := &mesh{manifest: manifest}
+func newMesh(manifest *atomic.Pointer[policy.Signed], denied func() *policy.DenyList) *mesh {
+	m := &mesh{manifest: manifest, denied: denied}
 	m.pods.Store(&map[netip.Addr]*datapath.LocalPod{})
 	m.routes.Store(&Routes{})
 	m.roots.Store(x509.NewCertPool())
@@ -56,6 +57,9 @@ func (m *mesh) Route(dst netip.Addr) (netip.Addr, bool) { return m.routes.Load()
 
 // Manifest returns the manifest in force.
 func (m *mesh) Manifest() *policy.Signed { return m.manifest.Load() }
+
+// DenyList returns the deny list in force.
+func (m *mesh) DenyList() *policy.DenyList { return m.denied() }
 
 // Roots returns the mesh CA certificates that peers must chain to.
 func (m *mesh) Roots() *x509.CertPool { return m.roots.Load() }

@@ -20,7 +20,7 @@ type metrics struct {
 	a        *Agent
 	registry *prometheus.Registry
 
-	drops, pods, flows, tunnels, handshakes, streams, bytes, expiry, manifest *prometheus.Desc
+	drops, pods, flows, tunnels, handshakes, streams, bytes, expiry, manifest, denyList *prometheus.Desc
 }
 
 func newMetrics(a *Agent) *metrics {
@@ -38,6 +38,7 @@ func newMetrics(a *Agent) *metrics {
 		bytes:      desc("tunnel_bytes_total", "Application bytes carried.", "direction"),
 		expiry:     desc("node_certificate_expiry_seconds", "When the node's certificate expires, in Unix time; 0 while not enrolled."),
 		manifest:   desc("manifest_version", "Version of the manifest in force."),
+		denyList:   desc("deny_list_version", "Version of the deny list in force; 0 while there never was one."),
 	}
 	m.registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -45,7 +46,7 @@ func newMetrics(a *Agent) *metrics {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.drops, m.pods, m.flows, m.tunnels, m.handshakes, m.streams, m.bytes, m.expiry, m.manifest} {
+	for _, d := range []*prometheus.Desc{m.drops, m.pods, m.flows, m.tunnels, m.handshakes, m.streams, m.bytes, m.expiry, m.manifest, m.denyList} {
 		out <- d
 	}
 }
@@ -83,6 +84,11 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	}
 	send(m.expiry, prometheus.GaugeValue, expiry)
 	send(m.manifest, prometheus.GaugeValue, float64(status.Manifest.Version))
+	var denyList float64
+	if status.DenyList != nil {
+		denyList = float64(status.DenyList.Version)
+	}
+	send(m.denyList, prometheus.GaugeValue, denyList)
 }
 
 // serve answers on addr until ctx ends.

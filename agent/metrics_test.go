@@ -28,7 +28,7 @@ func quiet(t *testing.T) *Agent {
 		pods: map[string]*member{}, ending: map[*member]struct{}{}, flows: flow.NewRing(8),
 		kernel: &fakeKernel{pods: map[int]loader.Pod{}},
 	}
-	a.mesh = newMesh(&a.manifest)
+	a.mesh = newMesh(&a.manifest, a.denyList)
 	a.manifest.Store(policytest.New(t).Signed)
 	var err error
 	a.proxy, err = datapath.New(datapath.Config{Mesh: a.mesh, NodeAddr: a.cfg.NodeAddr, Flows: a.flows, Now: time.Now, Log: a.cfg.Log})
@@ -57,6 +57,8 @@ func TestMetricsExportDropsPodsAndFlows(t *testing.T) {
 		a.pods[fmt.Sprint(i)] = &member{pod: p}
 	}
 	a.flows.Add(flow.Record{Verdict: flow.Refused, Reason: "no-route"})
+	fixture := policytest.New(t)
+	a.denied.Store(fixture.DenyList(t, fixture.DenyList(t, nil)))
 	code, body := get(t, newMetrics(a).handler(), "/metrics")
 	if code != http.StatusOK {
 		t.Fatalf("%d: %s", code, body)
@@ -67,6 +69,7 @@ func TestMetricsExportDropsPodsAndFlows(t *testing.T) {
 		`c8s_flows_total{reason="no-route",verdict="refused"} 1`,
 		`c8s_tunnels{use="idle"} 0`, `c8s_node_certificate_expiry_seconds 0`,
 		fmt.Sprintf("c8s_manifest_version %d", a.manifest.Load().Manifest.Version),
+		"c8s_deny_list_version 2",
 	} {
 		if !strings.Contains(body, line+"\n") {
 			t.Errorf("no line %q", line)
@@ -87,7 +90,7 @@ func TestReadyOnlyWithAValidNodeCertificate(t *testing.T) {
 		{-time.Second, http.StatusServiceUnavailable, "expired"},
 	} {
 		if tt.life != 0 {
-			a.node.Store(credential("node", tt.life, nil))
+			a.node.Store(credential("", tt.life, nil))
 		}
 		if code, body := get(t, h, "/readyz"); code != tt.code || !strings.Contains(body, tt.says) {
 			t.Errorf("life %s: /readyz says %d %q, want %d %q", tt.life, code, body, tt.code, tt.says)

@@ -4,26 +4,21 @@ package agent
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
-	"math/rand/v2"
+	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/bpf"
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/datapath"
 	"github.com/c8s-dev/c8s/loader"
 	"github.com/c8s-dev/c8s/policy"
-)
-
-// How soon a failed step is tried again. Refusals by the manifest are not
-// retried by time: only a new manifest can change them.
-const (
-	retryMin = 200 * time.Millisecond
-	retryMax = 30 * time.Second
 )
 
 // kernel is the lock, as pods and their status need it.
@@ -34,8 +29,9 @@ type kernel interface {
 	Drops() (map[bpf.Reason]uint64, error)
 }
 
-// enroller certifies pods.
+// enroller certifies the node and its pods.
 type enroller interface {
+	EnrolNode(ctx context.Context, att attest.Attester) (*client.Credential, error)
 	EnrolPod(ctx context.Context, node *client.Credential, p client.Pod) (*client.Credential, error)
 }
 
@@ -49,8 +45,8 @@ type pod struct {
 	info    PodInfo
 	a       *Agent
 	log     *slog.Logger
-	kick    chan struct{} // manifest or node credential changed
-	cert    atomic.Pointer[tls.Certificate]
+	kick    chan struct{} // manifest, deny list or node credential changed
+	cert    atomic.Pointer[datapath.Credential]
 	reenrol atomic.Bool  // the mesh CA changed: the credential is of no use any more
 	link    atomic.Int32 // host side ifindex once locked, else 0
 
@@ -99,10 +95,13 @@ func (p *pod) step(ctx context.Context) time.Duration {
 	if err := p.lock(ctx); err != nil {
 		return p.failed(ctx, StateSeen, "lock-failed", err)
 	}
-	signed := p.a.manifest.Load()
+	signed, list := p.a.manifest.Load(), p.a.denyList()
 	entry, decision := signed.Manifest.Admit(policy.PodFacts{
 		Namespace: p.info.Namespace, Name: p.info.Name, UID: p.info.UID, Images: p.info.Images, Entry: p.info.Entry,
 	})
+	if decision.Allowed {
+		decision = p.denied(list, entry)
+	}
 	if !decision.Allowed {
 		return p.shut(decision)
 	}
@@ -110,6 +109,7 @@ func (p *pod) step(ctx context.Context) time.Duration {
 	if p.cred != nil && digest != p.digest {
 		p.drop()
 	}
+	p.dropDenied(list)
 	if p.cred == nil {
 		p.set(StateAdmitted, "", "")
 	}
@@ -127,7 +127,7 @@ func (p *pod) step(ctx context.Context) time.Duration {
 			}
 			return p.enrolFailed(ctx, err)
 		}
-		if p.a.manifest.Load() != signed {
+		if p.a.manifest.Load() != signed || p.a.denyList() != list {
 			return 0 // judge again: enrolling may have taken long
 		}
 	}
@@ -180,8 +180,9 @@ func (p *pod) kernelPod(ifindex int, open, hostAccess bool) loader.Pod {
 	}
 }
 
-// shut locks a pod that the manifest does not list (any more). Only a new
-// manifest can change that, but a kernel that would not lock it is asked again.
+// shut locks a pod that the manifest does not list or the deny list denies.
+// Only a new document can change that, but a kernel that would not lock it is
+// asked again.
 func (p *pod) shut(d policy.Decision) time.Duration {
 	p.drop()
 	if p.statusNow().Reason != string(d.Code) {
@@ -227,10 +228,13 @@ func (p *pod) enrol(ctx context.Context, entry *policy.Workload, digest policy.D
 	if err != nil {
 		return err
 	}
+	if err := p.a.denyList().Denies(cred.Peer.Holder()).Err(); err != nil {
+		return fmt.Errorf("using the certificate that was just issued: %w", err)
+	}
 	p.fails = 0
 	p.entry, p.digest, p.cred = entry, digest, cred
-	p.renew = renewAt(began, cred.TLS.Leaf.NotAfter)
-	p.cert.Store(&cred.TLS)
+	p.renew = p.a.pace.renewal(began, cred.TLS.Leaf.NotAfter, cred.RenewAfter)
+	p.cert.Store(datapath.NewCredential(&cred.TLS, cred.Peer))
 	if !p.opened {
 		p.set(StateEnrolled, "", "")
 	}
@@ -249,7 +253,11 @@ func (p *pod) enrolFailed(ctx context.Context, err error) time.Duration {
 	}
 	if p.cred != nil {
 		if left := p.cred.TLS.Leaf.NotAfter.Sub(p.a.cfg.Now()); left > 0 {
-			return min(left, p.failed(ctx, p.statusNow().State, "renewal-failed", err))
+			wait := p.a.pace.retryRenewal(left, err)
+			if p.reenrol.Load() { // it is not due, but peers may not know the old CA
+				wait = min(left, p.a.pace.retry(p.fails+1, err))
+			}
+			return p.heldBack(ctx, p.statusNow().State, "renewal-failed", err, wait)
 		}
 	}
 	p.drop()
@@ -261,11 +269,21 @@ func (p *pod) enrolFailed(ctx context.Context, err error) time.Duration {
 }
 
 // nodeSuspect reports whether err may be cured by the node enrolling again: it
-// is not when the CDS understood the node and refused the pod.
+// is not when the CDS understood the node and refused the pod, and not while
+// nobody answers.
 func nodeSuspect(err error) bool {
 	var refused *client.RefusedError
-	if errors.As(err, &refused) {
-		return refused.Code == "node-certificate-required" || refused.Code == "evidence-unknown"
+	var denied policy.Decision
+	var network *net.OpError
+	switch {
+	case errors.As(err, &refused):
+		return slices.Contains([]string{
+			"node-certificate-required", "evidence-unknown", string(policy.CodeDeniedSerial), string(policy.CodeDeniedKey),
+		}, refused.Code)
+	case errors.As(err, &denied):
+		return false
+	case errors.As(err, &network):
+		return network.Op != "dial"
 	}
 	return !errors.Is(err, errNodeNotEnrolled)
 }
@@ -288,20 +306,17 @@ func (p *pod) open(hostAccess bool) error {
 
 // failed records why a step did not work and backs off with jitter.
 func (p *pod) failed(ctx context.Context, at State, code string, err error) time.Duration {
+	return p.heldBack(ctx, at, code, err, p.a.pace.retry(p.fails+1, err))
+}
+
+// heldBack records a failure, and returns how long to wait because of it.
+func (p *pod) heldBack(ctx context.Context, at State, code string, err error, wait time.Duration) time.Duration {
 	p.fails++
-	wait := backoff(p.fails)
 	p.set(at, code, err.Error())
 	if ctx.Err() == nil {
 		p.log.Warn("pod held back", "state", at, "code", code, "err", err, "retryIn", wait)
 	}
 	return wait
-}
-
-// backoff doubles with every failure, between half and all of the time, so
-// that those who failed together do not come back together.
-func backoff(fails int) time.Duration {
-	wait := min(retryMax, retryMin<<min(fails-1, 10))
-	return wait/2 + rand.N(wait/2+1)
 }
 
 // close forgets a removed pod: no packet may use its address afterwards.
@@ -338,20 +353,6 @@ func (p *pod) statusNow() PodStatus {
 // local is the pod as the datapath sees it.
 func (p *pod) local() *datapath.LocalPod {
 	return &datapath.LocalPod{
-		Addrs: p.info.Addrs, Workload: p.entry.Name, Name: p.info.Ref(), UID: p.info.UID, Cert: p.cert.Load,
+		Addrs: p.info.Addrs, Workload: p.entry.Name, Name: p.info.Ref(), UID: p.info.UID, Credential: p.cert.Load,
 	}
-}
-
-// renewMin keeps a life that is nearly over, because an issuer's is, from
-// being renewed in ever smaller halves.
-const renewMin = time.Second
-
-// renewAt is half the remaining life, give or take a tenth, so that leaves
-// issued together do not come due together.
-func renewAt(now, notAfter time.Time) time.Time {
-	half := notAfter.Sub(now) / 2
-	if half < renewMin {
-		return now.Add(renewMin)
-	}
-	return now.Add(half - half/10 + rand.N(half/5+1))
 }

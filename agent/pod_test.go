@@ -70,7 +70,7 @@ func TestWhatHoldsAPodBackHasAStateAndACode(t *testing.T) {
 		},
 		{
 			"node not enrolled", StateAdmitted, "node-not-enrolled",
-			func(w *world, _ *PodInfo) { w.node.Store(nil) }, func(w *world) { w.adoptNode(credential("node", life, w.cds.root)) },
+			func(w *world, _ *PodInfo) { w.node.Store(nil) }, func(w *world) { w.adoptNode(credential("", life, w.cds.root)) },
 		},
 		{
 			"CDS refuses", StateAdmitted, "enrolment-failed",

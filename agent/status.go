@@ -27,6 +27,7 @@ const (
 type Status struct {
 	Node      NodeStatus        `json:"node"`
 	Manifest  ManifestStatus    `json:"manifest"`
+	DenyList  *DenyListStatus   `json:"denyList,omitempty"` // absent while there never was one
 	Pods      []PodStatus       `json:"pods"`
 	Drops     map[string]uint64 `json:"drops"` // packets refused by the kernel, by reason
 	Tunnels   TunnelStatus      `json:"tunnels"`
@@ -48,6 +49,13 @@ type ManifestStatus struct {
 	TrustDomain string        `json:"trustDomain"`
 	Version     uint64        `json:"version"`
 	Digest      policy.Digest `json:"digest"`
+}
+
+// DenyListStatus names the deny list in force.
+type DenyListStatus struct {
+	Version uint64        `json:"version"`
+	Digest  policy.Digest `json:"digest"`
+	Entries int           `json:"entries"`
 }
 
 // PodStatus describes one pod.

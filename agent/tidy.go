@@ -14,8 +14,7 @@ const (
 	tidyAfter = 64
 )
 
-// tidy ends what only the clock ends: the acceptance of retired roots. And it
-// gives memory back once a burst of new tunnels is over. A handshake
+// tidy lets time pass. And it gives memory back once a burst of new tunnels is over. A handshake
 // leaves some 100 KB of garbage behind, and the collector would keep it until
 // the heap doubles: on a quiet node that may be for ever.
 func (a *Agent) tidy(ctx context.Context) error {
@@ -28,14 +27,30 @@ func (a *Agent) tidy(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-		if a.mesh.expireRoots(a.cfg.Now()) {
-			a.recheck()
-		}
+		a.passTime(a.cfg.Now())
 		now := a.proxy.Stats().Handshakes
 		if now == last && now-tidied >= tidyAfter {
 			debug.FreeOSMemory()
 			tidied = now
 		}
 		last = now
+	}
+}
+
+// passTime ends what only the clock ends: the acceptance of retired roots and
+// of values of the manifest that expire. It asks whether something changed
+// since it looked last, so it depends neither on timers that were right when
+// they were set nor on a clock that does not jump.
+func (a *Agent) passTime(now time.Time) {
+	now = now.Round(0) // the manifest speaks of wall clocks
+	last := a.looked
+	a.looked = now
+	change, any := a.manifest.Load().Manifest.NextChange(last)
+	switch {
+	case any && !change.After(now), now.Before(last):
+		a.mesh.expireRoots(now)
+		a.judgeAgain()
+	case a.mesh.expireRoots(now):
+		a.recheck()
 	}
 }

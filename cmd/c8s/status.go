@@ -85,6 +85,9 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 		fmt.Fprintf(tw, "TEE\tSIMULATED: proves nothing to anybody else\n")
 	}
 	fmt.Fprintf(tw, "Manifest\tversion %d of %s, %s\n", s.Manifest.Version, s.Manifest.TrustDomain, s.Manifest.Digest)
+	if d := s.DenyList; d != nil {
+		fmt.Fprintf(tw, "Deny list\tversion %d, %d denials, %s\n", d.Version, d.Entries, d.Digest)
+	}
 	fmt.Fprintf(tw, "Tunnels\t%d idle, %d busy, %d inbound; %d streams over %d handshakes\n",
 		s.Tunnels.Idle, s.Tunnels.Busy, s.Tunnels.Inbound, s.Tunnels.Streams, s.Tunnels.Handshakes)
 	fmt.Fprintf(tw, "\nPOD\tSTATE\tWORKLOAD\tADDRESSES\tEXPIRES\tREASON\n")
