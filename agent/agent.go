@@ -45,8 +45,7 @@ type Config struct {
 	Metrics    string     // listen address of metrics and health; empty for none
 	DaemonMark uint32     // firewall mark of the daemon's sockets towards pods
 
-	Manifest  *policy.Signed         // accepted at start; newer ones come from the CDS
-	DenyList  *policy.SignedDenyList // kept from an earlier run; nil for none
+	Manifest  *policy.Signed // accepted at start; newer ones come from the CDS
 	Attester  attest.Attester
 	Simulated bool
 	CDS       *client.Client
@@ -108,7 +107,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.recheck = func() { a.proxy.Recheck() }
 	a.manifest.Store(cfg.Manifest)
-	a.denied.Store(cfg.DenyList)
+	a.denied.Store(cfg.CDS.DenyList()) // kept from an earlier run
 	a.mesh = newMesh(&a.manifest, a.denyList)
 	routes, err := LoadRoutes(cfg.RoutesFile)
 	if err != nil {
@@ -143,7 +142,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	part("kernel events", a.kernelEvents)
 	part("datapath", a.proxy.Run)
 	part("node identity", a.keepNodeEnrolled)
-	part("manifest", a.watchManifest)
+	part("operators' word", a.watchOperators)
 	part("routes", a.watchRoutes)
 	part("pods", a.watchPods)
 	part("memory", a.tidy)
@@ -220,10 +219,14 @@ func (a *Agent) podByLink(ifindex int) (name, workload string) {
 	return "", ""
 }
 
-// watchManifest follows the CDS. A manifest is judged by the client (operator
-// signatures, hash chain, never backwards) before it arrives here.
-func (a *Agent) watchManifest(ctx context.Context) error {
+// watchOperators follows the manifest and the deny list. Both are judged by the
+// client (operator signatures, hash chain, never backwards) before they arrive
+// here.
+func (a *Agent) watchOperators(ctx context.Context) error {
 	return a.cfg.CDS.Watch(ctx, func(n client.News) {
+		if n.DenyList != nil { // first: the manifest may admit what it denies
+			a.adoptDenyList(n.DenyList)
+		}
 		if n.Manifest != nil && n.Manifest.Manifest.Version > a.manifest.Load().Manifest.Version {
 			a.adoptManifest(n.Manifest)
 		}

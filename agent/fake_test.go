@@ -222,7 +222,7 @@ func listed(name string) policy.Workload {
 	return policy.Workload{Name: name, Images: []policy.Image{{Name: name, Digest: policy.DigestOf([]byte(name))}}}
 }
 
-// publish puts a manifest in force as watchManifest does.
+// publish puts a manifest in force as the watch does.
 func (w *world) publish(workloads ...policy.Workload) {
 	w.t.Helper()
 	m := *w.base
