@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"log/slog"
 	"net"
@@ -330,3 +331,5 @@ func (w *world) document(path string) []byte {
 	}
 	return raw
 }
+
+func hexOf(hash [32]byte) string { return hex.EncodeToString(hash[:]) }
