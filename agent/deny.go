@@ -76,7 +76,7 @@ func (p *pod) dropDenied(list *policy.DenyList) {
 		return
 	}
 	h := p.cred.Peer.Holder()
-	d := list.Denies(policy.Holder{Serial: h.Serial, Key: h.Key})
+	d := list.Denies(policy.Holder{Serial: h.Serial, Key: h.Key, IssuerKey: h.IssuerKey})
 	if d.Allowed {
 		return
 	}

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/c8s-dev/c8s/attest/appraise"
-	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/cds/api"
 	"github.com/c8s-dev/c8s/cds/ca"
 	"github.com/c8s-dev/c8s/cds/clock"
@@ -47,7 +46,7 @@ type core struct {
 	root        *ca.Root
 	issuer      *ca.Issuer
 	roots       *x509.CertPool
-	issuers     *ratls.Issuers
+	peers       *peers
 	policies    *policies
 	challenges  *challenges
 	evidence    *evidenceStore
@@ -90,8 +89,12 @@ func (c *core) canIssue() error {
 	if err := c.ledger.Err(); err != nil {
 		return err
 	}
-	if err := c.issuer.Ready(); err != nil {
-		return &refusal{code: codeNotReady, detail: err.Error(), retryAfter: retryAtLeast}
+	err := c.issuer.Ready()
+	if err == nil {
+		err = c.issuerDenied(c.policies.current())
+	}
+	if err != nil {
+		return &refusal{code: codeNotReady, detail: "no issuing key can be used: " + err.Error(), retryAfter: retryAtLeast}
 	}
 	now, head := c.clock.Now(), time.Unix(c.ledger.View().Head.Time, 0)
 	if ahead := head.Sub(now); ahead > maxSkew {
@@ -115,22 +118,42 @@ func (s *Server) Manifest() *policy.Signed {
 }
 
 // keepIssuing has an issuing key of this replica in use, made anew before it
-// ends. It is attested, and in the log before it signs.
+// ends, and when the operators deny it. It is attested, and in the log before
+// it signs.
 func (c *core) keepIssuing(ctx context.Context) error {
 	wait := retryMin
 	for {
-		err := c.newIntermediate(ctx)
-		pause := wait
-		if err == nil {
-			wait, pause = retryMin, max(retryMin, c.issuer.RenewAt().Sub(c.clock.Now()))
-		} else {
+		now, changed := c.policies.watch()
+		pause := c.issuer.RenewAt().Sub(c.clock.Now())
+		if pause <= 0 || c.issuerDenied(now) != nil {
+			err := c.newIntermediate(ctx)
+			if err == nil {
+				wait = retryMin
+				continue
+			}
 			c.s.cfg.Log.Error("issuing key not renewed", "err", err, "retryIn", wait)
-			wait = min(2*wait, retryMax)
+			pause, wait = wait, min(2*wait, retryMax)
+			changed = nil
 		}
-		if err := pauseFor(ctx, pause); err != nil {
-			return err
+		timer := time.NewTimer(min(pause, time.Hour)) // clocks are corrected
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-changed:
+		case <-timer.C:
 		}
+		timer.Stop()
 	}
+}
+
+// issuerDenied says whether the issuing key in use is on the deny list.
+func (c *core) issuerDenied(now *inForce) error {
+	current := c.issuer.Intermediate()
+	if current == nil {
+		return nil
+	}
+	return now.denyList().Denies(policy.Holder{Key: policy.DigestOf(current.Certificate().RawSubjectPublicKeyInfo)}).Err()
 }
 
 func (c *core) newIntermediate(ctx context.Context) error {

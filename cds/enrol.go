@@ -124,7 +124,7 @@ func (c *core) accept(ctx context.Context, req *api.EnrolRequest) (*request, err
 		return nil, refuse(codeKeyMismatch, "checking possession of the key: %v", err)
 	}
 	r.spki = sha256.Sum256(r.csr.RawSubjectPublicKeyInfo)
-	r.peer, err = r.session.peer()
+	r.peer, err = c.peers.of(c, r.session)
 	return r, err
 }
 

@@ -21,9 +21,10 @@ import (
 )
 
 // Callers are told to renew at a random moment in this part of a certificate's
-// life, so that those who came together do not come back together.
+// life, so that those who came together do not come back together. Half of the
+// life on average; a later start would make the first wave higher.
 const (
-	renewFrom = 0.45
+	renewFrom = 0.30
 	renewTo   = 0.70
 )
 

@@ -250,7 +250,7 @@ func (s *Server) verifyCaller(cs tls.ConnectionState) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.issuers.VerifyPeer(cs.PeerCertificates, c.roots, c.trustDomain, c.clock.Now())
+	_, err = c.peers.verify(c, cs.PeerCertificates)
 	return err
 }
 

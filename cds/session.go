@@ -15,7 +15,6 @@ import (
 
 	"connectrpc.com/connect"
 
-	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/cds/api"
 )
 
@@ -52,14 +51,6 @@ func (s session) host() string {
 		return s.remote
 	}
 	return host
-}
-
-// peer is the verified certificate the caller showed, nil for none.
-func (s session) peer() (*ratls.Peer, error) {
-	if s.tls == nil || len(s.tls.PeerCertificates) == 0 {
-		return nil, nil
-	}
-	return ratls.ParsePeer(s.tls.PeerCertificates[0])
 }
 
 // maxCallers bounds the hosts whose calls are counted.

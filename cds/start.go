@@ -14,7 +14,6 @@ import (
 
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/appraise"
-	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/cds/ca"
 	"github.com/c8s-dev/c8s/cds/handover"
 	"github.com/c8s-dev/c8s/cds/keys"
@@ -196,7 +195,7 @@ func (s *Server) bootstrap(ctx context.Context) (*core, error) {
 }
 
 func (s *Server) derive(seed keys.Seed) (*core, error) {
-	c := &core{s: s, trustDomain: s.cfg.Manifest.Manifest.TrustDomain, seed: &seed, verified: appraise.NewCache(machinesRemembered), issuers: ratls.NewIssuers()}
+	c := &core{s: s, trustDomain: s.cfg.Manifest.Manifest.TrustDomain, seed: &seed, verified: appraise.NewCache(machinesRemembered), peers: newPeers()}
 	var err error
 	if c.keys, err = keys.Derive(seed, c.trustDomain); err != nil {
 		return nil, err

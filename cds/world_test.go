@@ -114,6 +114,12 @@ func (w *world) start(att attest.Attester) {
 func (w *world) startAt(addr string, att attest.Attester) {
 	w.t.Helper()
 	w.launch(addr, att)
+	w.waitReady()
+}
+
+// waitReady waits until the replica can issue.
+func (w *world) waitReady() {
+	w.t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for w.srv.Ready() != nil {
 		if time.Now().After(deadline) {

@@ -85,6 +85,7 @@ func (l *DenyList) Digest() Digest {
 type Holder struct {
 	Serial                         string
 	Key                            Digest // of the SubjectPublicKeyInfo
+	IssuerKey                      Digest // of the CA's that issued the certificate: what a denied key signed is denied
 	Machine, Measurement, Workload string // a pod has the machine and measurement of its node
 }
 
@@ -104,6 +105,9 @@ func (l *DenyList) Denies(h Holder) Decision {
 	}
 	if i, ok := x.key[string(h.Key)]; ok {
 		return l.denied(i, CodeDeniedKey, "enrol again with a new key, or have the operators lift the denial")
+	}
+	if i, ok := x.key[string(h.IssuerKey)]; ok {
+		return l.denied(i, CodeDeniedKey, "enrol again for a certificate of another issuing key, or have the operators lift the denial")
 	}
 	if i, ok := x.machine[h.Machine]; ok {
 		return l.denied(i, CodeDeniedMachine, "use another machine, or have the operators lift the denial")

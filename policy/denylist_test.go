@@ -33,6 +33,19 @@ func oneOfEach() []policy.Denial {
 	}
 }
 
+func TestDeniedKeyDeniesWhatItSigned(t *testing.T) {
+	list := policytest.New(t).DenyList(t, nil, policytest.Deny(policy.DenyKey, string(policytest.Digest("stolen")))).List
+	h := holder()
+	h.IssuerKey = policytest.Digest("stolen")
+	if d := list.Denies(h); d.Code != policy.CodeDeniedKey {
+		t.Errorf("a certificate that the key signed: %v", d)
+	}
+	h.IssuerKey = policytest.Digest("another")
+	if d := list.Denies(h); !d.Allowed {
+		t.Errorf("a certificate that another key signed: %v", d)
+	}
+}
+
 func TestDenyListDeniesByEachPart(t *testing.T) {
 	f := policytest.New(t)
 	codes := map[policy.DenyKind]policy.Code{

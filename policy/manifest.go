@@ -51,7 +51,9 @@ func DigestOf(b []byte) Digest {
 }
 
 // DigestFrom spells a SHA-256 hash.
-func DigestFrom(sum [sha256.Size]byte) Digest { return Digest(digestPrefix + hex.EncodeToString(sum[:])) }
+func DigestFrom(sum [sha256.Size]byte) Digest {
+	return Digest(digestPrefix + hex.EncodeToString(sum[:]))
+}
 
 // Valid reports whether d has the one accepted spelling.
 func (d Digest) Valid() bool {

@@ -35,6 +35,9 @@ type Peer struct {
 	NotAfter time.Time    // of the leaf, or of its issuers if those end earlier
 	Serial   string       // hexadecimal
 	Leaf     *x509.Certificate
+	// IssuerKey is the digest of the issuing CA's SubjectPublicKeyInfo, where the
+	// chain was verified and that CA is not the root.
+	IssuerKey policy.Digest
 }
 
 // Facts returns what the manifest judges on every connection.
@@ -50,7 +53,7 @@ func (p *Peer) Facts() policy.Peer {
 // Holder returns what deny lists name the certificate's holder by.
 func (p *Peer) Holder() policy.Holder {
 	return policy.Holder{
-		Serial: p.Serial, Key: policy.DigestOf(p.Leaf.RawSubjectPublicKeyInfo),
+		Serial: p.Serial, Key: policy.DigestOf(p.Leaf.RawSubjectPublicKeyInfo), IssuerKey: p.IssuerKey,
 		Machine: p.Claims.Machine, Measurement: p.Claims.Measurement, Workload: p.Claims.Workload,
 	}
 }
@@ -115,6 +118,9 @@ func verifyPeer(chain []*x509.Certificate, roots *x509.CertPool, trustDomain str
 	}
 	if name := peer.ID.TrustDomain().Name(); name != trustDomain {
 		return nil, refuse(CodeTrustDomain, "verifying the peer: it belongs to trust domain %q, this is %q", name, trustDomain)
+	}
+	if len(verified) > 2 {
+		peer.IssuerKey = policy.DigestOf(verified[1].RawSubjectPublicKeyInfo)
 	}
 	for _, c := range verified {
 		if c.NotAfter.Before(peer.NotAfter) {

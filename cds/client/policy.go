@@ -4,6 +4,7 @@ package client
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"github.com/c8s-dev/c8s/cds/api"
@@ -73,10 +74,11 @@ func (c *Client) Watch(ctx context.Context, fn func(News)) error {
 		if c.cfg.Now().Sub(began) > watchRetryMax {
 			wait = watchRetryMin
 		}
-		c.cfg.Log.Warn("watch of the CDS interrupted", "err", err, "retryIn", wait)
+		pause := wait/2 + rand.N(wait/2+1) // watchers that were cut off together come back apart
+		c.cfg.Log.Warn("watch of the CDS interrupted", "err", err, "retryIn", pause)
 		select {
 		case <-ctx.Done():
-		case <-time.After(wait):
+		case <-time.After(pause):
 		}
 		wait = min(2*wait, watchRetryMax)
 	}
