@@ -48,10 +48,13 @@ type Config struct {
 	Manifest  *policy.Signed // accepted at start; newer ones come from the CDS
 	Attester  attest.Attester
 	Simulated bool
-	CDS       *client.Client
-	Loader    *loader.Loader
-	Source    Source
-	Limits    datapath.Limits // zero value: the datapath's defaults
+	// PodEvidence has the TEE make evidence for every certificate of a pod, over
+	// the statement about it. Hardware makes a few reports a second at most.
+	PodEvidence bool
+	CDS         *client.Client
+	Loader      *loader.Loader
+	Source      Source
+	Limits      datapath.Limits // zero value: the datapath's defaults
 
 	Now func() time.Time
 	Log *slog.Logger

@@ -97,6 +97,7 @@ type fakeCDS struct {
 	asked []time.Time
 	hook  func(ctx context.Context) // called before it answers
 	root  *x509.Certificate
+	fresh bool // the last pod brought evidence of its own
 
 	nodeAsked int
 }
@@ -104,6 +105,7 @@ type fakeCDS struct {
 func (c *fakeCDS) EnrolPod(ctx context.Context, _ *client.Credential, p client.Pod) (*client.Credential, error) {
 	c.mu.Lock()
 	c.asked = append(c.asked, time.Now())
+	c.fresh = p.Attester != nil
 	err, life, hook, root := c.err, c.life, c.hook, c.root
 	c.mu.Unlock()
 	if hook != nil {

@@ -221,10 +221,14 @@ func (p *pod) enrol(ctx context.Context, entry *policy.Workload, digest policy.D
 		return errNodeNotEnrolled
 	}
 	began := p.a.cfg.Now()
-	cred, err := p.a.enroller.EnrolPod(ctx, node, client.Pod{
+	pod := client.Pod{
 		Namespace: p.info.Namespace, Name: p.info.Name, UID: p.info.UID,
 		Images: p.info.Images, Entry: entry.Name, Addrs: p.info.Addrs,
-	})
+	}
+	if p.a.cfg.PodEvidence {
+		pod.Attester = p.a.cfg.Attester
+	}
+	cred, err := p.a.enroller.EnrolPod(ctx, node, pod)
 	if err != nil {
 		return err
 	}

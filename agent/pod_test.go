@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/c8s-dev/c8s/cds/client"
+	"github.com/c8s-dev/c8s/attest/sim/simtest"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -29,6 +30,20 @@ func TestListedPodOpensAndIsDeletedWhenRemoved(t *testing.T) {
 			t.Errorf("%d pods, %d ending remain", len(w.pods), len(w.ending))
 		}
 	})
+}
+
+func TestPodHasEvidenceOfItsOwnWhereTheNodeIsToldTo(t *testing.T) {
+	for _, told := range []bool{false, true} {
+		inWorld(t, func(w *world) {
+			w.cfg.PodEvidence, w.cfg.Attester = told, simtest.Attester(t, "node")
+			web := w.web()
+			w.add(web)
+			w.want(web.UID, StateOpen, "")
+			if w.cds.fresh != told {
+				t.Errorf("told %v, the pod brings evidence: %v", told, w.cds.fresh)
+			}
+		})
+	}
 }
 
 func TestPodIsClosedInTheKernelBeforeItIsJudged(t *testing.T) {

@@ -38,6 +38,8 @@ type nodeFlags struct {
 	stateDir string
 	runDir   string
 	metrics  string
+
+	podEvidence bool
 }
 
 func newNode() *cobra.Command {
@@ -71,6 +73,7 @@ keeps dropping what they send. Only 'c8s node uninstall' removes the lock.`,
 	fl.StringVar(&f.stateDir, "state-dir", "/var/lib/c8s", "folder for what must never be older after a restart: manifest, deny list, the log's checkpoint")
 	fl.StringVar(&f.runDir, "run-dir", defaultRunDir, "folder for the admin socket")
 	fl.StringVar(&f.metrics, "metrics-address", "127.0.0.1:15020", "listen address of /metrics, /healthz and /readyz; empty for none")
+	fl.BoolVar(&f.podEvidence, "pod-evidence", false, "have the TEE make fresh evidence for each certificate of a pod, not only for the node's (slow on hardware)")
 	c.AddCommand(newNodeUninstall(), newNodeCheck())
 	return c
 }
@@ -120,7 +123,7 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 	a, err := agent.New(agent.Config{
 		NodeName: f.name, NodeAddr: addr, Version: version.String(), RunDir: f.runDir,
 		RoutesFile: f.routes, Metrics: f.metrics, DaemonMark: f.kernel.daemonMark,
-		Manifest: cds.Manifest(), Attester: attester, Simulated: simulated, CDS: cds, Loader: ld,
+		Manifest: cds.Manifest(), Attester: attester, Simulated: simulated, PodEvidence: f.podEvidence, CDS: cds, Loader: ld,
 		Source: &agent.DirSource{Dir: f.podsDir, Log: log},
 		Now:    time.Now, Log: log,
 	})
