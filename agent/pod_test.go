@@ -9,8 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/attest/sim/simtest"
+	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/policy"
 )
 
