@@ -84,7 +84,8 @@ type Ledger struct {
 	refreshes chan chan error
 
 	view atomic.Pointer[View]
-	read atomic.Int64 // Unix milliseconds of the last successful exchange
+	born time.Time    // what read counts from, by the monotonic clock
+	read atomic.Int64 // nanoseconds from born to the last successful exchange
 
 	mu      sync.Mutex
 	changed chan struct{} // closed when view is replaced
@@ -143,7 +144,7 @@ func prepare(cfg Config) (*Ledger, error) {
 	if cfg.Observe == nil {
 		cfg.Observe = func(Commit) {}
 	}
-	return &Ledger{cfg: cfg, jobs: make(chan *job, maxQueue), refreshes: make(chan chan error), changed: make(chan struct{})}, nil
+	return &Ledger{cfg: cfg, born: time.Now(), jobs: make(chan *job, maxQueue), refreshes: make(chan chan error), changed: make(chan struct{})}, nil
 }
 
 // View returns the state as this replica last saw it.
@@ -177,7 +178,7 @@ func (l *Ledger) Broken() error {
 }
 
 // Age is how long ago the store last answered.
-func (l *Ledger) Age() time.Duration { return time.Since(time.UnixMilli(l.read.Load())) }
+func (l *Ledger) Age() time.Duration { return time.Since(l.born) - time.Duration(l.read.Load()) }
 
 // Storage gives the log's files to those who prove from a View's Tree.
 func (l *Ledger) Storage() translog.Storage { return files{l.cfg.Store} }
@@ -245,9 +246,9 @@ func (l *Ledger) install(v *View) {
 	l.changed = make(chan struct{})
 }
 
-// touch notes that the store answered. Monotonic time would be lost here, and
-// the process's own clock is good enough for "seconds ago".
-func (l *Ledger) touch() { l.read.Store(time.Now().UnixMilli()) }
+// touch notes that the store answered. The machine's wall clock, which the host
+// may turn back, must not make an old answer young.
+func (l *Ledger) touch() { l.read.Store(int64(time.Since(l.born))) }
 
 // breakdown stops this replica for good.
 func (l *Ledger) breakdown(err error) error {
