@@ -16,6 +16,7 @@ import (
 // Documents reads public documents of the CDS over one verified connection at
 // a time. It is safe for concurrent use.
 type Documents struct {
+	c *Client
 	s *session
 }
 
@@ -25,7 +26,7 @@ func (c *Client) Documents(ctx context.Context) (*Documents, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Documents{s}, nil
+	return &Documents{c, s}, nil
 }
 
 // Addr is the replica that answers.

@@ -58,6 +58,27 @@ func (a *Auditor) Find(ctx context.Context, c Checkpoint, from int64, match func
 	}
 }
 
+// FindLast returns the last entry that matches, or [ErrNotFound]. It reads the
+// log from its end.
+func (a *Auditor) FindLast(ctx context.Context, c Checkpoint, match func(index int64, raw []byte) bool) (int64, []byte, error) {
+	const window = parallel * tileWidth
+	for end := c.Size; end > 0; {
+		start := (end - 1) / window * window
+		found, record := int64(-1), []byte(nil)
+		err := a.Entries(ctx, c, start, end, func(index int64, raw []byte) error {
+			if match(index, raw) {
+				found, record = index, raw
+			}
+			return nil
+		})
+		if err != nil || found >= 0 {
+			return found, record, err
+		}
+		end = start
+	}
+	return -1, nil, fmt.Errorf("searching the log from entry %d back to 0: %w", c.Size, ErrNotFound)
+}
+
 // bundle is an entry bundle that is proven to be part of a tree.
 type bundle struct {
 	tile    tlog.Tile
