@@ -36,7 +36,7 @@ Exit codes: 0 success, 1 refused, 2 wrong usage.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.SetFlagErrorFunc(desk.FlagError)
-	c.AddCommand(newAdd(), newRemove(), newSign(), newVerify(), newShow(), newDiff())
+	c.AddCommand(newAdd(), newRemove(), newSign(), newVerify(), newShow(), newDiff(), newPublish())
 	return c
 }
 

@@ -12,9 +12,11 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/cdsflag"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/operatorkey"
@@ -29,20 +31,23 @@ type step struct {
 	Version  uint64          `json:"version"`
 	Digest   policy.Digest   `json:"digest"`
 	Previous policy.Digest   `json:"previous"`
-	File     string          `json:"file"`
+	File     string          `json:"file,omitempty"`
 	Signers  []string        `json:"signers"`
-	Changes  []policy.Change `json:"changes"` // against the version before; none for the first
+	Changes  []policy.Change `json:"changes"`            // against the version before; none for the first
+	LogIndex *uint64         `json:"logIndex,omitempty"` // from a CDS: where its log has it
+	Since    *time.Time      `json:"since,omitempty"`    // from a CDS: when it was put in force
 }
 
 type historyCommand struct {
 	trust  operatorkey.Trust
+	cds    cdsflag.Flags
 	output desk.Output
 }
 
 func newHistory() *cobra.Command {
 	var h historyCommand
 	c := &cobra.Command{
-		Use:   "history (DIR | FILE...)",
+		Use:   "history (DIR | FILE... | --cds ADDR)",
 		Short: "Check a chain of signed manifests from its first version on",
 		Long: `Reads signed manifests, checks every signature and every link of the chain, and
 says what each version changed. Of a folder, the files that are signed manifests
@@ -53,13 +58,27 @@ names; without them, by those that it names itself, which proves nothing but tha
 the chain belongs together. Every other one must be signed by the operators of
 the one before. A chain that is broken or forked is shown up to there.
 
+With --cds the manifests come from the CDS: the one in force and all before it. The
+chain must contain --manifest; each version must be countersigned by the CDS and be
+where the countersignature says in the log, which also tells when it came into
+force.
+
+` + cdsflag.Help + `
+
 Exit codes: 0 whole, 1 not, 2 wrong usage.`,
 		Example: `  c8s manifest history archive/ --operators operators.json
-  c8s manifest history v1.signed.json v2.signed.json -o json`,
-		Args: desk.UsageArgs(cobra.MinimumNArgs(1)),
+  c8s manifest history v1.signed.json v2.signed.json -o json
+  c8s manifest history --cds 10.80.0.100 --operators operators.json --manifest manifest.signed.json`,
 		RunE: func(c *cobra.Command, args []string) error { return h.run(c, args) },
 	}
+	c.Args = desk.UsageArgs(func(c *cobra.Command, args []string) error {
+		if h.cds.Given() {
+			return cobra.NoArgs(c, args)
+		}
+		return cobra.MinimumNArgs(1)(c, args)
+	})
 	h.trust.Register(c)
+	h.cds.RegisterBeside(c)
 	h.output.Register(c)
 	return c
 }
@@ -78,15 +97,10 @@ func (h *historyCommand) run(c *cobra.Command, args []string) (err error) {
 		}
 		trusted = &o
 	}
-	files, err := historyFiles(args)
+	steps, broken, err := h.read(c, args, trusted)
 	if err != nil {
 		return err
 	}
-	links, err := readLinks(files)
-	if err != nil {
-		return err
-	}
-	steps, broken := follow(links, trusted)
 	if h.output.JSON() {
 		err = desk.WriteJSON(c.OutOrStdout(), steps)
 	} else {
@@ -96,6 +110,26 @@ func (h *historyCommand) run(c *cobra.Command, args []string) (err error) {
 		_, err = fmt.Fprintln(c.ErrOrStderr(), "warning: nothing says that the first manifest's operators are yours: give --operators")
 	}
 	return errors.Join(err, broken)
+}
+
+// read returns the good part of the chain, and why it ends there if it does.
+func (h *historyCommand) read(c *cobra.Command, args []string, trusted *policy.Operators) (steps []step, broken, err error) {
+	if h.cds.Given() {
+		if trusted == nil {
+			return nil, nil, exit.Usage(errors.New("--operators is required: who is trusted to sign"))
+		}
+		return h.fromCDS(c, *trusted)
+	}
+	files, err := historyFiles(args)
+	if err != nil {
+		return nil, nil, err
+	}
+	links, err := readLinks(files)
+	if err != nil {
+		return nil, nil, err
+	}
+	steps, broken = follow(links, trusted)
+	return steps, broken, nil
 }
 
 // historyFiles returns the files to read. A folder must be alone, so that it
@@ -225,7 +259,7 @@ func openAny(copies []link, operators policy.Operators) (*policy.Signed, string,
 
 func printSteps(out io.Writer, steps []step) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "VERSION\tDIGEST\tSIGNERS\tWIDENS\tNARROWS\tCHANGES\tFILE")
+	_, _ = fmt.Fprintln(w, "VERSION\tDIGEST\tSIGNERS\tWIDENS\tNARROWS\tCHANGES\tFROM")
 	for _, s := range steps {
 		count := map[policy.Effect]int{}
 		for _, c := range s.Changes {
@@ -233,8 +267,12 @@ func printSteps(out io.Writer, steps []step) error {
 				count[c.Effect]++
 			}
 		}
+		from := s.File
+		if s.Since != nil {
+			from = fmt.Sprintf("log entry %d, in force since %s", *s.LogIndex, s.Since.Format(time.RFC3339))
+		}
 		_, _ = fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%d\t%d\t%s\n", s.Version, s.Digest, strings.Join(s.Signers, ", "),
-			count[policy.Widens], count[policy.Narrows], count[policy.Changes], s.File)
+			count[policy.Widens], count[policy.Narrows], count[policy.Changes], from)
 	}
 	return w.Flush()
 }
