@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bench measures the mesh from pod to pod across two nodes, and puts
-// every number in relation to two others from the same run: plain routed TCP,
-// and the same proxies without TLS. Ratios survive a noisy machine, absolute
+// Command bench measures C8s in two parts, and puts every number in relation
+// to others from the same run: ratios survive a noisy machine, absolute
 // numbers do not.
 //
-// It needs root. Run it with "make bench", or "go run ./test/bench -h".
+// Part "mesh" is traffic from pod to pod across two nodes, against plain
+// routed TCP and the same proxies without TLS. It needs root. Part "cds" is
+// the certificate distribution service under load, against a server that does
+// nothing but the same messages over the same TLS.
+//
+// Run it with "make bench", or "go run ./test/bench -h".
 package main
 
 import (
@@ -14,34 +18,73 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 )
 
+// part is a table of results.
+type part interface{ print(w io.Writer) error }
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if len(os.Args) == 2 && os.Args[1] == "plain-node" {
-		exit(ctx, runPlainNode(ctx, os.Stdin))
-		return
+	if len(os.Args) == 2 {
+		switch os.Args[1] {
+		case "plain-node":
+			exit(ctx, runPlainNode(ctx, os.Stdin))
+			return
+		case "echo-cds":
+			exit(ctx, runEcho(ctx, os.Stdin))
+			return
+		}
 	}
 	o := options{Binary: "bin/c8s"}
 	flag.StringVar(&o.Binary, "binary", o.Binary, "the c8s binary to measure (make build)")
 	flag.DurationVar(&o.Duration, "duration", 3*time.Second, "how long each measurement runs")
 	flag.IntVar(&o.Rounds, "rounds", 3, "how often each is repeated, alternating; medians are reported")
-	flag.IntVar(&o.Idle, "idle", 500, "connections in the memory measurement")
-	asJSON := flag.Bool("json", false, "print JSON instead of a table")
+	flag.IntVar(&o.Idle, "idle", 500, "connections in the mesh's memory measurement")
+	flag.IntVar(&o.Machines, "machines", 200, "simulated machines that enrol at the CDS")
+	flag.IntVar(&o.Watchers, "watchers", 1000, "nodes that watch the CDS")
+	flag.StringVar(&o.Dir, "dir", os.TempDir(), "folder on the disk that the CDS's store is measured on")
+	only := flag.String("only", "", "measure one part only: mesh or cds")
+	asJSON := flag.Bool("json", false, "print JSON instead of tables")
 	flag.Parse()
-	results, err := run(ctx, o)
-	if err == nil && *asJSON {
-		err = json.NewEncoder(os.Stdout).Encode(results)
-	} else if err == nil {
-		err = results.print(os.Stdout)
-	}
-	exit(ctx, err)
+	exit(ctx, measure(ctx, o, *only, *asJSON))
 }
+
+func measure(ctx context.Context, o options, only string, asJSON bool) error {
+	all := map[string]part{}
+	for _, p := range []struct {
+		name string
+		run  func(context.Context, options) (part, error)
+	}{{"mesh", runMesh}, {"cds", runCDS}} {
+		if only != "" && only != p.name {
+			continue
+		}
+		results, err := p.run(ctx, o)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		all[p.name] = results
+		if !asJSON {
+			if err := results.print(os.Stdout); err != nil {
+				return err
+			}
+		}
+	}
+	if len(all) == 0 {
+		return fmt.Errorf("no part is called %q: mesh and cds are", only)
+	}
+	if asJSON {
+		return json.NewEncoder(os.Stdout).Encode(all)
+	}
+	return nil
+}
+
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 func exit(ctx context.Context, err error) {
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {

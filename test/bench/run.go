@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -19,6 +18,9 @@ type options struct {
 	Duration time.Duration
 	Rounds   int
 	Idle     int
+
+	Machines, Watchers int
+	Dir                string
 }
 
 // scenario is one thing measured at every site.
@@ -114,10 +116,9 @@ type row struct {
 
 type results []row
 
-func run(ctx context.Context, o options) (results, error) {
+func runMesh(ctx context.Context, o options) (part, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the labs
-	say := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 	say("building three pairs of nodes")
 	var sites []*site
 	for _, build := range []func(context.Context) (*site, error){
