@@ -61,9 +61,8 @@ type published struct {
 	notBefore time.Time // zero: it is in force
 }
 
-func (p *policies) publishManifest(ctx context.Context, envelope []byte) (*published, error) {
-	var out *published
-	return out, p.underPolicy(ctx, func(now *inForce) error {
+func (p *policies) publishManifest(ctx context.Context, envelope []byte) (out *published, err error) {
+	err = p.underPolicy(ctx, func(now *inForce) error {
 		next, err := policy.Open(envelope, now.manifest.Manifest.Operators)
 		if err != nil {
 			return err
@@ -74,16 +73,24 @@ func (p *policies) publishManifest(ctx context.Context, envelope []byte) (*publi
 		if err := checkDenyListKeeps(now, next); err != nil {
 			return err
 		}
+		out = &published{version: next.Manifest.Version}
+		at, locked := next.Manifest.NotBeforeTime()
+		locked = locked && at.After(p.c.clock.Now())
+		if locked {
+			out.notBefore = at
+			if refOf(next) == now.pendingRef {
+				return nil
+			}
+		}
 		if err := p.keep(ctx, next.Digest, envelope); err != nil {
 			return err
 		}
-		out = &published{version: next.Manifest.Version}
-		if at, locked := next.Manifest.NotBeforeTime(); locked && at.After(p.c.clock.Now()) {
-			out.notBefore = at
+		if locked {
 			return p.postpone(ctx, now, next, at)
 		}
-		return p.putInForce(ctx, now, next)
+		return p.settle(ctx, p.putInForce(ctx, now, next))
 	})
+	return out, err
 }
 
 // checkDenyListKeeps: whoever judges by the next manifest must be able to
@@ -102,29 +109,26 @@ func refOf(s *policy.Signed) ledger.Ref {
 	return ledger.Ref{Version: s.Manifest.Version, Digest: s.Digest}
 }
 
+// putInForce makes next the manifest in force. Whatever waited for its time is
+// dropped: it follows the manifest before, and can never follow this one.
 func (p *policies) putInForce(ctx context.Context, now *inForce, next *policy.Signed) error {
-	receipt, err := p.c.ledger.Do(ctx, func(d *ledger.Draft) error {
-		if !now.matches(d.Head) {
+	_, err := p.c.ledger.Do(ctx, func(d *ledger.Draft) error {
+		if !now.matches(d.Head) || d.Head.Pending != now.pendingRef {
 			return errPolicyMoved
 		}
 		d.Head.Manifest = refOf(next)
-		if d.Head.Pending.Version <= next.Manifest.Version {
-			d.Head.Pending, d.Head.NotBefore = ledger.Ref{}, 0
-		}
+		d.Head.Pending, d.Head.NotBefore = ledger.Ref{}, 0
 		return p.c.record(d, trust.ManifestSubject(next))
 	})
-	return p.settle(ctx, receipt, err)
+	return err
 }
 
 func (p *policies) postpone(ctx context.Context, now *inForce, next *policy.Signed, at time.Time) error {
 	ref := refOf(next)
-	if now.pending != nil && ref.Version <= now.pendingRef.Version && ref != now.pendingRef {
+	if now.pending != nil && ref.Version <= now.pendingRef.Version {
 		return refuse(codePending, "version %d waits for %s: a manifest that replaces it needs a higher version than %d", now.pendingRef.Version, now.notBefore.UTC().Format(time.RFC3339), ref.Version)
 	}
-	if ref == now.pendingRef {
-		return nil
-	}
-	receipt, err := p.c.ledger.Do(ctx, func(d *ledger.Draft) error {
+	_, err := p.c.ledger.Do(ctx, func(d *ledger.Draft) error {
 		if !now.matches(d.Head) || d.Head.Pending != now.pendingRef {
 			return errPolicyMoved
 		}
@@ -134,25 +138,29 @@ func (p *policies) postpone(ctx context.Context, now *inForce, next *policy.Sign
 		})
 		return err
 	})
-	return p.settle(ctx, receipt, err)
+	return p.settle(ctx, err)
 }
 
-// activate puts the pending manifest in force.
+// activate puts the pending manifest in force when its time has come. Its
+// caller adopts it: to wait for that here would be to wait for oneself.
 func (p *policies) activate(ctx context.Context) error {
 	now := p.current()
 	if now.pending == nil || p.c.clock.Now().Before(now.notBefore) {
 		return nil
 	}
+	// The deny list may be a newer one than when the manifest was published.
+	if err := checkDenyListKeeps(now, now.pending); err != nil {
+		return err
+	}
 	err := p.putInForce(ctx, now, now.pending)
 	if errors.Is(err, errPolicyMoved) {
-		return nil // another replica was faster
+		return nil // another replica was faster, or another manifest takes its place
 	}
 	return err
 }
 
-func (p *policies) publishDenyList(ctx context.Context, envelope []byte) (*published, error) {
-	var out *published
-	return out, p.underPolicy(ctx, func(now *inForce) error {
+func (p *policies) publishDenyList(ctx context.Context, envelope []byte) (out *published, err error) {
+	err = p.underPolicy(ctx, func(now *inForce) error {
 		next, err := policy.OpenDenyList(envelope, now.manifest.Manifest.Operators)
 		if err != nil {
 			return err
@@ -171,15 +179,16 @@ func (p *policies) publishDenyList(ctx context.Context, envelope []byte) (*publi
 			return err
 		}
 		out = &published{version: next.List.Version}
-		receipt, err := p.c.ledger.Do(ctx, func(d *ledger.Draft) error {
+		_, err = p.c.ledger.Do(ctx, func(d *ledger.Draft) error {
 			if !now.matches(d.Head) {
 				return errPolicyMoved
 			}
 			d.Head.DenyList = ledger.Ref{Version: next.List.Version, Digest: next.Digest}
 			return p.c.record(d, trust.DenyListSubject(next))
 		})
-		return p.settle(ctx, receipt, err)
+		return p.settle(ctx, err)
 	})
+	return out, err
 }
 
 // record logs a document that comes into force, and countersigns it.
@@ -200,9 +209,10 @@ func (c *core) record(d *ledger.Draft, subject trust.Subject) error {
 	return nil
 }
 
-// settle waits until this replica itself judges by what was just recorded, so
-// that who published hears of it when it is true.
-func (p *policies) settle(ctx context.Context, receipt ledger.Receipt, err error) error {
+// settle waits, unless err says that nothing was recorded, until this replica
+// itself judges by what was: who published hears of it when it is true. It is
+// for callers, never for follow.
+func (p *policies) settle(ctx context.Context, err error) error {
 	if err != nil {
 		return err
 	}

@@ -98,10 +98,11 @@ type prover func(ctx context.Context, nonce, exporter []byte, csr *x509.Certific
 func (c *Client) enrolAlone(ctx context.Context, prove prover) (cred *Credential, err error) {
 	ctx, cancel := context.WithTimeout(ctx, enrolTimeout)
 	defer cancel()
-	return cred, c.onAny(ctx, nil, func(s *session) (err error) {
+	err = c.onAny(ctx, nil, func(s *session) (err error) {
 		cred, err = c.enrol(ctx, s, prove)
 		return err
 	})
+	return cred, err
 }
 
 func collect(ctx context.Context, att attest.Attester, t attest.Transcript) ([]byte, error) {
