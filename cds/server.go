@@ -198,7 +198,12 @@ func (s *Server) live(ctx context.Context) error {
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	options := func(limit int) connect.HandlerOption {
-		return connect.WithHandlerOptions(connect.WithReadMaxBytes(limit), connect.WithInterceptors(s.guard()))
+		return connect.WithHandlerOptions(
+			connect.WithReadMaxBytes(limit), connect.WithInterceptors(s.guard()),
+			// Nonces, hashes and certificates do not get smaller, and what nobody
+			// has to decompress cannot be a bomb.
+			connect.WithCompression("gzip", nil, nil),
+		)
 	}
 	mux.Handle(api.NewAttestationHandler((*attestation)(s), options(maxRequest)))
 	mux.Handle(api.NewPolicyHandler((*policyAPI)(s), options(maxPublish)))

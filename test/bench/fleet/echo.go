@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"time"
 
+	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -54,7 +55,7 @@ func (e *Echo) Serve(ctx context.Context, ln net.Listener) error {
 	cfg := ratls.ServerConfig(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }, func(tls.ConnectionState) error { return nil })
 	cfg.NextProtos, cfg.ClientAuth = []string{"h2"}, tls.RequestClientCert
 	mux := http.NewServeMux()
-	mux.Handle(api.NewAttestationHandler(h))
+	mux.Handle(api.NewAttestationHandler(h, connect.WithCompression("gzip", nil, nil))) // as the service
 	srv := &http.Server{Handler: mux, TLSConfig: cfg, ReadHeaderTimeout: dialTimeout, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)}
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
