@@ -4,6 +4,10 @@
 // namespaces, one CDS process and one node daemon per lab node, all of them
 // the real binary with the simulated TEE.
 //
+// The CDS is one replica that keeps a file, or several that share an etcd whose
+// members are real too, each in a namespace of its own. Every process can be
+// killed, started again and cut off from the others.
+//
 // Invariant: only the public surface is used (files, flags, the admin socket,
 // the CDS's API), so what holds in a cluster of this package holds for a
 // user's. The demo, the end-to-end tests and the benchmarks share it.
@@ -11,19 +15,13 @@ package cluster
 
 import (
 	"context"
-	"crypto"
-	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
-	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
-	"github.com/c8s-dev/c8s/attest/sim/devtee"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/test/lab"
 )
@@ -42,17 +40,25 @@ type Options struct {
 	Binary    string // the c8s executable
 	Name      string // of the lab
 	Nodes     []string
-	Outside   []string          // hosts next door; the CDS's host is added
+	Outside   []string          // hosts next door; those of the CDS and of etcd are added
 	Workloads []policy.Workload // of the first manifest
 	NodeFlags []string          // further flags of every node daemon
-	CDSFlags  []string          // further flags of the CDS
+	CDSFlags  []string          // further flags of every replica of the CDS
 	Impostors map[string]string // nodes that run another binary; New does not wait for them
 	Log       *slog.Logger
+
+	// Replicas of the CDS, 1 if zero. Several need an etcd to share.
+	Replicas int
+	// Etcd is how many members it has; with none, the CDS keeps a file.
+	Etcd       int
+	EtcdBinary string // the etcd executable
 }
 
 // Cluster is a running cluster.
 type Cluster struct {
 	Lab       *lab.Lab
+	CDS       []*Replica
+	Etcd      []*Member
 	Nodes     []*Node
 	Operators policy.Operators
 
@@ -60,18 +66,17 @@ type Cluster struct {
 	dir         string
 	simDir      string
 	measurement string
-	key         crypto.Signer
-	manifest    *policy.Manifest
-	digest      policy.Digest
-	cds         *process
+	desk        desk
 }
 
-const cdsHost = "cds"
-
-// New builds the lab, signs a first manifest and starts the CDS and every
-// node daemon. It returns when all of them are enrolled. Close, or the end of
+// New builds the lab, signs a first manifest and starts etcd, the CDS and every
+// node daemon. It returns when all nodes are enrolled. Close, or the end of
 // ctx, removes everything.
 func New(ctx context.Context, o Options) (*Cluster, error) {
+	o.Replicas = max(o.Replicas, 1)
+	if o.Replicas > 1 && o.Etcd == 0 {
+		return nil, fmt.Errorf("building the cluster: %d replicas of the CDS need an etcd to share", o.Replicas)
+	}
 	specs := make([]lab.NodeSpec, len(o.Nodes))
 	for i, name := range o.Nodes {
 		specs[i].Name = name
@@ -79,7 +84,8 @@ func New(ctx context.Context, o Options) (*Cluster, error) {
 	if _, err := lab.Sweep(); err != nil {
 		return nil, fmt.Errorf("removing what killed runs left: %w", err)
 	}
-	l, err := lab.New(ctx, lab.Options{Name: o.Name, Nodes: specs, Outside: append([]string{cdsHost}, o.Outside...), Log: o.Log})
+	outside := slices.Concat(replicaNames(o.Replicas), memberNames(o.Etcd), o.Outside)
+	l, err := lab.New(ctx, lab.Options{Name: o.Name, Nodes: specs, Outside: outside, Log: o.Log})
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +98,9 @@ func New(ctx context.Context, o Options) (*Cluster, error) {
 
 func (c *Cluster) start(ctx context.Context) error {
 	if err := c.firstManifest(); err != nil {
+		return err
+	}
+	if err := c.startEtcd(ctx); err != nil {
 		return err
 	}
 	if err := c.startCDS(ctx); err != nil {
@@ -124,13 +133,6 @@ func (c *Cluster) Close() error { return c.Lab.Close() }
 // Measurement is the launch digest that the manifest names, 96 hex digits.
 func (c *Cluster) Measurement() string { return c.measurement }
 
-// Manifest returns a copy of the manifest last published, for changing.
-func (c *Cluster) Manifest() *policy.Manifest {
-	m := *c.manifest
-	m.Workloads = append([]policy.Workload(nil), m.Workloads...)
-	return &m
-}
-
 // Node returns the node of that name, nil when there is none.
 func (c *Cluster) Node(name string) *Node {
 	for _, n := range c.Nodes {
@@ -143,115 +145,39 @@ func (c *Cluster) Node(name string) *Node {
 
 func (c *Cluster) path(name string) string { return filepath.Join(c.dir, name) }
 
-// firstManifest makes the operator's key, the simulated vendor and the first
-// signed manifest, as an operator would with `c8s manifest`.
-func (c *Cluster) firstManifest() error {
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return err
+// Logs returns the last lines of every process, by its name.
+func (c *Cluster) Logs() map[string]string {
+	logs := map[string]string{}
+	for _, p := range c.processes() {
+		logs[p.name] = string(p.tail(8000))
 	}
-	c.key = key
-	operator, err := policy.NewOperatorKey("operator", key.Public())
-	if err != nil {
-		return err
-	}
-	c.Operators = policy.Operators{Threshold: 1, Keys: []policy.OperatorKey{operator}}
-	machine := devtee.Options{Dir: c.simDir, Binary: c.opts.Binary, Operators: c.Operators}
-	substrate, err := devtee.Substrate(machine)
-	if err != nil {
-		return err
-	}
-	c.measurement = substrate.Measurements[0]
-	raw, err := json.Marshal(c.Operators)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(c.path("operators.json"), raw, 0o600); err != nil {
-		return err
-	}
-	return c.sign(&policy.Manifest{
-		Schema: policy.Schema, TrustDomain: TrustDomain, Version: 1,
-		Operators: c.Operators, Substrates: []policy.Substrate{substrate}, Workloads: c.opts.Workloads,
-	})
+	return logs
 }
 
-// sign writes m as the manifest file. The CDS notices the new file, checks it
-// like any publication, and pushes it to the nodes.
-func (c *Cluster) sign(m *policy.Manifest) error {
-	payload, err := policy.Encode(m)
-	if err != nil {
-		return err
+// Saying returns what the logs that contain text say from there on, by the name
+// of the process.
+func (c *Cluster) Saying(text string) map[string]string {
+	logs := map[string]string{}
+	for _, p := range c.processes() {
+		if found := p.said(text); found != "" {
+			logs[p.name] = found
+		}
 	}
-	envelope, err := policy.Sign(payload, c.key)
-	if err != nil {
-		return err
-	}
-	tmp := c.path("manifest.tmp")
-	if err := os.WriteFile(tmp, envelope, 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, c.path("manifest.dsse.json")); err != nil {
-		return err
-	}
-	c.manifest, c.digest = m, policy.DigestOf(payload)
-	return nil
+	return logs
 }
 
-// Publish signs the next version of the manifest after change has edited it,
-// and waits until every running node has it in force.
-func (c *Cluster) Publish(ctx context.Context, change func(*policy.Manifest)) error {
-	next := c.Manifest()
-	change(next)
-	next.Version, next.Previous = c.manifest.Version+1, c.digest
-	if err := c.sign(next); err != nil {
-		return err
+func (c *Cluster) processes() (all []*process) {
+	for _, m := range c.Etcd {
+		all = append(all, m.process)
+	}
+	for _, r := range c.CDS {
+		all = append(all, r.process)
 	}
 	for _, n := range c.Nodes {
-		if !n.Running() {
-			continue
-		}
-		if err := until(ctx, "the manifest to reach "+n.Lab.Name, func() error {
-			s, err := n.Status(ctx)
-			if err != nil {
-				return err
-			}
-			if s.Manifest.Version < next.Version {
-				return fmt.Errorf("still at version %d", s.Manifest.Version)
-			}
-			return nil
-		}); err != nil {
-			return err
-		}
+		all = append(all, n.proc)
 	}
-	return nil
+	return all
 }
-
-func (c *Cluster) cdsAddr() string {
-	return netip.AddrPortFrom(c.Lab.Outside(cdsHost).Addr4, CDSPort).String()
-}
-
-func (c *Cluster) startCDS(ctx context.Context) error {
-	host := c.Lab.Outside(cdsHost)
-	c.cds = newProcess("cds", c.path("cds.log"), func() *lab.Cmd {
-		args := []string{
-			"cds",
-			"--listen", c.cdsAddr(), "--operators", c.path("operators.json"), "--manifest", c.path("manifest.dsse.json"),
-			"--state-dir", c.path("cds"), "--tee", "sim", "--sim-dir", c.simDir, "--sim-machine", cdsHost,
-			"--metrics-address", fmt.Sprintf("127.0.0.1:%d", MetricsPort),
-		}
-		return host.Command(ctx, c.opts.Binary, append(args, c.opts.CDSFlags...)...)
-	})
-	return c.cds.start()
-}
-
-// CDSLog returns the last lines of the CDS's log.
-func (c *Cluster) CDSLog() string { return string(c.cds.tail(8000)) }
-
-// StopCDS kills the CDS; StartCDS brings it back with its state.
-func (c *Cluster) StopCDS() error { return c.cds.kill() }
-
-// StartCDS starts the CDS again after StopCDS.
-func (c *Cluster) StartCDS() error { return c.cds.start() }
 
 // until polls check until it succeeds, for at most a minute: everything here
 // takes milliseconds on an idle machine.

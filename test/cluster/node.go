@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/c8s-dev/c8s/agent"
@@ -61,7 +62,7 @@ func (c *Cluster) newNode(n *lab.Node) (*Node, error) {
 	node.proc = newProcess(n.Name, c.path(n.Name+".log"), func() *lab.Cmd {
 		args := []string{
 			"node", "--node-name", n.Name, "--node-address", n.Addr4.String(),
-			"--uplink", lab.Uplink, "--bpffs", node.BPFFS, "--cds", c.cdsAddr(),
+			"--uplink", lab.Uplink, "--bpffs", node.BPFFS, "--cds", strings.Join(c.cdsAddrs(), ","),
 			"--operators", c.path("operators.json"), "--manifest", c.path("manifest.dsse.json"),
 			"--pods-dir", node.podsDir(), "--routes", filepath.Join(node.dir, "routes.json"),
 			"--state-dir", filepath.Join(node.dir, "state"), "--run-dir", node.dir,

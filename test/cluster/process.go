@@ -110,6 +110,17 @@ func (p *process) died() error {
 	return fmt.Errorf("%s %w; its last words:\n%s", p.name, errEnded, p.tail(4000))
 }
 
+// said returns the log from the first line with text on, empty if there is none.
+func (p *process) said(text string) string {
+	raw, err := os.ReadFile(p.logPath)
+	at := bytes.Index(raw, []byte(text))
+	if err != nil || at < 0 {
+		return ""
+	}
+	raw = raw[bytes.LastIndexByte(raw[:at], '\n')+1:]
+	return string(raw[:min(len(raw), 8000)])
+}
+
 func (p *process) tail(n int) []byte {
 	raw, err := os.ReadFile(p.logPath)
 	if err != nil {

@@ -46,7 +46,7 @@ func TestUnmeasuredNodeNeverGetsACertificate(t *testing.T) {
 	if status.Node.ID != "" || !strings.Contains(status.Node.Error, "measurement") {
 		t.Errorf("node-evil: ID %q, error %q; want no ID and a refusal that names the measurement", status.Node.ID, status.Node.Error)
 	}
-	if !strings.Contains(c.CDSLog(), `"code":"measurement"`) {
-		t.Errorf("the CDS's log does not say why it refused:\n%s", c.CDSLog())
+	if !strings.Contains(c.CDS[0].Log(), `"code":"measurement"`) {
+		t.Errorf("the CDS's log does not say why it refused:\n%s", c.CDS[0].Log())
 	}
 }

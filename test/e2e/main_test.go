@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -86,15 +85,12 @@ func newCluster(t *testing.T, change ...func(*cluster.Options)) *cluster.Cluster
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			for _, n := range c.Nodes {
-				t.Logf("log of %s:\n%s", n.Lab.Name, n.Log())
+			for name, log := range c.Logs() {
+				t.Logf("log of %s:\n%s", name, log)
 			}
-			t.Logf("log of the CDS:\n%s", c.CDSLog())
 		}
-		for _, n := range c.Nodes {
-			if strings.Contains(n.Log(), "DATA RACE") {
-				t.Errorf("the race detector spoke in %s:\n%s", n.Lab.Name, n.Log())
-			}
+		for name, log := range c.Saying("DATA RACE") {
+			t.Errorf("the race detector spoke in %s:\n%s", name, log)
 		}
 		if err := c.Close(); err != nil {
 			t.Error(err)

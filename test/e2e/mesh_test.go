@@ -221,7 +221,7 @@ func TestWithoutTheCDSRunningPodsKeepTalkingAndNewOnesStayLocked(t *testing.T) {
 	c := newCluster(t)
 	client, server := openPod(t, c.Nodes[0], "client", lab.Routed), openPod(t, c.Nodes[1], "server", lab.Routed)
 	serveEcho(t, server)
-	if err := c.StopCDS(); err != nil {
+	if err := c.CDS[0].Kill(); err != nil {
 		t.Fatal(err)
 	}
 	conn, _, err := connect(t, client, netip.AddrPortFrom(server.Addr4, echoPort))
@@ -233,7 +233,7 @@ func TestWithoutTheCDSRunningPodsKeepTalkingAndNewOnesStayLocked(t *testing.T) {
 	if err := late.WaitState(t.Context(), agent.StateAdmitted, "enrolment-failed"); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.StartCDS(); err != nil {
+	if err := c.CDS[0].Start(); err != nil {
 		t.Fatal(err)
 	}
 	if err := late.WaitState(t.Context(), agent.StateOpen, ""); err != nil {
