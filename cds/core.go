@@ -48,6 +48,7 @@ type core struct {
 	roots       *x509.CertPool
 	peers       *peers
 	policies    *policies
+	touch       *touch
 	challenges  *challenges
 	evidence    *evidenceStore
 	verified    *appraise.Cache
@@ -61,7 +62,7 @@ type core struct {
 func (c *core) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
-		c.ledger.Run, c.policies.follow, c.keepIssuing, c.evidence.keepTidy, c.publishGiven, c.keepShares,
+		c.ledger.Run, c.policies.follow, c.keepIssuing, c.evidence.keepTidy, c.publishGiven, c.keepShares, c.keepInTouch,
 	} {
 		g.Go(func() error { return part(ctx) })
 	}

@@ -42,7 +42,8 @@ func (p *policyAPI) publish(ctx context.Context, req *api.Document, how func(*po
 }
 
 // Watch sends the policy in force and every later one. A watcher that is slow
-// misses what is no longer in force, never what is.
+// misses what is no longer in force, never what is. The watch ends when this
+// replica is out of touch with the store: the news is at another.
 func (p *policyAPI) Watch(ctx context.Context, _ *api.WatchRequest, stream *connect.ServerStream[api.State]) error {
 	c, err := (*Server)(p).ready()
 	if err != nil {
@@ -63,6 +64,10 @@ func (p *policyAPI) Watch(ctx context.Context, _ *api.WatchRequest, stream *conn
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
+		case <-c.touch.lost():
+			if err := c.touch.why(); err != nil {
+				return err
+			}
 		}
 	}
 }

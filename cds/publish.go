@@ -61,7 +61,22 @@ type published struct {
 	notBefore time.Time // zero: it is in force
 }
 
+// catchUp makes this replica judge by what holds for all of them now: another
+// may have changed it a moment ago, or long ago while this one was cut off.
+func (p *policies) catchUp(ctx context.Context) error {
+	if err := p.c.ledger.Err(); err != nil {
+		return err
+	}
+	if err := p.c.ledger.Refresh(ctx); err != nil {
+		return err
+	}
+	return p.settled(ctx)
+}
+
 func (p *policies) publishManifest(ctx context.Context, envelope []byte) (out *published, err error) {
+	if err := p.catchUp(ctx); err != nil {
+		return nil, err
+	}
 	err = p.underPolicy(ctx, func(now *inForce) error {
 		next, err := policy.Open(envelope, now.manifest.Manifest.Operators)
 		if err != nil {
@@ -160,6 +175,9 @@ func (p *policies) activate(ctx context.Context) error {
 }
 
 func (p *policies) publishDenyList(ctx context.Context, envelope []byte) (out *published, err error) {
+	if err := p.catchUp(ctx); err != nil {
+		return nil, err
+	}
 	err = p.underPolicy(ctx, func(now *inForce) error {
 		next, err := policy.OpenDenyList(envelope, now.manifest.Manifest.Operators)
 		if err != nil {
@@ -216,6 +234,11 @@ func (p *policies) settle(ctx context.Context, err error) error {
 	if err != nil {
 		return err
 	}
+	return p.settled(ctx)
+}
+
+// settled waits until what this replica judges by is what the head names.
+func (p *policies) settled(ctx context.Context) error {
 	for {
 		now, changed := p.watch()
 		head := p.c.ledger.View().Head

@@ -195,7 +195,7 @@ func (s *Server) bootstrap(ctx context.Context) (*core, error) {
 }
 
 func (s *Server) derive(seed keys.Seed) (*core, error) {
-	c := &core{s: s, trustDomain: s.cfg.Manifest.Manifest.TrustDomain, seed: &seed, verified: appraise.NewCache(machinesRemembered), peers: newPeers()}
+	c := &core{s: s, touch: newTouch(), trustDomain: s.cfg.Manifest.Manifest.TrustDomain, seed: &seed, verified: appraise.NewCache(machinesRemembered), peers: newPeers()}
 	var err error
 	if c.keys, err = keys.Derive(seed, c.trustDomain); err != nil {
 		return nil, err

@@ -25,6 +25,10 @@ const (
 	dialTimeout = 10 * time.Second
 	// dialTimeoutOfMany is shorter: there is another replica to ask.
 	dialTimeoutOfMany = 3 * time.Second
+	// pingAfter is how long the other side may be silent before it is asked
+	// whether it is still there, and pingWait how long it may take to answer. A
+	// watch of a host that vanished would otherwise wait for minutes.
+	pingAfter, pingWait = 5 * time.Second, 5 * time.Second
 	// maxMessage bounds one message from the CDS, in bytes.
 	maxMessage = 32 << 20
 )
@@ -90,6 +94,7 @@ func (c *Client) handshake(ctx context.Context, addr string, node *Credential) (
 	var used atomic.Bool
 	s.http = &http.Client{Transport: &http.Transport{
 		ForceAttemptHTTP2: true,
+		HTTP2:             &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait},
 		DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
 			if used.Swap(true) {
 				return nil, errSessionUsed
