@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"sync"
@@ -24,9 +25,10 @@ type process struct {
 	logPath string
 	make    func() *lab.Cmd
 
-	mu   sync.Mutex
-	cmd  *lab.Cmd
-	done chan struct{}
+	mu    sync.Mutex
+	cmd   *lab.Cmd
+	done  chan struct{}
+	since int64 // where in the log this start begins
 }
 
 func newProcess(name, logPath string, mk func() *lab.Cmd) *process {
@@ -41,6 +43,9 @@ func (p *process) start() error {
 		return err
 	}
 	defer out.Close() // the child has its own copy
+	if p.since, err = out.Seek(0, io.SeekEnd); err != nil {
+		return err
+	}
 	cmd := p.make()
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
@@ -121,11 +126,15 @@ func (p *process) said(text string) string {
 	return string(raw[:min(len(raw), 8000)])
 }
 
+// tail is the end of what the process has said since it was last started.
 func (p *process) tail(n int) []byte {
 	raw, err := os.ReadFile(p.logPath)
 	if err != nil {
 		return []byte(err.Error())
 	}
+	p.mu.Lock()
+	raw = raw[min(p.since, int64(len(raw))):]
+	p.mu.Unlock()
 	if len(raw) > n {
 		raw = raw[len(raw)-n:]
 		if _, rest, ok := bytes.Cut(raw, []byte("\n")); ok {

@@ -108,8 +108,9 @@ func (r *Replica) Stop() error { return r.process.end(syscall.SIGTERM) }
 // Running reports whether the process lives.
 func (r *Replica) Running() bool { return r.process.running() }
 
-// Log returns the last lines of its log.
-func (r *Replica) Log() string { return string(r.process.tail(8000)) }
+// Log returns what it has logged since it was last started, if that is not
+// very long.
+func (r *Replica) Log() string { return string(r.process.tail(1 << 20)) }
 
 // Ready asks /readyz: nil if the replica can issue, otherwise what it says.
 func (r *Replica) Ready(ctx context.Context) error {
