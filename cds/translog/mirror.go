@@ -55,6 +55,25 @@ func (a *Auditor) Mirror(ctx context.Context, dir string) (*Checkpoint, error) {
 	return latest, nil
 }
 
+// Tiles reads every hash tile of the log at a checkpoint, so that a source that
+// lacks one or has another is found out. It calls fn after each, with how many
+// there are.
+func (a *Auditor) Tiles(ctx context.Context, c Checkpoint, fn func(done, all int) error) error {
+	if err := c.valid(); err != nil {
+		return fmt.Errorf("reading tiles: %w", err)
+	}
+	tiles := tlog.NewTiles(tileHeight, 0, c.Size)
+	for i, t := range tiles {
+		if _, err := tlog.ReadTileData(t, a.hashes(ctx, c)); err != nil {
+			return fmt.Errorf("reading the log at %d entries: %s: %w", c.Size, tilePath(t), err)
+		}
+		if err := fn(i+1, len(tiles)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // mirrored returns the checkpoint of the directory: that of no entries where it
 // has none.
 func (a *Auditor) mirrored(ctx context.Context, dir string) (*Checkpoint, error) {

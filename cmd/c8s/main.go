@@ -21,6 +21,7 @@ import (
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/demo"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/denylistcmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/logcmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/manifestcmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/measurecmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/version"
@@ -55,13 +56,15 @@ func newRoot() *cobra.Command {
   c8s attest    collects, shows and verifies evidence of machines
   c8s manifest  writes, signs and checks the operator's manifest
   c8s denylist  takes back at once what the manifest accepts
+  c8s log       follows, verifies and cosigns what the CDS did
   c8s measure   computes what a machine's hardware will report, from its files
   c8s collateral  fetches and bundles what vendors publish beside evidence
   c8s status    shows what a node daemon is doing
   c8s flows     shows allowed and refused connections, with reasons
   c8s demo      shows all of it on this machine, without TEE hardware
 
-Exit codes: 0 success, 1 refused or failed, 2 wrong usage; c8s attest has more.`,
+Exit codes: 0 success, 1 refused or failed, 2 wrong usage, 3 nothing refuted but
+not everything proven.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(c *cobra.Command, args []string) error {
@@ -82,7 +85,7 @@ Exit codes: 0 success, 1 refused or failed, 2 wrong usage; c8s attest has more.`
 	root.AddCommand(
 		collateralcmd.New(),
 		newNode(), newCDS(), newStatus(), newFlows(), newVersion(),
-		manifestcmd.New(), denylistcmd.New(), attestcmd.New(), measurecmd.New(), demo.New(),
+		manifestcmd.New(), denylistcmd.New(), logcmd.New(), attestcmd.New(), measurecmd.New(), demo.New(),
 	)
 	return root
 }

@@ -106,6 +106,9 @@ func (f *Flags) ClientOf(c *cobra.Command, operators policy.Operators, state str
 	return cl, signed, err
 }
 
+// Named reports whether either file is named.
+func (t *Trust) Named() bool { return t.operators != "" || t.manifest != "" }
+
 // Operators reads the trust anchor.
 func (t *Trust) Operators() (policy.Operators, error) {
 	if t.operators == "" {

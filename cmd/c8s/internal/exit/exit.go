@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package exit gives every c8s command the same exit codes: 0 success,
-// 1 refused or failed, 2 wrong usage, 3 not decided for want of current
-// collateral.
+// 1 refused or failed, 2 wrong usage, 3 nothing refuted but not everything
+// proven, such as for want of current collateral.
 package exit
 
 import "errors"
@@ -13,6 +13,7 @@ const (
 	Refused = 1
 	Misuse  = 2
 	Staled  = 3
+	Partial = 3
 )
 
 type usageError struct{ error }
@@ -29,15 +30,26 @@ func (e staleError) Unwrap() error { return e.error }
 // Stale marks err as a refusal that current collateral may turn.
 func Stale(err error) error { return staleError{err} }
 
+type partialError struct{ error }
+
+func (e partialError) Unwrap() error { return e.error }
+
+// Partly marks err as the word that nothing is wrong as far as could be seen,
+// and that not all could be seen.
+func Partly(err error) error { return partialError{err} }
+
 // Code returns the exit code for err.
 func Code(err error) int {
 	var usage usageError
 	var stale staleError
+	var partial partialError
 	switch {
 	case err == nil:
 		return OK
 	case errors.As(err, &stale):
 		return Staled
+	case errors.As(err, &partial):
+		return Partial
 	case errors.As(err, &usage):
 		return Misuse
 	default:
