@@ -15,6 +15,9 @@ import (
 // of the log. If it is not, the store is older than the checkpoint, or another
 // one: that stops this replica like any rollback.
 func (l *Ledger) Contains(ctx context.Context, cp translog.Checkpoint) error {
+	if err := l.Broken(); err != nil {
+		return err
+	}
 	view := l.View()
 	if cp.Size > view.Head.Size {
 		// Another replica may have been faster than our watch.
@@ -31,7 +34,7 @@ func (l *Ledger) Contains(ctx context.Context, cp translog.Checkpoint) error {
 	if cp.Size < view.Head.Size {
 		proof, err := view.Tree.ProveTree(ctx, l.Storage(), cp.Size)
 		if err != nil {
-			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+			return unavailable(err)
 		}
 		if tlog.CheckTree(tlog.TreeProof(proof), view.Head.Size, view.Head.Root, cp.Size, cp.Root) == nil {
 			return nil
@@ -49,9 +52,11 @@ func (l *Ledger) Refresh(ctx context.Context) error {
 	case l.refreshes <- done:
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	case <-l.ended:
+		return errEnded
 	}
 	select {
-	case err := <-done:
+	case err := <-done: // Run answers whom it listened to
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)

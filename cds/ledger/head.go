@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/c8s-dev/c8s/cds/translog"
@@ -47,8 +48,8 @@ type Head struct {
 	Batches []string `json:"batches"`
 }
 
-// maxBatches is how many changes of others may happen before a writer whose
-// answer was lost reads the head.
+// maxBatches is how many changes the head remembers. A writer whose answer was
+// lost for longer finds out by the log itself.
 const maxBatches = 16
 
 func (h Head) encode() ([]byte, error) { return json.Marshal(h) }
@@ -60,10 +61,27 @@ func decodeHead(raw []byte) (Head, error) {
 	if err := d.Decode(&h); err != nil {
 		return Head{}, fmt.Errorf("reading the head: %w", err)
 	}
+	if d.More() {
+		return Head{}, errors.New("reading the head: something follows it")
+	}
 	if h.Size < 1 || len(h.Batches) == 0 {
 		return Head{}, errors.New("reading the head: it lacks a size or a batch name")
 	}
 	return h, nil
+}
+
+// same reports whether both are one and the same change. The version that the
+// store gives is not asked: who puts back an old disk gives it out again.
+func (h Head) same(other Head) bool {
+	return h.Batches[0] == other.Batches[0] && h.Size == other.Size && h.Root == other.Root
+}
+
+// recalls reports whether the head remembers every change since base.
+func (h Head) recalls(base Head) bool {
+	if len(base.Batches) == 0 {
+		return len(h.Batches) < maxBatches
+	}
+	return slices.Contains(h.Batches, base.Batches[0])
 }
 
 // follows checks that h may replace prev: nothing in it is older. The log's

@@ -44,8 +44,6 @@ const (
 	maxQueue = 4096
 	// maxAttempts bounds how often one batch is tried against other replicas.
 	maxAttempts = 64
-	// storeTimeout bounds one exchange with the store.
-	storeTimeout = 5 * time.Second
 )
 
 // Config is what a ledger is given; everything is required but Observe.
@@ -82,6 +80,7 @@ type Ledger struct {
 	jobs chan *job
 
 	refreshes chan chan error
+	ended     chan struct{} // closed when Run has returned
 
 	view atomic.Pointer[View]
 	born time.Time    // what read counts from, by the monotonic clock
@@ -122,6 +121,9 @@ func Create(ctx context.Context, cfg Config, fn func(*Draft) error, also ...stor
 	if err := fn(d); err != nil {
 		return nil, fmt.Errorf("creating the ledger: %w", err)
 	}
+	if len(d.entries) == 0 {
+		return nil, errors.New("creating the ledger: it has no log entry")
+	}
 	d.Put(also...)
 	for _, item := range also {
 		d.conditions = append(d.conditions, store.Condition{Key: item.Key})
@@ -144,7 +146,8 @@ func prepare(cfg Config) (*Ledger, error) {
 	if cfg.Observe == nil {
 		cfg.Observe = func(Commit) {}
 	}
-	return &Ledger{cfg: cfg, born: time.Now(), jobs: make(chan *job, maxQueue), refreshes: make(chan chan error), changed: make(chan struct{})}, nil
+	cfg.Store = Reach(cfg.Store)
+	return &Ledger{cfg: cfg, born: time.Now(), jobs: make(chan *job, maxQueue), refreshes: make(chan chan error), ended: make(chan struct{}), changed: make(chan struct{})}, nil
 }
 
 // View returns the state as this replica last saw it.
@@ -184,8 +187,6 @@ func (l *Ledger) Age() time.Duration { return time.Since(l.born) - time.Duration
 func (l *Ledger) Storage() translog.Storage { return files{l.cfg.Store} }
 
 func (l *Ledger) readHead(ctx context.Context) (Head, store.Version, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
 	v, err := l.cfg.Store.Get(ctx, HeadKey)
 	if err != nil {
 		return Head{}, 0, err
@@ -196,14 +197,20 @@ func (l *Ledger) readHead(ctx context.Context) (Head, store.Version, error) {
 
 // refresh reads the head and adopts it if another replica changed it.
 func (l *Ledger) refresh(ctx context.Context) error {
+	if err := l.Broken(); err != nil {
+		return err // nothing that the store says now is followed
+	}
 	head, version, err := l.readHead(ctx)
 	now := l.view.Load()
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return l.breakdown(fmt.Errorf("%w: the head is gone", ErrRolledBack))
 	case err != nil:
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	case version == now.version:
+		return unavailable(err)
+	case head.same(now.Head):
+		if version != now.version { // it was not known, or the store was made anew
+			l.install(&View{Head: now.Head, Tree: now.Tree, Checkpoint: now.Checkpoint, version: version})
+		}
 		l.touch()
 		return nil
 	}
@@ -215,7 +222,7 @@ func (l *Ledger) refresh(ctx context.Context) error {
 	case errors.Is(err, translog.ErrNotExtension):
 		return l.breakdown(fmt.Errorf("%w: %w", ErrRolledBack, err))
 	case err != nil:
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return unavailable(err)
 	}
 	return l.adopt(head, tree, version)
 }

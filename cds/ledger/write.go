@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	mathrand "math/rand/v2"
 	"slices"
 	"time"
@@ -53,9 +52,13 @@ func (d *Draft) Put(items ...store.Item) {
 	}
 }
 
-// full reports whether another change might not fit. An append costs a
-// handful of files beside the entries themselves.
-func (d *Draft) full() bool { return len(d.put) > store.MaxTxnOps/2 || d.bytes > store.MaxTxnBytes/2 }
+// fits reports whether the change can be one transaction. The log's own files
+// take some of it: a bundle that becomes full is written again as a whole, and
+// so are tiles.
+func (d *Draft) fits() bool {
+	const ops, bytes = store.MaxTxnOps - 36, store.MaxTxnBytes - 256<<10
+	return len(d.put)+len(d.conditions) <= ops && d.bytes+len(d.put)*store.SealOverhead <= bytes
+}
 
 // job is one call of Do.
 type job struct {
@@ -89,11 +92,19 @@ func (l *Ledger) Do(ctx context.Context, fn func(*Draft) error) (Receipt, error)
 	case l.jobs <- j:
 	case <-ctx.Done():
 		return Receipt{}, fmt.Errorf("changing the ledger: %w", context.Cause(ctx))
+	case <-l.ended:
+		return Receipt{}, errEnded
 	}
 	select {
 	case <-j.done:
 	case <-ctx.Done(): // it may still happen
 		return Receipt{}, fmt.Errorf("changing the ledger: %w", context.Cause(ctx))
+	case <-l.ended: // it was answered, or never will be
+		select {
+		case <-j.done:
+		default:
+			return Receipt{}, errEnded
+		}
 	}
 	if j.err != nil {
 		return Receipt{}, j.err
@@ -101,15 +112,19 @@ func (l *Ledger) Do(ctx context.Context, fn func(*Draft) error) (Receipt, error)
 	return Receipt{Entry: j.entry, Index: j.first, View: j.view}, nil
 }
 
-// Run makes changes and follows those of other replicas until ctx ends.
+// errEnded answers whoever comes after Run has returned.
+var errEnded = fmt.Errorf("%w: the ledger has ended", ErrUnavailable)
+
+// Run makes changes and follows those of other replicas until ctx ends. It is
+// called once.
 func (l *Ledger) Run(ctx context.Context) error {
+	defer close(l.ended)
 	changes := l.cfg.Store.Watch(ctx, HeadKey)
 	tick := time.NewTicker(readEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			l.abandon(ctx.Err())
 			return ctx.Err()
 		case j := <-l.jobs:
 			l.work(ctx, j)
@@ -117,23 +132,15 @@ func (l *Ledger) Run(ctx context.Context) error {
 		case done := <-l.refreshes:
 			done <- l.refresh(ctx)
 			continue
-		case <-changes:
+		case _, more := <-changes:
+			if !more { // the store was closed: reading says so, every while
+				changes = nil
+				continue
+			}
 		case <-tick.C:
 		}
 		if err := l.refresh(ctx); err != nil && ctx.Err() == nil {
 			l.cfg.Log.Warn("reading the shared state failed", "err", err)
-		}
-	}
-}
-
-// abandon answers who still waits when the ledger ends.
-func (l *Ledger) abandon(err error) {
-	for {
-		select {
-		case j := <-l.jobs:
-			l.finish([]*job{j}, nil, err)
-		default:
-			return
 		}
 	}
 }
@@ -184,6 +191,9 @@ func (l *Ledger) batch(ctx context.Context, waiting []*job) int {
 			}
 			return l.finish(jobs, view, nil)
 		case !errors.Is(err, store.ErrConflict), report.Attempts >= maxAttempts, ctx.Err() != nil:
+			if errors.Is(err, store.ErrConflict) {
+				err = fmt.Errorf("%w: other replicas were faster %d times", ErrUnavailable, report.Attempts)
+			}
 			report.Took, report.Err = time.Since(began), err
 			l.cfg.Observe(report)
 			return l.finish(jobs, nil, err)
@@ -210,11 +220,8 @@ func (l *Ledger) catchUp(ctx context.Context, attempt int) error {
 // function that failed did is taken back.
 func (l *Ledger) draft(waiting []*job) (jobs []*job, d *Draft) {
 	d = newDraft(l.view.Load(), l.cfg.Now())
+	written := map[string]bool{}
 	for _, j := range waiting {
-		if len(jobs) > 0 && d.full() {
-			break
-		}
-		jobs = append(jobs, j)
 		before := *d
 		j.first, j.err = d.base.Head.Size+int64(len(d.entries)), j.ctx.Err()
 		if j.err == nil {
@@ -225,9 +232,19 @@ func (l *Ledger) draft(waiting []*job) (jobs []*job, d *Draft) {
 		}
 		if j.err != nil {
 			*d = before
+			jobs = append(jobs, j)
 			continue
 		}
+		again := slices.ContainsFunc(d.put[len(before.put):], func(i store.Item) bool { return written[i.Key] })
+		if len(before.entries) > 0 && (again || !d.fits()) {
+			*d = before
+			return jobs, d // it begins the next commit
+		}
+		for _, item := range d.put[len(before.put):] {
+			written[item.Key] = true
+		}
 		j.entry = d.entries[len(before.entries)]
+		jobs = append(jobs, j)
 	}
 	return jobs, d
 }
@@ -270,47 +287,42 @@ func (l *Ledger) commit(ctx context.Context, base *View, d *Draft) (*View, error
 	if err != nil {
 		return nil, err
 	}
-	version, err := l.exchange(ctx, txn, batch)
+	version, err := l.exchange(ctx, base, tree, txn, batch)
 	if err != nil {
 		return nil, err
 	}
 	return &View{Head: head, Tree: tree, Checkpoint: checkpoint, version: version}, nil
 }
 
-// exchange returns version zero for a change that was made and built upon
-// before its answer was read.
-func (l *Ledger) exchange(ctx context.Context, txn store.Txn, batch string) (store.Version, error) {
-	limited, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	version, err := l.cfg.Store.Commit(limited, txn)
-	if err == nil || errors.Is(err, store.ErrConflict) {
+// unknownVersion is that of a change that others built upon before its answer
+// was read. No condition with it holds, so that the head is read first.
+const unknownVersion store.Version = -1
+
+// exchange commits. When the answer is lost, the head tells what became of it.
+func (l *Ledger) exchange(ctx context.Context, base *View, tree *translog.Tree, txn store.Txn, batch string) (store.Version, error) {
+	version, err := l.cfg.Store.Commit(ctx, txn)
+	if err == nil || errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrInvalid) {
 		return version, err
 	}
 	head, version, readErr := l.readHead(ctx)
 	switch {
-	case readErr != nil:
-		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case readErr != nil, version == base.version:
+		return 0, unavailable(err) // it may still be made, but on this base alone
 	case head.Batches[0] == batch:
 		return version, nil
 	case slices.Contains(head.Batches, batch):
-		return 0, nil
-	case version != txn.If[0].Version:
+		return unknownVersion, nil
+	case head.recalls(base.Head):
 		return 0, store.ErrConflict
 	}
-	return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
-}
-
-// files is the log's view of the store.
-type files struct{ s store.Store }
-
-func (f files) Get(ctx context.Context, key string) ([]byte, error) {
-	v, err := f.s.Get(ctx, key)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+	// More has happened since than the head remembers: is the log an extension
+	// of what this change would have made of it?
+	_, extendErr := tree.Extend(ctx, files{l.cfg.Store}, head.Size, head.Root)
+	switch {
+	case errors.Is(extendErr, translog.ErrNotExtension):
+		return 0, store.ErrConflict
+	case extendErr != nil:
+		return 0, unavailable(err)
 	}
-	return v.Data, err
-}
-
-func (f files) Scan(ctx context.Context, prefix string, fn func(key string, data []byte) error) error {
-	return f.s.Scan(ctx, prefix, func(key string, v store.Value) error { return fn(key, v.Data) })
+	return unknownVersion, nil
 }
