@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/c8s-dev/c8s/attest"
+	"github.com/c8s-dev/c8s/attest/sim"
+	"github.com/c8s-dev/c8s/attest/sim/simtest"
+	"github.com/c8s-dev/c8s/cds"
+	"github.com/c8s-dev/c8s/cds/client"
+	"github.com/c8s-dev/c8s/cds/store/storetest"
+	"github.com/c8s-dev/c8s/cds/translog"
+	"github.com/c8s-dev/c8s/policy"
+	"github.com/c8s-dev/c8s/policy/policytest"
+)
+
+// world is a running CDS under a manifest that two of three operators signed.
+type world struct {
+	t      testing.TB
+	f      *policytest.Fixture
+	store  *storetest.Memory
+	att    attest.Attester // of the CDS
+	srv    *cds.Server
+	client *client.Client
+	url    string
+}
+
+func newWorld(t testing.TB, edits ...func(*policy.Manifest)) *world {
+	w := &world{t: t, store: storetest.NewMemory()}
+	accept := func(m *policy.Manifest) {
+		own := w.measured(m.Operators)
+		simtest.Accept(simtest.New(t, "cds", own), simtest.New(t, "node", own), simtest.New(t, "other", own))(m)
+		for i := range m.Substrates {
+			m.Substrates[i].Roles = append(m.Substrates[i].Roles, policy.RoleWorkload, policy.RoleIngress)
+		}
+		for _, edit := range edits {
+			edit(m)
+		}
+	}
+	w.f = policytest.New(t, policytest.WithOperators(3, 2), policytest.With(accept))
+	w.att = w.machine("cds")
+	w.serve()
+	var err error
+	w.client, err = client.New(client.Config{Addrs: []string{strings.TrimPrefix(w.url, "https://")}, Operators: w.f.Operators, Manifest: w.f.Signed, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// measured launches a machine as the operators' own: HOST_DATA names them.
+func (w *world) measured(ops policy.Operators) func(*sim.Options) {
+	return func(o *sim.Options) { o.HostData = ops.Digest() }
+}
+
+func (w *world) machine(name string) attest.Attester {
+	return simtest.Attester(w.t, name, w.measured(w.f.Operators))
+}
+
+func (w *world) serve() {
+	w.t.Helper()
+	var log bytes.Buffer
+	born := time.Now()
+	var err error
+	w.srv, err = cds.New(cds.Config{
+		Attester: w.att, Manifest: w.f.Signed, Operators: w.f.Operators, Store: w.store, Name: "one",
+		Registry: prometheus.NewRegistry(), Wall: time.Now, Mono: func() time.Duration { return time.Since(born) }, Log: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.url = "https://" + ln.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.srv.Serve(ctx, ln) }()
+	w.t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			w.t.Errorf("Serve: %v", err)
+		}
+	})
+	for end := time.Now().Add(time.Minute); w.srv.Ready() != nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("the CDS is not ready: %v", w.srv.Ready())
+		}
+	}
+}
+
+func (w *world) node() *client.Credential {
+	w.t.Helper()
+	cred, err := w.client.EnrolNode(w.t.Context(), w.machine("node"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return cred
+}
+
+func (w *world) pod(node *client.Credential, own attest.Attester) *client.Credential {
+	w.t.Helper()
+	pod := client.Pod{
+		Namespace: "default", Name: "web-0", UID: "uid-web-0", Images: []policy.Digest{policytest.Digest(policytest.Web)},
+		Addrs: []netip.Addr{netip.MustParseAddr("10.81.1.2")}, Attester: own,
+	}
+	enrol := func() (*client.Credential, error) { return w.client.EnrolPod(w.t.Context(), node, pod) }
+	if node == nil {
+		enrol = func() (*client.Credential, error) { return w.client.EnrolGuest(w.t.Context(), pod) }
+	}
+	cred, err := enrol()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return cred
+}
+
+// publish puts the next manifest in force.
+func (w *world) publish(edit func(*policy.Manifest)) {
+	w.t.Helper()
+	w.f = w.f.Next(w.t, edit)
+	if err := w.srv.Publish(w.t.Context(), w.f.Envelope); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// deny puts a deny list in force.
+func (w *world) deny(entries ...policy.Denial) {
+	w.t.Helper()
+	if _, err := w.client.PublishDenyList(w.t.Context(), w.f.DenyList(w.t, nil, entries...).Envelope); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// web is what an auditor reads documents with.
+func web() *http.Client {
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} //nolint:gosec // as the program does, and for its reason
+}
+
+// files writes what the auditor brings along: the operators' file and the
+// certificate.
+func (w *world) files(dir string, cred *client.Credential) (operators, certificate string) {
+	w.t.Helper()
+	text, err := json.Marshal(w.f.Operators)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var chain []byte
+	for _, der := range cred.TLS.Certificate {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	operators, certificate = filepath.Join(dir, "operators.json"), filepath.Join(dir, "certificate.pem")
+	write(w.t, operators, text)
+	write(w.t, certificate, chain)
+	return operators, certificate
+}
+
+// mirror makes a folder of the documents: the log with package translog, the
+// rest with what the program says it read.
+func (w *world) mirror(dir string, cred *client.Credential) {
+	w.t.Helper()
+	operators, certificate := w.files(dir, cred)
+	if out, code := verifier(w.t, "-operators", operators, "-documents", w.url, "-beacon", "1h", "-save", dir, certificate); code != exitGood {
+		w.t.Fatalf("a good certificate is not accepted:\n%s", out)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "log")); err != nil {
+		w.t.Fatal(err)
+	}
+	d, err := w.client.Documents(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer d.Close()
+	key, err := d.Bundle().LogVerifier()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := translog.NewAuditor(key.Name(), key, translog.HTTPFetcher(web(), w.url+"/log")).Mirror(w.t.Context(), filepath.Join(dir, "log")); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func write(t testing.TB, path string, b []byte) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, b, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t testing.TB, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// program is the verifier, built once.
+var program string //nolint:gochecknoglobals // set by TestMain
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "c8s-verifier-")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		program = filepath.Join(dir, "verifier")
+		if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+			panic(string(out))
+		}
+		return m.Run()
+	}())
+}
+
+// verifier runs the program.
+func verifier(t testing.TB, args ...string) (string, int) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), program, args...).CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	if exit != nil {
+		return string(out), exit.ExitCode()
+	}
+	return string(out), 0
+}
+
+// judge runs the program on a mirror.
+func judge(t testing.TB, dir string, more ...string) (string, int) {
+	t.Helper()
+	args := append(more, "-operators", filepath.Join(dir, "operators.json"), "-documents", dir, filepath.Join(dir, "certificate.pem"))
+	return verifier(t, args...)
+}
