@@ -3,51 +3,39 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"crypto/tls"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"log/slog"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
-	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/sim"
 	"github.com/c8s-dev/c8s/attest/sim/simtest"
-	"github.com/c8s-dev/c8s/cds"
+	"github.com/c8s-dev/c8s/cds/cdstest"
 	"github.com/c8s-dev/c8s/cds/client"
-	"github.com/c8s-dev/c8s/cds/store/storetest"
 	"github.com/c8s-dev/c8s/cds/translog"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/policy/policytest"
 )
 
-// world is a running CDS under a manifest that two of three operators signed.
+// world is a running CDS under a manifest that two of three operators sign.
 type world struct {
+	*cdstest.CDS
 	t      testing.TB
-	f      *policytest.Fixture
-	store  *storetest.Memory
-	att    attest.Attester // of the CDS
-	srv    *cds.Server
 	client *client.Client
-	url    string
 }
 
+// newWorld accepts the simulated machines "cds", "node" and "other" for all
+// roles, and what edits add.
 func newWorld(t testing.TB, edits ...func(*policy.Manifest)) *world {
-	w := &world{t: t, store: storetest.NewMemory()}
+	t.Helper()
 	accept := func(m *policy.Manifest) {
-		own := w.measured(m.Operators)
+		own := func(o *sim.Options) { o.HostData = m.Operators.Digest() }
 		simtest.Accept(simtest.New(t, "cds", own), simtest.New(t, "node", own), simtest.New(t, "other", own))(m)
 		for i := range m.Substrates {
 			m.Substrates[i].Roles = append(m.Substrates[i].Roles, policy.RoleWorkload, policy.RoleIngress)
@@ -56,67 +44,12 @@ func newWorld(t testing.TB, edits ...func(*policy.Manifest)) *world {
 			edit(m)
 		}
 	}
-	w.f = policytest.New(t, policytest.WithOperators(3, 2), policytest.With(accept))
-	w.att = w.machine("cds")
-	w.serve()
-	var err error
-	w.client, err = client.New(client.Config{Addrs: []string{strings.TrimPrefix(w.url, "https://")}, Operators: w.f.Operators, Manifest: w.f.Signed, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := &world{CDS: cdstest.New(t, policytest.WithOperators(3, 2), policytest.With(accept)), t: t}
+	w.client = w.Client()
 	return w
 }
 
-// measured launches a machine as the operators' own: HOST_DATA names them.
-func (w *world) measured(ops policy.Operators) func(*sim.Options) {
-	return func(o *sim.Options) { o.HostData = ops.Digest() }
-}
-
-func (w *world) machine(name string) attest.Attester {
-	return simtest.Attester(w.t, name, w.measured(w.f.Operators))
-}
-
-func (w *world) serve() {
-	w.t.Helper()
-	var log bytes.Buffer
-	born := time.Now()
-	var err error
-	w.srv, err = cds.New(cds.Config{
-		Attester: w.att, Manifest: w.f.Signed, Operators: w.f.Operators, Store: w.store, Name: "one",
-		Registry: prometheus.NewRegistry(), Wall: time.Now, Mono: func() time.Duration { return time.Since(born) }, Log: slog.New(slog.NewTextHandler(&log, nil)),
-	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.url = "https://" + ln.Addr().String()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.srv.Serve(ctx, ln) }()
-	w.t.Cleanup(func() {
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			w.t.Errorf("Serve: %v", err)
-		}
-	})
-	for end := time.Now().Add(time.Minute); w.srv.Ready() != nil; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			w.t.Fatalf("the CDS is not ready: %v", w.srv.Ready())
-		}
-	}
-}
-
-func (w *world) node() *client.Credential {
-	w.t.Helper()
-	cred, err := w.client.EnrolNode(w.t.Context(), w.machine("node"))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return cred
-}
+func (w *world) url() string { return "https://" + w.Addr }
 
 func (w *world) pod(node *client.Credential, own attest.Attester) *client.Credential {
 	w.t.Helper()
@@ -138,8 +71,8 @@ func (w *world) pod(node *client.Credential, own attest.Attester) *client.Creden
 // publish puts the next manifest in force.
 func (w *world) publish(edit func(*policy.Manifest)) {
 	w.t.Helper()
-	w.f = w.f.Next(w.t, edit)
-	if err := w.srv.Publish(w.t.Context(), w.f.Envelope); err != nil {
+	w.Fixture = w.Next(w.t, edit)
+	if err := w.Server.Publish(w.t.Context(), w.Envelope); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -147,7 +80,7 @@ func (w *world) publish(edit func(*policy.Manifest)) {
 // deny puts a deny list in force.
 func (w *world) deny(entries ...policy.Denial) {
 	w.t.Helper()
-	if _, err := w.client.PublishDenyList(w.t.Context(), w.f.DenyList(w.t, nil, entries...).Envelope); err != nil {
+	if _, err := w.client.PublishDenyList(w.t.Context(), w.DenyList(w.t, nil, entries...).Envelope); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -161,16 +94,12 @@ func web() *http.Client {
 // certificate.
 func (w *world) files(dir string, cred *client.Credential) (operators, certificate string) {
 	w.t.Helper()
-	text, err := json.Marshal(w.f.Operators)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	w.TrustIn(dir)
 	var chain []byte
 	for _, der := range cred.TLS.Certificate {
 		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
 	operators, certificate = filepath.Join(dir, "operators.json"), filepath.Join(dir, "certificate.pem")
-	write(w.t, operators, text)
 	write(w.t, certificate, chain)
 	return operators, certificate
 }
@@ -180,7 +109,7 @@ func (w *world) files(dir string, cred *client.Credential) (operators, certifica
 func (w *world) mirror(dir string, cred *client.Credential) {
 	w.t.Helper()
 	operators, certificate := w.files(dir, cred)
-	if out, code := verifier(w.t, "-operators", operators, "-documents", w.url, "-beacon", "1h", "-save", dir, certificate); code != exitGood {
+	if out, code := verifier(w.t, "-operators", operators, "-documents", w.url(), "-beacon", "1h", "-save", dir, certificate); code != exitGood {
 		w.t.Fatalf("a good certificate is not accepted:\n%s", out)
 	}
 	if err := os.RemoveAll(filepath.Join(dir, "log")); err != nil {
@@ -195,9 +124,19 @@ func (w *world) mirror(dir string, cred *client.Credential) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := translog.NewAuditor(key.Name(), key, translog.HTTPFetcher(web(), w.url+"/log")).Mirror(w.t.Context(), filepath.Join(dir, "log")); err != nil {
+	if _, err := translog.NewAuditor(key.Name(), key, translog.HTTPFetcher(web(), w.url()+"/log")).Mirror(w.t.Context(), filepath.Join(dir, "log")); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// document reads what anybody may read.
+func (w *world) document(path string) []byte {
+	w.t.Helper()
+	b, err := httpGet(web(), w.url()+"/"+path)
+	if err != nil {
+		w.t.Fatalf("%s: %v", path, err)
+	}
+	return b
 }
 
 func write(t testing.TB, path string, b []byte) {
