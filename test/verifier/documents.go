@@ -43,9 +43,13 @@ func openDocuments(from, save string) (*documents, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.fetch = root.ReadFile
+	d.fetch = func(path string) ([]byte, error) { return root.ReadFile(fileName(path)) }
 	return d, nil
 }
+
+// fileName is where a folder has a document: colons are not for every file
+// system.
+func fileName(path string) string { return filepath.FromSlash(strings.ReplaceAll(path, ":", "-")) }
 
 func httpGet(client *http.Client, url string) ([]byte, error) {
 	resp, err := client.Get(url)
@@ -92,7 +96,7 @@ func (d *documents) keep(path string, b []byte) error {
 	if d.save == "" {
 		return nil
 	}
-	to := filepath.Join(d.save, filepath.FromSlash(path))
+	to := filepath.Join(d.save, fileName(path))
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return err
 	}

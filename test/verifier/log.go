@@ -38,8 +38,9 @@ type entry struct {
 	Type, Time, Digest, Previous, Certificate, Issuer, Evidence, Manifest, Role, NotBefore, NotAfter string
 	Version, Threshold, Shares                                                                       uint64
 
-	index int64
-	at    time.Time
+	record []byte
+	index  int64
+	at     time.Time
 }
 
 // readLog reads all of it: that there is no newer manifest or deny list than
@@ -142,7 +143,7 @@ func (l *transparencyLog) append(record []byte) error {
 	if err != nil {
 		return fmt.Errorf("entry %d: %w", len(l.entries), err)
 	}
-	e.index = int64(len(l.entries))
+	e.record, e.index = record, int64(len(l.entries))
 	hashes, err := tlog.StoredHashesForRecordHash(e.index, tlog.RecordHash(record), l)
 	if err != nil {
 		return err

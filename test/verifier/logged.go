@@ -18,11 +18,11 @@ import (
 
 // checkLogBundle: the first entry of every log names the keys of its CDS.
 func (a *audit) checkLogBundle() (string, error) {
+	if err := same("type of the first entry", "bundle", a.log.entries[0].Type); err != nil {
+		return "", err
+	}
 	last := a.log.last("bundle")
-	return "entry 0", cmp.Or(
-		same("type of the first entry", "bundle", a.log.entries[0].Type),
-		must(last != nil, "bundle", "an entry", "none"),
-		same("digest", digestOf(a.bundle.text), last.Digest))
+	return fmt.Sprintf("entry %d", last.index), same("digest", digestOf(a.bundle.text), last.Digest)
 }
 
 // checkLogPolicy: manifests and deny lists follow each other without a gap,

@@ -39,7 +39,6 @@ const (
 	offCommitVer   = 0x1EC
 	offLaunch      = 0x1F0
 	offSignature   = 0x2A0 // r and s, little-endian, in fields of 72 bytes
-	sizeScalar     = 48
 	sizeField      = 72
 )
 
@@ -156,11 +155,14 @@ func (r report) checkSignature(leaf *x509.Certificate) error {
 	if !ok || key.Curve != elliptic.P384() {
 		return &mismatch{"key of the VCEK or VLEK", "ECDSA on P-384", fmt.Sprintf("%T", leaf.PublicKey)}
 	}
+	// Whole fields: what pads them is not signed, and must be zero.
 	scalar := func(off int) *big.Int {
-		b := slices.Clone(r[off : off+sizeScalar])
+		b := slices.Clone(r[off : off+sizeField])
 		slices.Reverse(b)
 		return new(big.Int).SetBytes(b)
 	}
 	digest := sha512.Sum384(r[:offSignature])
-	return must(ecdsa.Verify(key, digest[:], scalar(offSignature), scalar(offSignature+sizeField)), "signature of the report", "by the VCEK or VLEK", "another")
+	return cmp.Or(
+		must(ecdsa.Verify(key, digest[:], scalar(offSignature), scalar(offSignature+sizeField)), "signature of the report", "by the VCEK or VLEK", "another"),
+		same("bytes after the signature", "none", orNone(r[offSignature+2*sizeField:])))
 }

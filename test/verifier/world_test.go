@@ -4,7 +4,6 @@ package main
 
 import (
 	"crypto/tls"
-	"encoding/pem"
 	"errors"
 	"net/http"
 	"net/netip"
@@ -28,6 +27,7 @@ type world struct {
 	*cdstest.CDS
 	t      testing.TB
 	client *client.Client
+	denied *policy.SignedDenyList // in force
 }
 
 // newWorld accepts the simulated machines "cds", "node" and "other" for all
@@ -77,10 +77,11 @@ func (w *world) publish(edit func(*policy.Manifest)) {
 	}
 }
 
-// deny puts a deny list in force.
+// deny puts the next deny list in force.
 func (w *world) deny(entries ...policy.Denial) {
 	w.t.Helper()
-	if _, err := w.client.PublishDenyList(w.t.Context(), w.DenyList(w.t, nil, entries...).Envelope); err != nil {
+	w.denied = w.DenyList(w.t, w.denied, entries...)
+	if _, err := w.client.PublishDenyList(w.t.Context(), w.denied.Envelope); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -95,12 +96,8 @@ func web() *http.Client {
 func (w *world) files(dir string, cred *client.Credential) (operators, certificate string) {
 	w.t.Helper()
 	w.TrustIn(dir)
-	var chain []byte
-	for _, der := range cred.TLS.Certificate {
-		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
-	}
 	operators, certificate = filepath.Join(dir, "operators.json"), filepath.Join(dir, "certificate.pem")
-	write(w.t, certificate, chain)
+	writeChain(w.t, certificate, cred.TLS.Certificate)
 	return operators, certificate
 }
 
