@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,7 +105,7 @@ func (a *audit) checkEvidence() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	a.evidence = doc.evidence
+	a.evidence, a.purpose = doc.evidence, doc.Transcript.Purpose
 	t := doc.Transcript
 	if err := a.evidence.verify(t, a.issuance.at); err != nil {
 		return "", err
@@ -123,7 +124,6 @@ func (a *audit) checkEvidence() (string, error) {
 	}
 	return fmt.Sprintf("its node's, log entry %d; what the node said of the pod, only the CDS has seen", node.index), cmp.Or(
 		same("purpose", "enrol/node", t.Purpose),
-		must(own != nil, "key", "the node's", "the pod's own"),
 		must(node.NotAfter >= a.issuance.NotAfter, "end", "not after the node's, "+node.NotAfter, a.issuance.NotAfter))
 }
 
@@ -151,26 +151,40 @@ func (a *audit) checkClaims() (string, error) {
 }
 
 // checkAcceptedThen asks everything, by the manifest and at the time of issue.
+// A pod that gave no evidence of its own runs on a node.
 func (a *audit) checkAcceptedThen() (string, error) {
 	m, err := a.manifestOf(a.issuance.Manifest)
 	if err != nil {
 		return "", err
 	}
-	return a.accepted(m, a.issuance.at, a.evidence.guest)
+	role := a.claims.Role
+	if role == "workload" && a.purpose != "enrol/guest" {
+		role = "node"
+	}
+	return m.judged(role, a.evidence, a.evidence.guest, a.issuance.at)
 }
 
 // checkAcceptedNow asks what every peer asks on every connection: only what
 // the certificate says.
-func (a *audit) checkAcceptedNow() (string, error) { return a.accepted(a.inForce(), a.now, nil) }
+func (a *audit) checkAcceptedNow() (string, error) {
+	found, err := a.inForce().judged(a.claims.Role, a.evidence, nil, a.now)
+	if err != nil && a.claims.Role == "workload" { // of a node, then
+		return a.inForce().judged("node", a.evidence, nil, a.now)
+	}
+	return found, err
+}
 
-func (a *audit) accepted(m *manifest, at time.Time, g *guest) (string, error) {
-	if a.evidence.facts == nil {
+// judged is accepts for evidence that may be of a kind that this program does
+// not check: then the manifest must at least have a substrate of such a kind.
+func (m *manifest) judged(role string, e *evidence, g *guest, at time.Time) (string, error) {
+	if e.facts != nil {
+		by, err := m.accepts(role, e.facts, g, at)
+		return fmt.Sprintf("manifest %d, %s", m.Version, by), err
+	}
+	if slices.ContainsFunc(m.Substrates, func(s substrate) bool {
+		return slices.Contains(s.Roles, role) && (s.SNP == nil || s.Paravisor != "none")
+	}) {
 		return "", undecided("nothing was established about the machine")
 	}
-	// A pod runs on a node, or is a machine of its own.
-	by, err := m.accepts(a.claims.Role, a.evidence.facts, g, at)
-	if err != nil && a.claims.Role == "workload" {
-		by, err = m.accepts("node", a.evidence.facts, g, at)
-	}
-	return fmt.Sprintf("manifest %d, %s", m.Version, by), err
+	return "", &mismatch{"evidence for the role " + role, "of a kind that manifest " + fmt.Sprint(m.Version) + " accepts", e.Type}
 }

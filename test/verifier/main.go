@@ -73,11 +73,10 @@ func begin(args []string, problems io.Writer) (*audit, error) {
 // check runs the steps up to the first that fails: each rests on those before.
 func (a *audit) check(out io.Writer) int {
 	all, open := steps(), 0
-	var why undecided
 	for i, s := range all {
 		found, err := s.run(a)
 		switch {
-		case errors.As(err, &why):
+		case isUndecided(err):
 			open++
 			fmt.Fprintf(out, "open %-16s %s: %v\n", s.name, s.what, err)
 		case err != nil:
@@ -100,6 +99,8 @@ func (a *audit) check(out io.Writer) int {
 type undecided string
 
 func (u undecided) Error() string { return string(u) }
+
+func isUndecided(err error) bool { return errors.As(err, new(undecided)) }
 
 // mismatch is the result of a check that failed.
 type mismatch struct{ what, expected, actual string }

@@ -21,8 +21,9 @@ type audit struct {
 	bundle    *bundle     // the CDS's keys
 	root      *x509.Certificate
 	log       *transparencyLog
-	issuance  *entry // of the leaf
-	evidence  *evidence
+	issuance  *entry    // of the leaf
+	evidence  *evidence // behind the leaf
+	purpose   string    // of that evidence
 	deny      *denyList // nil: there is none
 }
 

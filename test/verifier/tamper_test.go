@@ -331,8 +331,9 @@ func TestForgeriesOfWhoeverHasTheSeed(t *testing.T) {
 		"an issuing key of another machine":   {"log-issuer", with(func(g *forgery) { g.vouching = stranger })},
 		"an issuing key without its evidence": {"log-issuer", with(func(g *forgery) { g.unattested = true })},
 
-		"evidence for another key":  {"evidence", with(func(g *forgery) { g.otherKey = true })},
-		"evidence for another role": {"evidence", with(func(g *forgery) { g.purpose = api.PurposeCDS })},
+		"evidence for another key":             {"evidence", with(func(g *forgery) { g.otherKey = true })},
+		"evidence without the pod's statement": {"evidence", with(func(g *forgery) { g.like, g.purpose = pod, api.PurposeGuest })},
+		"evidence for another role":            {"evidence", with(func(g *forgery) { g.purpose = api.PurposeCDS })},
 		"evidence of a machine not listed": {"accepted-then", with(func(g *forgery) {
 			g.machine = stranger
 			g.claims = func(c *ratls.Claims) { c.Machine = hex.EncodeToString(strangerChip[:]) }
