@@ -136,6 +136,19 @@ func SignPayload(payloadType string, payload []byte, keys ...crypto.Signer) ([]b
 	return addTo(&Envelope{PayloadType: payloadType, Payload: payload}, keys)
 }
 
+// AddPayloadSignature adds signatures to an envelope of at most limit bytes that
+// SignPayload made, with exactly this type of payload.
+func AddPayloadSignature(envelope []byte, payloadType string, limit int, keys ...crypto.Signer) ([]byte, error) {
+	e, err := ParseEnvelopeOf(envelope, limit)
+	if err != nil {
+		return nil, err
+	}
+	if _, ours := formatOf(payloadType); ours || e.PayloadType != payloadType {
+		return nil, Decision{Code: CodePayloadType, Rule: "the envelope's payloadType", Expected: quote(payloadType), Actual: quote(e.PayloadType)}
+	}
+	return addTo(e, keys)
+}
+
 // SignedPayload is a payload whose signatures were checked, and nothing else.
 type SignedPayload struct {
 	Payload []byte

@@ -43,12 +43,14 @@ func (s *Signing) Check() error {
 }
 
 // Document is what is signed: raw as read from path, which is an envelope if
-// Signed says so. Sign makes the first envelope, and refuses a bad payload.
+// Signed says so. Sign makes the first envelope, and refuses a bad payload; Add
+// adds to one, and is policy.AddSignature where it is nil.
 type Document struct {
 	Path   string
 	Raw    []byte
 	Signed bool
 	Sign   func(payload []byte, keys ...crypto.Signer) ([]byte, error)
+	Add    func(envelope []byte, keys ...crypto.Signer) ([]byte, error)
 }
 
 // Run signs the document and writes its envelope.
@@ -60,7 +62,10 @@ func (s *Signing) Run(c *cobra.Command, d Document) (err error) {
 		return err
 	}
 	sign := d.Sign
-	if d.Signed {
+	switch {
+	case d.Signed && d.Add != nil:
+		sign = d.Add
+	case d.Signed:
 		sign = policy.AddSignature
 	}
 	envelope, err := sign(d.Raw, signers...)
