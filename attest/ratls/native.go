@@ -98,25 +98,32 @@ func nativeReportData(purpose string, spki []byte, notBefore, notAfter time.Time
 // role under the manifest. The verdict is there whenever the evidence could be
 // read; the error is nil only if everything was accepted.
 func VerifyNative(leaf *x509.Certificate, purpose string, m *policy.Manifest, role policy.Role, now time.Time) (*attest.Verdict, error) {
+	ev, data, err := NativeEvidence(leaf, purpose, now)
+	if err != nil {
+		return nil, err
+	}
+	v := appraise.Appraise(ev, appraise.Request{Policy: m, Role: role, Now: now, ReportData: data})
+	return v, v.Err()
+}
+
+// NativeEvidence checks a native certificate and returns its evidence with the
+// report data that binds it to the certificate. Nothing of the evidence itself
+// was checked.
+func NativeEvidence(leaf *x509.Certificate, purpose string, now time.Time) (ev *attest.Evidence, reportData [64]byte, err error) {
 	if leaf == nil {
-		return nil, refuse(CodeNoCertificate, "verifying a native certificate: there is none")
+		return nil, reportData, refuse(CodeNoCertificate, "verifying a native certificate: there is none")
 	}
 	if err := checkNative(leaf, now); err != nil {
-		return nil, err
+		return nil, reportData, err
 	}
 	cmw, err := cmwOf(leaf)
 	if err != nil {
-		return nil, err
+		return nil, reportData, err
 	}
-	ev, err := attest.ParseCMW(cmw)
-	if err != nil {
-		return nil, refuse(CodeEvidence, "verifying a native certificate: %w", err)
+	if ev, err = attest.ParseCMW(cmw); err != nil {
+		return nil, reportData, refuse(CodeEvidence, "verifying a native certificate: %w", err)
 	}
-	v := appraise.Appraise(ev, appraise.Request{
-		Policy: m, Role: role, Now: now,
-		ReportData: nativeReportData(purpose, leaf.RawSubjectPublicKeyInfo, leaf.NotBefore, leaf.NotAfter),
-	})
-	return v, v.Err()
+	return ev, nativeReportData(purpose, leaf.RawSubjectPublicKeyInfo, leaf.NotBefore, leaf.NotAfter), nil
 }
 
 func checkNative(leaf *x509.Certificate, now time.Time) error {
