@@ -20,6 +20,8 @@ import (
 
 	"github.com/c8s-dev/c8s/cds"
 	"github.com/c8s-dev/c8s/cds/ca"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/cdscmd"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/teeflag"
 	"github.com/c8s-dev/c8s/policy"
@@ -60,8 +62,10 @@ one in force and never go back. Nodes get it at once.
 What it must not forget is in a store that need not be trusted: one file, or
 etcd for several replicas. Its secret comes, in this order, from another
 replica (--join), from the store if it was sealed there by this very program
-on this machine, or from the operators' recovery shares. Only with an empty
-store is a new secret made.`,
+on this machine, or from the operators' recovery shares ('c8s cds recovery').
+Only with an empty store is a new secret made.
+
+Its operators look at it from outside with 'c8s cds verify'.`,
 		Example: `  # one replica
   c8s cds --listen 10.80.0.100:15009 --operators operators.json --manifest manifest.dsse.json
 
@@ -69,9 +73,10 @@ store is a new secret made.`,
   c8s cds --name cds-1 --listen 10.80.0.101:15009 --operators operators.json --manifest manifest.dsse.json \
     --etcd http://10.80.0.11:2379,http://10.80.0.12:2379,http://10.80.0.13:2379 \
     --join 10.80.0.102:15009,10.80.0.103:15009`,
-		Args: cobra.NoArgs,
+		Args: desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c.Context()) },
 	}
+	c.AddCommand(cdscmd.Commands()...)
 	f.log.register(c)
 	f.tee.Register(c)
 	f.trust.register(c)

@@ -70,13 +70,22 @@ func simulated(b bool) string {
 
 // knownRoot names a vendor's root, for orientation only.
 func knownRoot(d policy.Digest) string {
+	if vendor := VendorOf(d); vendor != "" {
+		return " (" + vendor + ")"
+	}
+	return ""
+}
+
+// VendorOf names the vendor's root with that digest, "" for one that is none.
+// Which roots are trusted is a policy's question.
+func VendorOf(root policy.Digest) string {
 	for _, r := range snp.VendorRoots() {
-		if r.Digest == d {
-			return " (AMD " + string(r.Product) + ")"
+		if r.Digest == root {
+			return "AMD " + string(r.Product)
 		}
 	}
-	if d == intelRoot {
-		return " (Intel SGX Root CA)"
+	if root == intelRoot {
+		return "Intel SGX Root CA"
 	}
 	return ""
 }

@@ -39,12 +39,18 @@ type Flags struct {
 }
 
 // Trust names what a CDS must prove.
-type Trust struct{ operators, manifest string }
+type Trust struct {
+	Anchor
+	manifest string
+}
+
+// Anchor is the flag that names the operators.
+type Anchor struct{ operators string }
 
 // Register adds the flags to c.
 func (f *Flags) Register(c *cobra.Command) {
 	f.RegisterBeside(c)
-	f.registerOperators(c)
+	f.Anchor.Register(c)
 }
 
 // RegisterBeside adds the flags to a command that has its own for operators.
@@ -56,11 +62,12 @@ func (f *Flags) RegisterBeside(c *cobra.Command) {
 
 // Register adds the flags to c.
 func (t *Trust) Register(c *cobra.Command) {
-	t.registerOperators(c)
+	t.Anchor.Register(c)
 	t.registerManifest(c)
 }
 
-func (t *Trust) registerOperators(c *cobra.Command) {
+// Register adds the flag to c.
+func (t *Anchor) Register(c *cobra.Command) {
 	c.Flags().StringVar(&t.operators, "operators", "", "operators' file, as 'c8s manifest init' writes it: the trust anchor")
 	_ = c.MarkFlagFilename("operators", "json")
 }
@@ -72,6 +79,15 @@ func (t *Trust) registerManifest(c *cobra.Command) {
 
 // Given reports whether a CDS is named.
 func (f *Flags) Given() bool { return len(f.addrs) > 0 }
+
+// Addrs are the addresses, each with a port.
+func (f *Flags) Addrs() []string {
+	addrs := make([]string, len(f.addrs))
+	for i, addr := range f.addrs {
+		addrs[i] = Address(addr)
+	}
+	return addrs
+}
 
 // Client returns a client for the CDS, which keeps what it must remember in
 // the state folder if one is named.
@@ -97,20 +113,19 @@ func (f *Flags) ClientOf(c *cobra.Command, operators policy.Operators, state str
 	if err != nil {
 		return nil, nil, err
 	}
-	addrs := make([]string, len(f.addrs))
-	for i, addr := range f.addrs {
-		addrs[i] = Address(addr)
-	}
 	log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	cl, err := client.New(client.Config{Addrs: addrs, Operators: operators, Manifest: signed, StateDir: state, Now: time.Now, Log: log})
+	cl, err := client.New(client.Config{Addrs: f.Addrs(), Operators: operators, Manifest: signed, StateDir: state, Now: time.Now, Log: log})
 	return cl, signed, err
 }
 
 // Named reports whether either file is named.
 func (t *Trust) Named() bool { return t.operators != "" || t.manifest != "" }
 
+// Named reports whether the file is named.
+func (t *Anchor) Named() bool { return t.operators != "" }
+
 // Operators reads the trust anchor.
-func (t *Trust) Operators() (policy.Operators, error) {
+func (t *Anchor) Operators() (policy.Operators, error) {
 	if t.operators == "" {
 		return policy.Operators{}, exit.Usage(errors.New("--operators is required: who is trusted to sign"))
 	}

@@ -33,6 +33,8 @@ type Output struct{ format string }
 // Register adds the flag to c.
 func (f *Output) Register(c *cobra.Command) {
 	c.Flags().StringVarP(&f.format, "output", "o", "text", "format of the output: text or json")
+	// Fails for a flag that is not there, or twice.
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // Check refuses other formats.
