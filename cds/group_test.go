@@ -17,6 +17,7 @@ import (
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/sim"
 	"github.com/c8s-dev/c8s/attest/sim/simtest"
+	"github.com/c8s-dev/c8s/attest/tsm"
 	"github.com/c8s-dev/c8s/cds"
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/cds/store/storetest"
@@ -35,6 +36,7 @@ type group struct {
 	f        *policytest.Fixture
 	store    *storetest.Memory
 	replicas []*replica
+	tees     map[string]attest.Attester // made once: it takes a while
 }
 
 // replica is one of them. What it sees of the store can be made to fail.
@@ -53,12 +55,16 @@ type replica struct {
 
 // newGroup makes n replicas and starts none. The edits change the manifest.
 func newGroup(t testing.TB, n int, edits ...func(*policy.Manifest)) *group {
-	g := &group{t: t, store: storetest.NewMemory()}
+	g := &group{t: t, store: storetest.NewMemory(), tees: map[string]attest.Attester{}}
 	opts := []policytest.Option{policytest.With(func(m *policy.Manifest) {
-		own := measuredFor(m.Operators)
-		tees := []*sim.TEE{simtest.New(t, "node", own)}
+		names := []string{"node"}
 		for i := range n {
-			tees = append(tees, simtest.New(t, replicaName(i), own))
+			names = append(names, replicaName(i))
+		}
+		var tees []*sim.TEE
+		for _, name := range names {
+			tee := simtest.New(t, name, measuredFor(m.Operators))
+			tees, g.tees[name] = append(tees, tee), tsm.New(tee)
 		}
 		simtest.Accept(tees...)(m)
 	})}
@@ -120,7 +126,11 @@ func (g *group) client(edit func(*client.Config), replicas ...*replica) *client.
 	return c
 }
 
+// machine is one that the manifest accepts, unless it is edited.
 func (g *group) machine(name string, edits ...func(*sim.Options)) attest.Attester {
+	if att := g.tees[name]; att != nil && len(edits) == 0 {
+		return att
+	}
 	return simtest.Attester(g.t, name, append([]func(*sim.Options){measuredFor(g.f.Operators)}, edits...)...)
 }
 

@@ -4,7 +4,10 @@ package cds
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"sync"
 	"time"
@@ -237,13 +240,19 @@ func (p *policies) openPending(ctx context.Context, now *inForce, head ledger.He
 }
 
 // keep stores a signed document in pieces that any store takes, before a head
-// names it. One that never gets there is of no consequence.
+// names it. One that never gets there is of no consequence. A document has many
+// envelopes, and anybody can make another of one he has: the first stays, and
+// pieces of two never mix.
 func (p *policies) keep(ctx context.Context, d policy.Digest, envelope []byte) error {
-	for n, piece := 0, []byte(nil); len(envelope) > 0; n++ {
-		piece, envelope = envelope[:min(len(envelope), maxPiece)], envelope[min(len(envelope), maxPiece):]
-		item := store.Item{Key: fmt.Sprintf("%s%04d", documentPrefix(d), n), Data: piece}
+	_, err := p.document(ctx, d)
+	if !isGone(err) {
+		return err
+	}
+	prefix := fmt.Sprintf("%s%x/", p.prefix(d), sha256.Sum256(envelope))
+	for n, piece := range slices.Collect(slices.Chunk(envelope, maxPiece)) {
+		item := store.Item{Key: fmt.Sprintf("%s%04d", prefix, n), Data: piece}
 		if _, err := p.c.sealed.Commit(ctx, store.Txn{Put: []store.Item{item}}); err != nil {
-			return fmt.Errorf("%w: keeping a document: %w", ledger.ErrUnavailable, err)
+			return fmt.Errorf("keeping a document: %w", err)
 		}
 	}
 	return nil
@@ -251,18 +260,43 @@ func (p *policies) keep(ctx context.Context, d policy.Digest, envelope []byte) e
 
 // document reads a signed document by the digest of its payload.
 func (p *policies) document(ctx context.Context, d policy.Digest) ([]byte, error) {
-	var envelope []byte
-	err := p.c.sealed.Scan(ctx, documentPrefix(d), func(_ string, v store.Value) error {
-		envelope = append(envelope, v.Data...)
+	if !d.Valid() {
+		return nil, fmt.Errorf("reading a document: %w: %.80q is no digest", store.ErrNotFound, d)
+	}
+	var envelopes [][]byte
+	last := ""
+	err := p.c.sealed.Scan(ctx, p.prefix(d), func(key string, v store.Value) error {
+		if of := path.Dir(key); of != last {
+			envelopes, last = append(envelopes, nil), of
+		}
+		envelopes[len(envelopes)-1] = append(envelopes[len(envelopes)-1], v.Data...)
 		return nil
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, fmt.Errorf("reading document %s: %w", d, err)
-	case envelope == nil:
-		return nil, fmt.Errorf("reading document %s: %w", d, store.ErrNotFound)
 	}
-	return envelope, nil
+	for _, envelope := range envelopes { // a crash may have left half of one
+		if e, err := policy.ParseEnvelopeOf(envelope, policy.MaxDenyListEnvelope); err == nil && policy.DigestOf(e.Payload) == d {
+			return envelope, nil
+		}
+	}
+	return nil, fmt.Errorf("reading document %s: %w", d, store.ErrNotFound)
+}
+
+// discard removes a document of a CDS that another was faster than. What is
+// left if that fails is in nobody's way.
+func (p *policies) discard(ctx context.Context, d policy.Digest, because error) error {
+	if !errors.Is(because, ledger.ErrInUse) {
+		return nil
+	}
+	_, err := p.c.sealed.Commit(ctx, store.Txn{DeletePrefix: []string{p.prefix(d)}})
+	return err
+}
+
+// prefix is where the envelopes of a document are. It names this CDS: several
+// that are made at once in one store must not write over each other's.
+func (p *policies) prefix(d policy.Digest) string {
+	return fmt.Sprintf("document/%s/%s/", policy.DigestOf(p.c.issuer.Root().Raw), d)
 }
 
 func (p *policies) countersignature(ctx context.Context, ref ledger.Ref) ([]byte, error) {
@@ -273,5 +307,4 @@ func (p *policies) countersignature(ctx context.Context, ref ledger.Ref) ([]byte
 	return v.Data, nil
 }
 
-func documentPrefix(d policy.Digest) string      { return "document/" + string(d) + "/" }
 func countersignatureKey(d policy.Digest) string { return "countersignature/" + string(d) }

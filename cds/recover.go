@@ -66,11 +66,11 @@ func (s *shares) add(document *recovery.Document, share recovery.Share) (have, n
 		if kit, err = recovery.NewCollector(document); err != nil {
 			return 0, 0, refuse(codeShare, "%v", err)
 		}
-		s.kits[digest] = kit
 	}
 	if err := kit.Add(share); err != nil {
 		return 0, 0, refuse(codeShare, "%v", err)
 	}
+	s.kits[digest] = kit // only now: old documents are public, their shares are not
 	select {
 	case s.more <- struct{}{}:
 	default:
@@ -117,21 +117,17 @@ func (r *recoveryAPI) Restore(_ context.Context, req *api.RestoreRequest) (*api.
 func (c *core) keepShares(ctx context.Context) error {
 	for {
 		now, changed := c.policies.watch()
-		err := c.share(ctx, now)
-		if err != nil && ctx.Err() == nil {
+		if err := c.share(ctx, now); err != nil && ctx.Err() == nil {
 			c.s.cfg.Log.Error("recovery shares not made", "err", err, "retryIn", retryMax)
-		}
-		again := changed
-		if err != nil {
-			again = nil
-			if pauseFor(ctx, retryMax) != nil {
-				return ctx.Err()
+			if err := pauseFor(ctx, retryMax); err != nil {
+				return err
 			}
+			continue
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-again:
+		case <-changed:
 		}
 	}
 }

@@ -106,6 +106,7 @@ type Server struct {
 	tlsCert  atomic.Pointer[tls.Certificate]
 	core     atomic.Pointer[core] // nil until the secret is here
 	shares   *shares
+	before   earlier
 	callers  *callers
 	gate     *gate
 	metrics  *metrics

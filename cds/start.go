@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/c8s-dev/c8s/attest"
@@ -62,62 +63,121 @@ func (s *Server) start(ctx context.Context) (*core, error) {
 	}
 }
 
+// way is one to the secret.
+type way struct {
+	name string
+	seed func(context.Context) (keys.Seed, error)
+}
+
 func (s *Server) tryStart(ctx context.Context) (*core, error) {
 	used, err := s.storeInUse(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if used && s.cfg.ReBootstrap {
-		if err := s.forget(ctx); err != nil {
+	if used != 0 && s.cfg.ReBootstrap {
+		if err := s.forget(ctx, used); err != nil {
 			return nil, err
 		}
-		used = false
+		used = 0
 	}
 	s.cfg.ReBootstrap = false // once
+	ways := []way{{"join", s.join}, {"unseal", s.unseal}, {"recover", s.shares.seed}}
+	if used != 0 {
+		ways = slices.Insert(ways, 0, way{"an earlier try", s.before.seed})
+	}
 	var problems []error
-	for _, way := range []struct {
-		name string
-		seed func(context.Context) (keys.Seed, error)
-	}{{"join", s.join}, {"unseal", s.unseal}, {"recover", s.shares.seed}} {
+	for _, way := range ways {
 		seed, err := way.seed(ctx)
 		if err == nil {
-			s.cfg.Log.Info("CDS starting", "by", way.name)
-			c, err := s.open(ctx, seed)
-			if errors.Is(err, store.ErrNotFound) {
-				// Whoever gave the secret writes to another store.
-				return nil, fmt.Errorf("opening the shared state: the store has none, but the secret of one is known: all replicas must use the same store: %w", err)
+			var c *core
+			if c, err = s.startWith(ctx, seed, way.name); !errors.Is(err, errNoWay) {
+				return c, err
 			}
-			return c, err
 		}
 		problems = append(problems, fmt.Errorf("%s: %w", way.name, err))
 	}
-	if !used {
+	if used == 0 {
 		return s.bootstrap(ctx)
 	}
 	err = fmt.Errorf("the store is in use and its secret is not to be had: %w", errors.Join(problems...))
 	return nil, fmt.Errorf("%w: %w; waiting for a live replica (--join) or the operators' shares (c8s cds recovery restore); if both are lost, make a new CA under the same operators (--re-bootstrap)", errNoWay, err)
 }
 
-func (s *Server) storeInUse(ctx context.Context) (bool, error) {
-	_, err := s.cfg.Store.Get(ctx, headName)
+// startWith opens the shared state with a seed. One that is good, or may be, is
+// kept for the next try: there may be no second way to it.
+func (s *Server) startWith(ctx context.Context, seed keys.Seed, way string) (*core, error) {
+	s.cfg.Log.Info("CDS starting", "by", way)
+	c, err := s.open(ctx, seed)
 	switch {
 	case err == nil:
-		return true, nil
-	case isGone(err):
-		return false, nil
+		s.before.forget()
+	case errors.Is(err, store.ErrSealed):
+		s.before.forget()
+		return nil, fmt.Errorf("%w: the secret does not open what the store has: %w", errNoWay, err)
+	case errors.Is(err, store.ErrNotFound):
+		// Whoever gave the secret writes to another store.
+		return nil, fmt.Errorf("opening the shared state: the store lacks it, but its secret is known: all replicas must use the same store, and nobody may take from it: %w", err)
+	default:
+		s.before.known = &seed
 	}
-	return false, fmt.Errorf("%w: %w", ledger.ErrUnavailable, err)
+	return c, err
 }
 
-// forget removes everything of a CDS whose secret is lost.
-func (s *Server) forget(ctx context.Context) error {
+// earlier keeps the seed that an earlier try of this process had. By pointer:
+// fmt does not follow it.
+type earlier struct {
+	known *keys.Seed // of a CDS that could not be opened
+	made  *keys.Seed // of one that was to be made, and may have been
+}
+
+func (e *earlier) forget() { *e = earlier{} }
+
+// seed is for a store that is in use.
+func (e *earlier) seed(context.Context) (keys.Seed, error) {
+	for _, seed := range []*keys.Seed{e.known, e.made} {
+		if seed != nil {
+			return *seed, nil
+		}
+	}
+	return keys.Seed{}, fmt.Errorf("%w: there was none that had it", errNoWay)
+}
+
+// fresh is for an empty store. It is the same again until it is known what
+// became of the first: an attempt may have its effect after the next.
+func (e *earlier) fresh() (keys.Seed, error) {
+	if e.made == nil {
+		seed, err := keys.NewSeed(rand.Reader)
+		if err != nil {
+			return keys.Seed{}, err
+		}
+		e.made = &seed
+	}
+	return *e.made, nil
+}
+
+// storeInUse returns the version of the head, zero if there is none.
+func (s *Server) storeInUse(ctx context.Context) (store.Version, error) {
+	v, err := ledger.Reach(s.cfg.Store).Get(ctx, headName)
+	if isGone(err) {
+		return 0, nil
+	}
+	return v.Version, err
+}
+
+// forget removes everything of a CDS whose secret is lost, unless somebody
+// changed it meanwhile.
+func (s *Server) forget(ctx context.Context, head store.Version) error {
 	s.cfg.Log.Warn("forgetting the CDS that used this store", "because", "re-bootstrap")
-	_, err := s.cfg.Store.Commit(ctx, store.Txn{
-		Delete:       []string{headName, rootKey},
+	_, err := ledger.Reach(s.cfg.Store).Commit(ctx, store.Txn{
+		If:           []store.Condition{{Key: headName, Version: head}},
+		Delete:       []string{headName, rootKey, cosignedKey},
 		DeletePrefix: []string{"log/", "document/", "recovery/", "countersignature/", "certificate/", "evidence/", expiryPrefix, "boot/"},
 	})
+	if errors.Is(err, store.ErrConflict) {
+		return fmt.Errorf("%w: forgetting the old state: somebody still changes it: stop all replicas of the CDS that is to be forgotten", errNoWay)
+	}
 	if err != nil {
-		return fmt.Errorf("%w: forgetting the old state: %w", ledger.ErrUnavailable, err)
+		return fmt.Errorf("forgetting the old state: %w", err)
 	}
 	return nil
 }
@@ -151,9 +211,11 @@ func (s *Server) open(ctx context.Context, seed keys.Seed) (*core, error) {
 	return c, c.prepare(ctx)
 }
 
-// bootstrap makes a new CA with an empty store.
+// bootstrap makes a new CA with an empty store. What only the winner of a race
+// may write is one transaction, the sealed seed with it: a CA whose secret
+// nobody has must not exist.
 func (s *Server) bootstrap(ctx context.Context) (*core, error) {
-	seed, err := keys.NewSeed(rand.Reader)
+	seed, err := s.before.fresh()
 	if err != nil {
 		return nil, err
 	}
@@ -176,22 +238,46 @@ func (s *Server) bootstrap(ctx context.Context) (*core, error) {
 	if err := c.policies.keep(ctx, given.Digest, given.Envelope); err != nil {
 		return nil, err
 	}
+	if err := s.create(ctx, c, root); err != nil {
+		return nil, errors.Join(err, c.policies.discard(ctx, given.Digest, err))
+	}
+	s.cfg.Log.Warn("CDS is new: it made a CA of its own", "trustDomain", c.trustDomain, "manifest", given.Manifest.Version)
+	return s.startWith(ctx, seed, "bootstrap")
+}
+
+// create makes the first shared state.
+func (s *Server) create(ctx context.Context, c *core, root []byte) error {
 	config, err := c.ledgerConfig()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	c.ledger, err = ledger.Create(ctx, config, func(d *ledger.Draft) error {
+	boot, err := c.sealedSeed(ctx)
+	if err != nil && !errors.Is(err, attest.ErrNoSealing) {
+		return err
+	}
+	if config.Store, err = store.Sealed(beside{s.cfg.Store, boot}, c.keys.Store); err != nil {
+		return err
+	}
+	_, err = ledger.Create(ctx, config, func(d *ledger.Draft) error {
 		if _, err := d.Append(translog.Entry{Type: translog.TypeBundle, Time: d.Now, Digest: c.bundle.Digest()}); err != nil {
 			return err
 		}
-		d.Head.Manifest = refOf(given)
-		return c.record(d, trust.ManifestSubject(given))
+		d.Head.Manifest = refOf(s.cfg.Manifest)
+		return c.record(d, trust.ManifestSubject(s.cfg.Manifest))
 	}, store.Item{Key: rootKey, Data: root})
-	if err != nil {
-		return nil, err
-	}
-	s.cfg.Log.Warn("CDS is new: it made a CA of its own", "trustDomain", c.trustDomain, "manifest", given.Manifest.Version)
-	return c, c.prepare(ctx)
+	return err
+}
+
+// beside adds items to every transaction that are not sealed with the store's
+// key.
+type beside struct {
+	store.Store
+	items []store.Item
+}
+
+func (b beside) Commit(ctx context.Context, t store.Txn) (store.Version, error) {
+	t.Put = append(slices.Clip(t.Put), b.items...)
+	return b.Store.Commit(ctx, t)
 }
 
 func (s *Server) derive(seed keys.Seed) (*core, error) {
@@ -200,8 +286,12 @@ func (s *Server) derive(seed keys.Seed) (*core, error) {
 	if c.keys, err = keys.Derive(seed, c.trustDomain); err != nil {
 		return nil, err
 	}
-	c.sealed, err = store.Sealed(s.cfg.Store, c.keys.Store)
-	return c, err
+	sealed, err := store.Sealed(s.cfg.Store, c.keys.Store)
+	if err != nil {
+		return nil, err
+	}
+	c.sealed = ledger.Reach(sealed)
+	return c, nil
 }
 
 // useRoot takes the mesh CA's certificate, which must be of the seed.
@@ -244,10 +334,9 @@ func (c *core) prepare(ctx context.Context) error {
 	return c.sealSeed(ctx)
 }
 
-// sealSeed keeps the seed for the next start of this program on this machine,
-// where the TEE can derive a key for that.
+// sealSeed keeps the seed for the next start of this program on this machine.
 func (c *core) sealSeed(ctx context.Context) error {
-	key, name, err := c.s.sealingKey(ctx)
+	boot, err := c.sealedSeed(ctx)
 	if errors.Is(err, attest.ErrNoSealing) {
 		c.s.cfg.Log.Info("this TEE seals nothing: after a restart the secret comes from another replica or from the operators' shares")
 		return nil
@@ -255,14 +344,24 @@ func (c *core) sealSeed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sealed, err := handover.SealSeed(key, c.trustDomain, c.s.cfg.Operators.Digest(), *c.seed)
-	if err != nil {
-		return err
-	}
-	if _, err := c.s.cfg.Store.Commit(ctx, store.Txn{Put: []store.Item{{Key: name, Data: sealed}}}); err != nil {
-		return fmt.Errorf("%w: keeping the sealed seed: %w", ledger.ErrUnavailable, err)
+	if _, err := ledger.Reach(c.s.cfg.Store).Commit(ctx, store.Txn{Put: boot}); err != nil {
+		return fmt.Errorf("keeping the sealed seed: %w", err)
 	}
 	return nil
+}
+
+// sealedSeed is the seed as this machine keeps it, where the TEE can derive a
+// key for that.
+func (c *core) sealedSeed(ctx context.Context) ([]store.Item, error) {
+	key, name, err := c.s.sealingKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := handover.SealSeed(key, c.trustDomain, c.s.cfg.Operators.Digest(), *c.seed)
+	if err != nil {
+		return nil, err
+	}
+	return []store.Item{{Key: name, Data: sealed}}, nil
 }
 
 // unseal reads the seed this program kept on this machine.
@@ -271,7 +370,7 @@ func (s *Server) unseal(ctx context.Context) (keys.Seed, error) {
 	if err != nil {
 		return keys.Seed{}, err
 	}
-	v, err := s.cfg.Store.Get(ctx, name)
+	v, err := ledger.Reach(s.cfg.Store).Get(ctx, name)
 	if err != nil {
 		return keys.Seed{}, fmt.Errorf("reading the sealed seed: %w", err)
 	}
