@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -68,17 +69,22 @@ func TestEveryConditionCounts(t *testing.T) {
 		"leaf: another name": {(*audit).checkLeaf, leaf(func(l *x509.Certificate) {
 			l.URIs = []*url.URL{{Scheme: "spiffe", Host: "c8s.test", Path: "/workload/db"}}
 		})},
-		"leaf: a CA":                  {(*audit).checkLeaf, leaf(func(l *x509.Certificate) { l.IsCA = true })},
-		"leaf: may sign certificates": {(*audit).checkLeaf, leaf(func(l *x509.Certificate) { l.KeyUsage |= x509.KeyUsageCertSign })},
-		"leaf: may not sign":          {(*audit).checkLeaf, leaf(func(l *x509.Certificate) { l.KeyUsage = 0 })},
-		"leaf: for clients only":      {(*audit).checkLeaf, leaf(func(l *x509.Certificate) { l.ExtKeyUsage = l.ExtKeyUsage[1:] })},
-		"leaf: two claims":            {(*audit).checkLeaf, leaf(func(l *x509.Certificate) { l.Extensions = append(l.Extensions, l.Extensions...) })},
-		"leaf: too early":             {(*audit).checkLeaf, func(a *audit) { a.now = a.leaf.NotBefore.Add(-time.Second) }},
-		"leaf: too late":              {(*audit).checkLeaf, func(a *audit) { a.now = a.leaf.NotAfter.Add(time.Second) }},
-		"leaf-manifest: another namespace": {(*audit).checkLeafManifest, latest(func(m *manifest) {
-			m.Workloads[0].Namespaces = []string{"x"}
-			m.digest = digestPrefix + hexOf(make([]byte, 32))
-		})},
+		"leaf: a CA":                         {(*audit).checkLeaf, leaf(func(l *x509.Certificate) { l.IsCA = true })},
+		"leaf: may sign certificates":        {(*audit).checkLeaf, leaf(func(l *x509.Certificate) { l.KeyUsage |= x509.KeyUsageCertSign })},
+		"leaf: may not sign":                 {(*audit).checkLeaf, leaf(func(l *x509.Certificate) { l.KeyUsage = 0 })},
+		"leaf: for clients only":             {(*audit).checkLeaf, leaf(func(l *x509.Certificate) { l.ExtKeyUsage = l.ExtKeyUsage[1:] })},
+		"leaf: two claims":                   {(*audit).checkLeaf, leaf(func(l *x509.Certificate) { l.Extensions = append(l.Extensions, l.Extensions...) })},
+		"leaf: too early":                    {(*audit).checkLeaf, func(a *audit) { a.now = a.leaf.NotBefore.Add(-time.Second) }},
+		"leaf: too late":                     {(*audit).checkLeaf, func(a *audit) { a.now = a.leaf.NotAfter.Add(time.Second) }},
+		"leaf-manifest: another namespace":   {(*audit).checkLeafManifest, func(a *audit) { a.confine(t) }},
+		"leaf-manifest: another entry":       {(*audit).checkLeafManifest, claim(func(c *claims) { c.WorkloadDigest[0] ^= 1 })},
+		"leaf: an unknown role":              {(*audit).checkLeaf, func(a *audit) { a.rename(t, "king", "web") }},
+		"leaf: a workload without a name":    {(*audit).checkLeaf, func(a *audit) { a.rename(t, "workload", "") }},
+		"leaf: claims of another version":    {(*audit).checkLeaf, func(a *audit) { c := *a.claims; c.Version++; a.claim(t, &c) }},
+		"bundle: another schema":             {(*audit).readBundle, replace("v1/endorsement", "cds-bundle/v1", "cds-bundle/v2")},
+		"bundle: endorsed by another schema": {(*audit).readBundle, replace("v1/endorsement", "cds-endorsement/v1", "cds-endorsement/v2")},
+		"beacon: another schema":             {(*audit).checkBeacon, replace("v1/beacon", "beacon/v1", "beacon/v2")},
+		"evidence: other evidence":           {(*audit).checkEvidence, func(a *audit) { a.swapEvidence() }},
 		"leaf-manifest: its version":         {(*audit).checkLeafManifest, claim(func(c *claims) { c.ManifestVersion++ })},
 		"leaf-manifest: its digest":          {(*audit).checkLeafManifest, claim(func(c *claims) { c.ManifestDigest[0] ^= 1 })},
 		"bundle: another trust domain":       {(*audit).readBundle, latest(func(m *manifest) { m.TrustDomain = "x" })},
@@ -157,6 +163,62 @@ func TestEveryConditionCounts(t *testing.T) {
 			}
 		})
 	}
+}
+
+func replace(path, from, to string) func(*audit) {
+	return func(a *audit) {
+		a.documents.read[path] = bytes.Replace(a.documents.read[path], []byte(from), []byte(to), 1)
+	}
+}
+
+// confine gives the entry a namespace that is not the pod's.
+func (a *audit) confine(t *testing.T) {
+	t.Helper()
+	for _, m := range a.manifests {
+		m.Workloads[0].Namespaces = []string{"another"}
+		digest := unhex(t, strings.TrimPrefix(m.Workloads[0].digest(), digestPrefix))
+		a.claims.WorkloadDigest = digest
+	}
+}
+
+// claim puts claims into the leaf.
+func (a *audit) claim(t *testing.T, c *claims) {
+	t.Helper()
+	b, err := encodeCBOR(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := *a.leaf
+	l.Extensions = slices.Clone(l.Extensions)
+	for i, e := range l.Extensions {
+		if _, err := parseClaims(e.Value); err == nil {
+			l.Extensions[i].Value = b
+		}
+	}
+	a.leaf = &l
+}
+
+// rename has leaf and claims agree on another role and workload.
+func (a *audit) rename(t *testing.T, role, workload string) {
+	t.Helper()
+	c := *a.claims
+	c.Role, c.Workload = role, workload
+	a.claim(t, &c)
+	name := workload
+	if role != "workload" {
+		sum := sha256.Sum256([]byte("c8s/machine/v1\x00" + c.Machine))
+		name = hexOf(sum[:8])
+	}
+	l := *a.leaf
+	l.URIs = []*url.URL{{Scheme: "spiffe", Host: "c8s.test", Path: "/" + role + "/" + name}}
+	a.leaf = &l
+}
+
+// swapEvidence serves the evidence of another certificate by this hash.
+func (a *audit) swapEvidence() {
+	path := func(hash string) string { return "v1/evidence/" + strings.TrimPrefix(hash, digestPrefix) }
+	mine, other := a.issuance.Evidence, a.log.last("intermediate").Evidence
+	a.documents.read[path(mine)] = a.documents.read[path(other)]
 }
 
 // stretch makes the endorsement live a second too long.
@@ -253,6 +315,54 @@ func newOperator(t *testing.T) (operators, func(payloadType string, payload []by
 			t.Fatal(err)
 		}
 		return envelope
+	}
+}
+
+// What is served by a digest must have it.
+func TestHistoryIsWhatTheDigestsSay(t *testing.T) {
+	operators, sign := newOperator(t)
+	text := `{"schema":"c8s.dev/manifest/v1","trustDomain":"c8s.test","version":%d,"previous":"%s","operators":%s}`
+	names, err := json.Marshal(operators)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, other := fmt.Appendf(nil, text, 1, "", names), fmt.Appendf(nil, text, 1, "", append(names, ' '))
+	second := fmt.Appendf(nil, text, 2, digestOf(first), names)
+	for name, served := range map[string][]byte{"the one": first, "another": other} {
+		a := &audit{operators: operators, documents: &documents{read: map[string][]byte{
+			"v1/manifest": sign(manifestType, second), "v1/document/" + digestOf(first): sign(manifestType, served),
+		}}}
+		if _, err := a.readManifests(); (err == nil) != (name == "the one") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestDenyListsAreOfThisMesh(t *testing.T) {
+	operators, sign := newOperator(t)
+	for text, good := range map[string]bool{
+		`{"schema":"c8s.dev/denylist/v1","trustDomain":"c8s.test","version":1,"previous":"","entries":[]}`: true,
+		`{"schema":"c8s.dev/denylist/v2","trustDomain":"c8s.test","version":1,"previous":"","entries":[]}`: false,
+		`{"schema":"c8s.dev/denylist/v1","trustDomain":"x","version":1,"previous":"","entries":[]}`:        false,
+		`{"schema":"c8s.dev/denylist/v1","trustDomain":"c8s.test","version":1,"entries":[],"entries":[]}`:  false,
+	} {
+		a := &audit{manifests: []*manifest{{TrustDomain: "c8s.test", Operators: operators}}}
+		a.documents = &documents{read: map[string][]byte{"v1/denylist": sign(denyListType, []byte(text))}}
+		if _, err := a.readDenyList(); (err == nil) != good {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func TestEntriesOfUnknownTypesAreRefused(t *testing.T) {
+	for text, good := range map[string]bool{
+		`{"type":"join","time":"2026-03-04T05:06:07Z","evidence":""}`: true,
+		`{"type":"release","time":"2026-03-04T05:06:07Z"}`:            false,
+		`{"time":"2026-03-04T05:06:07Z"}`:                             false,
+	} {
+		if e, err := parseEntry([]byte(text)); (err == nil) != good {
+			t.Errorf("%s: %v, %+v", text, err, e)
+		}
 	}
 }
 

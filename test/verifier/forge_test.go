@@ -141,15 +141,15 @@ func (f *forger) write(l *transparencyLog) {
 
 // forgery describes a certificate that the CDS would not have issued.
 type forgery struct {
-	like       *client.Credential // what it is made after
-	machine    attest.Attester    // gives the evidence
-	purpose    string             // of the evidence
-	vouching   attest.Attester    // gives the evidence for the issuing key
-	claims     func(*ratls.Claims)
-	entry      func(*translog.Entry)
-	otherKey   bool // the evidence is for another key than the certificate's
-	unattested bool // the evidence for the issuing key is for another key
-	unlogged   bool // the issuing key is not logged
+	like     *client.Credential // what it is made after
+	machine  attest.Attester    // gives the evidence
+	purpose  string             // of the evidence
+	vouching attest.Attester    // gives the evidence for the issuing key
+	claims   func(*ratls.Claims)
+	entry    func(*translog.Entry)
+	otherKey bool                     // the evidence is for another key than the certificate's
+	vouched  func(*attest.Transcript) // what that evidence is for
+	unlogged bool                     // the issuing key is not logged
 }
 
 // certify issues and logs it, with all documents that belong to it.
@@ -167,8 +167,8 @@ func (f *forger) certify(g forgery) {
 	}
 	issuer, chain := f.issue(claims, g.like.Peer.Addrs, key)
 	vouched := api.IntermediateTranscript(issuer.RawSubjectPublicKeyInfo)
-	if g.unattested {
-		vouched = api.IntermediateTranscript(spki)
+	if g.vouched != nil {
+		g.vouched(&vouched)
 	}
 	evidence := f.give(g.vouching, vouched)
 	leaf := f.must(x509.ParseCertificate(chain[0])).(*x509.Certificate)

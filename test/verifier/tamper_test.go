@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/attest/sim"
 	"github.com/c8s-dev/c8s/attest/sim/simtest"
@@ -329,7 +330,8 @@ func TestForgeriesOfWhoeverHasTheSeed(t *testing.T) {
 		"an issuing key that is not logged":   {"log-issuer", with(func(g *forgery) { g.unlogged = true })},
 		"an issuing key of other operators":   {"log-issuer", with(func(g *forgery) { g.vouching = unbound })},
 		"an issuing key of another machine":   {"log-issuer", with(func(g *forgery) { g.vouching = stranger })},
-		"an issuing key without its evidence": {"log-issuer", with(func(g *forgery) { g.unattested = true })},
+		"an issuing key without its evidence": {"log-issuer", with(func(g *forgery) { g.vouched = func(t *attest.Transcript) { t.SPKIHash = make([]byte, 32) } })},
+		"an issuing key by other evidence":    {"log-issuer", with(func(g *forgery) { g.vouched = func(t *attest.Transcript) { t.Purpose = api.PurposeCDS } })},
 
 		"evidence for another key":             {"evidence", with(func(g *forgery) { g.otherKey = true })},
 		"evidence without the pod's statement": {"evidence", with(func(g *forgery) { g.like, g.purpose = pod, api.PurposeGuest })},
