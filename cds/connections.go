@@ -2,19 +2,16 @@
 
 package cds
 
-import (
-	"net"
-	"sync"
-)
+import "net"
 
 // limitConns bounds the connections open at once.
-func limitConns(ln net.Listener, n int) net.Listener {
-	return &limitListener{Listener: ln, slots: make(chan struct{}, n)}
+func limitConns(ln net.Listener, q *quota) net.Listener {
+	return &limitListener{Listener: ln, quota: q}
 }
 
 type limitListener struct {
 	net.Listener
-	slots chan struct{}
+	quota *quota
 }
 
 func (l *limitListener) Accept() (net.Conn, error) {
@@ -23,22 +20,20 @@ func (l *limitListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		select {
-		case l.slots <- struct{}{}:
-			return &limitedConn{Conn: conn, release: func() { <-l.slots }}, nil
-		default:
-			conn.Close() // full: better refused at once than left waiting
+		release, err := l.quota.take(hostOf(conn.RemoteAddr().String()))
+		if err == nil {
+			return &limitedConn{Conn: conn, release: release}, nil
 		}
+		conn.Close() // full: better refused at once than left waiting
 	}
 }
 
 type limitedConn struct {
 	net.Conn
-	once    sync.Once
 	release func()
 }
 
 func (c *limitedConn) Close() error {
-	c.once.Do(c.release)
+	c.release()
 	return c.Conn.Close()
 }

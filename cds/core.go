@@ -54,7 +54,6 @@ type core struct {
 	verified    *appraise.Cache
 	beacons     beacons
 	endorsement endorsements
-	cosigned    cosigned
 	checkpoints checkpoints
 }
 

@@ -73,7 +73,7 @@ func (s *Server) handleDocuments(mux *http.ServeMux) {
 		return &document{body: c.ledger.View().Checkpoint, contentType: textType}, nil
 	})
 	get("/log/checkpoint.cosigned", func(ctx context.Context, c *core, _ *http.Request) (*document, error) {
-		body, err := c.cosigned.latest(ctx, c)
+		body, err := c.latestCosigned(ctx)
 		return &document{body: body, contentType: textType}, err
 	})
 	get("/log/tile/{path...}", func(ctx context.Context, c *core, r *http.Request) (*document, error) {
@@ -104,9 +104,7 @@ func stored(key func(policy.Digest) string, contentType string) func(context.Con
 }
 
 func (s *Server) serveDocument(w http.ResponseWriter, r *http.Request, find func(context.Context, *core, *http.Request) (*document, error)) {
-	ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
-	defer cancel()
-	doc, err := s.findDocument(ctx, r, find)
+	doc, err := s.findDocument(r.Context(), r, find)
 	if err != nil {
 		s.documentRefused(w, r, err)
 		return
@@ -123,9 +121,6 @@ func (s *Server) serveDocument(w http.ResponseWriter, r *http.Request, find func
 }
 
 func (s *Server) findDocument(ctx context.Context, r *http.Request, find func(context.Context, *core, *http.Request) (*document, error)) (*document, error) {
-	if err := s.callers.allow(sessionOf(ctx).host()); err != nil {
-		return nil, err
-	}
 	c, err := s.ready()
 	if err != nil {
 		return nil, err
@@ -140,8 +135,7 @@ func (s *Server) documentRefused(w http.ResponseWriter, r *http.Request, err err
 		return
 	}
 	code := codeOf(err)
-	s.metrics.refused.WithLabelValues(code).Inc()
-	s.cfg.Log.Warn("document refused", "path", r.URL.Path, "remote", r.RemoteAddr, "code", code, "err", err)
+	s.noteRefusal(r.Context(), r.URL.Path, code, err)
 	var own *refusal
 	if errors.As(err, &own) && own.retryAfter > 0 {
 		w.Header().Set("Retry-After", fmt.Sprint(int(own.retryAfter/time.Second)+1))
@@ -150,7 +144,7 @@ func (s *Server) documentRefused(w http.ResponseWriter, r *http.Request, err err
 	switch code {
 	case codeEvidenceUnknown:
 		status = http.StatusNotFound
-	case codeTooFast:
+	case codeTooFast, codeBusy:
 		status = http.StatusTooManyRequests
 	case codeInternal:
 		status = http.StatusInternalServerError

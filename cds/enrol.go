@@ -132,6 +132,11 @@ func (c *core) accept(ctx context.Context, req *api.EnrolRequest) (*request, err
 func (c *core) appraise(ctx context.Context, now *inForce, r *request, req *api.EnrolRequest) (*finding, error) {
 	began := time.Now()
 	defer c.s.metrics.step("appraise", began)
+	if r.peer != nil { // a denied certificate gets nothing, with evidence or without
+		if err := now.denyList().Denies(r.peer.Holder()).Err(); err != nil {
+			return nil, err
+		}
+	}
 	var f *finding
 	var err error
 	switch proof := req.GetProof().(type) {

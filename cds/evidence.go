@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -119,6 +120,18 @@ func (s *evidenceStore) unclaim(machine string, ends time.Time) {
 	}
 }
 
+// forgetGone drops machines that have no live certificate any more.
+func (s *evidenceStore) forgetGone() {
+	now := s.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for machine, live := range s.live {
+		if !slices.ContainsFunc(live, now.Before) {
+			delete(s.live, machine)
+		}
+	}
+}
+
 func minTime(a, b time.Time) time.Time {
 	if b.Before(a) {
 		return b
@@ -143,6 +156,9 @@ func (s *evidenceStore) remember(hash [sha256.Size]byte, ev *attest.Evidence, do
 
 // document reads a piece of evidence as it is kept.
 func (s *evidenceStore) document(ctx context.Context, name string) ([]byte, error) {
+	if hash, err := hex.DecodeString(name); err != nil || len(hash) != sha256.Size {
+		return nil, refuse(codeEvidenceUnknown, "%.80q is not the hash of evidence", name)
+	}
 	v, err := s.store.Get(ctx, evidenceKey(name))
 	if isGone(err) {
 		return nil, refuse(codeEvidenceUnknown, "no evidence %s is held; it may have ended with its certificate", name)
@@ -209,6 +225,7 @@ func (s *evidenceStore) keepTidy(ctx context.Context) error {
 }
 
 func (s *evidenceStore) tidy(ctx context.Context) error {
+	s.forgetGone()
 	limit := fmt.Sprintf("%s%016x", expiryPrefix, s.now().Add(-tidyGrace).Unix())
 	var gone []string
 	full := fmt.Errorf("enough for one batch")

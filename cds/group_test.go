@@ -48,6 +48,7 @@ type replica struct {
 	clock *clock
 	log   *lockedBuffer
 	edit  func(*cds.Config)
+	tune  func(*cds.Server)
 	srv   *cds.Server
 	reg   *prometheus.Registry
 	stop  func() error
@@ -158,6 +159,9 @@ func (r *replica) launch() {
 	if r.srv, err = cds.New(cfg); err != nil {
 		r.g.t.Fatal(err)
 	}
+	if r.tune != nil {
+		r.tune(r.srv)
+	}
 	ln, err := net.Listen("tcp", r.addr)
 	if err != nil {
 		r.g.t.Fatal(err)
@@ -212,6 +216,23 @@ func (r *replica) inForce(want policy.Digest) {
 		}
 		return nil
 	}, r.log)
+}
+
+// metric reads a gauge or counter without labels.
+func (r *replica) metric(name string) float64 {
+	r.g.t.Helper()
+	families, err := r.reg.Gather()
+	if err != nil {
+		r.g.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			m := f.GetMetric()[0]
+			return m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	r.g.t.Fatalf("there is no metric %s", name)
+	return 0
 }
 
 // document reads what anybody may read, of this replica.

@@ -38,6 +38,10 @@ func (j *replicaAPI) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinR
 	if err != nil {
 		return nil, err
 	}
+	if err := j.gate.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer j.gate.leave()
 	s := sessionOf(ctx)
 	id, err := s.id()
 	if err != nil {

@@ -7,10 +7,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"io"
+	"fmt"
 	"log/slog"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -139,33 +137,58 @@ func TestRefusalIsConcealedAndCountedWhenTheCallersDeadlineRanOut(t *testing.T) 
 	}
 }
 
-func TestSlowCallerIsCutOff(t *testing.T) {
-	const limit = 100 * time.Millisecond
-	for _, h2 := range []bool{true, false} {
-		ended := make(chan error, 1)
-		srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			limitCall(w, r, limit)
-			_, err := io.ReadAll(r.Body)
-			ended <- err
-		}))
-		srv.EnableHTTP2 = h2
-		srv.StartTLS()
-		body, hold := io.Pipe()
-		go func() {
-			resp, err := srv.Client().Post(srv.URL, "application/proto", body)
-			if err == nil {
-				resp.Body.Close()
-			}
-		}()
-		select {
-		case err := <-ended:
-			if err == nil {
-				t.Errorf("HTTP/2 %v: a body that never came was read", h2)
-			}
-		case <-time.After(10 * time.Second):
-			t.Errorf("HTTP/2 %v: the call still waits for its body", h2)
+// Addresses cost nothing: what is remembered of them is bounded, and of IPv6
+// the network counts.
+func TestHostsThatAreCountedAreBounded(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	c := newCallers(Limits{CallBurst: 20, CallsPerSecond: 5})
+	c.now = func() time.Time { return now }
+	for i := range 2 * maxCallers {
+		if err := c.allow(fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
 		}
-		hold.Close()
-		srv.Close()
+	}
+	if len(c.all) > maxCallers {
+		t.Errorf("%d hosts are remembered, at most %d may be", len(c.all), maxCallers)
+	}
+	for remote, want := range map[string]string{
+		"192.0.2.1:80": "192.0.2.1", "[::ffff:192.0.2.1]:80": "192.0.2.1", "[2001:db8:1:2:3:4:5:6]:80": "2001:db8:1:2::/64",
+		"[2001:db8:1:2::1]:81": "2001:db8:1:2::/64", "[fe80::1%eth0]:80": "fe80::/64", "nonsense": "nonsense",
+	} {
+		if got := hostOf(remote); got != want {
+			t.Errorf("%s counts as %s, want %s", remote, got, want)
+		}
+	}
+}
+
+func TestQuotaLeavesSomethingForOthers(t *testing.T) {
+	q := newQuota("things", 3, 2)
+	var held []func()
+	take := func(host string, ok bool) {
+		t.Helper()
+		release, err := q.take(host)
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", host, err)
+		}
+		if err == nil {
+			held = append(held, release)
+		} else if codeOf(err) != codeBusy {
+			t.Errorf("refused with %s, want %s", codeOf(err), codeBusy)
+		}
+	}
+	take("a", true)
+	take("a", true)
+	take("a", false)
+	take("b", true)
+	take("c", false)
+	held[0]()
+	held[0]() // once more changes nothing
+	take("c", true)
+	take("b", false)
+	for _, release := range held {
+		release()
+	}
+	if q.held != 0 || len(q.hosts) != 0 {
+		t.Errorf("%d are held by %v after all were given back", q.held, q.hosts)
 	}
 }

@@ -4,12 +4,17 @@ package cds
 
 import (
 	"context"
+	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/c8s-dev/c8s/cds/api"
 )
+
+// maxSending bounds the bytes of documents on their way to watchers.
+const maxSending = 256 << 20
 
 // policyAPI is the Policy service. What the operators signed is no secret, and
 // their signatures speak for it: anybody may read it, and offer a new one.
@@ -55,7 +60,7 @@ func (p *policyAPI) Watch(ctx context.Context, _ *api.WatchRequest, stream *conn
 	for {
 		now, changed := c.policies.watch()
 		if msg := c.news(sent, now); msg != nil {
-			if err := stream.Send(msg); err != nil {
+			if err := (*Server)(p).send(ctx, stream, msg); err != nil {
 				return err
 			}
 		}
@@ -63,6 +68,8 @@ func (p *policyAPI) Watch(ctx context.Context, _ *api.WatchRequest, stream *conn
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-p.closing:
+			return nil
 		case <-changed:
 		case <-c.touch.lost():
 			if err := c.touch.why(); err != nil {
@@ -70,6 +77,21 @@ func (p *policyAPI) Watch(ctx context.Context, _ *api.WatchRequest, stream *conn
 			}
 		}
 	}
+}
+
+// send sends to a watcher, who must take it in time: what is on its way is held
+// in memory, for everybody together at most maxSending.
+func (s *Server) send(ctx context.Context, stream *connect.ServerStream[api.State], msg *api.State) error {
+	weight := min(int64(proto.Size(msg)), maxSending)
+	if err := s.sending.Acquire(ctx, weight); err != nil {
+		return err
+	}
+	defer s.sending.Release(weight)
+	if answer := sessionOf(ctx).answer; answer != nil {
+		_ = answer.SetWriteDeadline(time.Now().Add(s.callTime))
+		defer func() { _ = answer.SetWriteDeadline(time.Time{}) }()
+	}
+	return stream.Send(msg)
 }
 
 // news is what a watcher that was sent one policy must be told about another.

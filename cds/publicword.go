@@ -16,8 +16,9 @@ const (
 	// beaconPeriod is how often a new beacon is made, at most: all who ask in
 	// between get the same.
 	beaconPeriod = 10 * time.Second
-	// endorsementPeriod is how often the public keys are attested anew.
-	endorsementPeriod = 30 * time.Minute
+	// endorsementPeriod is how often the public keys are attested anew, and
+	// endorsementRetry how soon again when that failed.
+	endorsementPeriod, endorsementRetry = 30 * time.Minute, time.Minute
 )
 
 // beacons keeps the last beacon.
@@ -54,28 +55,43 @@ func (c *core) beacon() ([]byte, error) {
 
 // endorsements keeps the last endorsement.
 type endorsements struct {
-	mu   sync.Mutex
-	at   time.Time
+	turn chan struct{} // holds one token; whoever has it may change the rest
+	made time.Time
+	next time.Time // when to make another
 	last []byte
 }
 
 // endorse returns the CDS's public keys with this replica's evidence for them.
+// Where no other is to be had, the last is as good as when it was made.
 func (c *core) endorse(ctx context.Context) ([]byte, error) {
-	now := c.clock.Now()
 	e := &c.endorsement
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.last != nil && now.Sub(e.at) < endorsementPeriod {
+	select {
+	case e.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-e.turn }()
+	now := c.clock.Now()
+	if e.last != nil && now.Before(e.next) {
 		return e.last, nil
 	}
+	raw, err := c.newEndorsement(ctx, now)
+	switch {
+	case err == nil:
+		e.made, e.next, e.last = now, now.Add(endorsementPeriod), raw
+	case e.last == nil || now.Sub(e.made) > trust.EndorsementLife/2:
+		return nil, err
+	default:
+		e.next = now.Add(endorsementRetry)
+		c.s.cfg.Log.Error("keys not endorsed anew", "err", err, "retryIn", endorsementRetry)
+	}
+	return e.last, nil
+}
+
+func (c *core) newEndorsement(ctx context.Context, now time.Time) ([]byte, error) {
 	doc, err := trust.Endorse(ctx, c.s.cfg.Attester, c.bundle, now)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := doc.Encode()
-	if err != nil {
-		return nil, err
-	}
-	e.at, e.last = now, raw
-	return raw, nil
+	return doc.Encode()
 }

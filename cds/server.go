@@ -27,6 +27,7 @@ import (
 	"connectrpc.com/connect"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/ratls"
@@ -47,8 +48,11 @@ const (
 	// callTimeout bounds reading a request and writing its answer. Appraising
 	// takes milliseconds; clients allow 30 s for an enrolment as a whole.
 	callTimeout = 15 * time.Second
-	// evidenceLife is how often the service's own evidence is made anew.
-	evidenceLife = 30 * time.Minute
+	// maxStreams is how many calls may be under way on one connection.
+	maxStreams = 128
+	// evidenceLife is how often the service's own evidence is made anew, and
+	// evidenceRetry how soon again when that failed.
+	evidenceLife, evidenceRetry = 30 * time.Minute, time.Minute
 )
 
 // Config is what the service is given; required unless said otherwise.
@@ -75,7 +79,7 @@ type Config struct {
 
 // Limits bound what callers can make the service do.
 type Limits struct {
-	Connections    int     // at once; 4096
+	Connections    int     // at once; 4096, and half of them of one remote host
 	CallsPerSecond float64 // of one remote host, steadily; 500
 	CallBurst      float64 // of one remote host; 2000
 	// LivePerMachine is how many certificates of one machine, for itself, may
@@ -101,16 +105,19 @@ func (l *Limits) fill() {
 
 // Server is one replica of the CDS.
 type Server struct {
-	cfg      Config
-	key      crypto.Signer // of its own TLS certificate
-	tlsCert  atomic.Pointer[tls.Certificate]
-	core     atomic.Pointer[core] // nil until the secret is here
-	shares   *shares
-	before   earlier
-	callers  *callers
-	gate     *gate
-	metrics  *metrics
-	starting atomic.Pointer[string] // what is being waited for
+	cfg       Config
+	key       crypto.Signer // of its own TLS certificate
+	tlsCert   atomic.Pointer[tls.Certificate]
+	core      atomic.Pointer[core] // nil until the secret is here
+	shares    *shares
+	before    earlier
+	admission *admission
+	closing   chan struct{} // closed when the service ends
+	gate      *gate
+	sending   *semaphore.Weighted // of bytes to watchers
+	callTime  time.Duration       // callTimeout
+	metrics   *metrics
+	starting  atomic.Pointer[string] // what is being waited for
 }
 
 // New checks cfg and prepares a replica: its TLS key is born here.
@@ -132,7 +139,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the CDS's TLS key: %w", err)
 	}
-	s := &Server{cfg: cfg, key: key, shares: newShares(), callers: newCallers(cfg.Limits), gate: newGate()}
+	s := &Server{cfg: cfg, key: key, shares: newShares(), admission: newAdmission(cfg.Limits), closing: make(chan struct{}), gate: newGate(), sending: semaphore.NewWeighted(maxSending), callTime: callTimeout}
 	s.metrics = newMetrics(cfg.Registry, s)
 	s.wait("its own evidence")
 	return s, nil
@@ -150,34 +157,31 @@ func (s *Server) now() time.Time {
 }
 
 // Serve answers on ln until ctx ends, then lets running calls finish for a
-// few seconds. It listens at once, and issues when Ready.
+// few seconds; a watch ends at once. It listens at once, and issues when Ready.
+// It is called once.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if err := s.refreshEvidence(ctx); err != nil {
 		ln.Close()
 		return err
 	}
-	srv := &http.Server{
-		Handler:           s.handler(),
-		TLSConfig:         s.tlsConfig(),
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
-		// A stream (Watch) ends with the service.
-		BaseContext: func(net.Listener) context.Context { return ctx },
-	}
+	// What calls need goes on until they are finished.
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	srv := s.httpServer(work)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.keepEvidenceFresh(ctx) })
-	g.Go(func() error { return s.live(ctx) })
+	g.Go(func() error { return s.live(work) })
 	g.Go(func() error {
-		if err := srv.ServeTLS(limitConns(ln, s.cfg.Limits.Connections), "", ""); !errors.Is(err, http.ErrServerClosed) {
+		if err := srv.ServeTLS(limitConns(ln, s.admission.conns), "", ""); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("serving the CDS: %w", err)
 		}
 		return nil
 	})
 	g.Go(func() error {
 		<-ctx.Done()
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+		defer stop()
+		close(s.closing)
+		grace, cancel := context.WithTimeout(work, shutdownGrace)
 		defer cancel()
 		if srv.Shutdown(grace) != nil {
 			srv.Close()
@@ -185,6 +189,21 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		return ctx.Err()
 	})
 	return g.Wait()
+}
+
+func (s *Server) httpServer(work context.Context) *http.Server {
+	return &http.Server{
+		Handler:           s.handler(),
+		TLSConfig:         s.tlsConfig(),
+		ReadHeaderTimeout: readHeaderTimeout,
+		// Of one answer, or one stream of HTTP/2; Watch takes it back.
+		WriteTimeout:   s.callTime,
+		IdleTimeout:    idleTimeout,
+		MaxHeaderBytes: 16 << 10,
+		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
+		ErrorLog:       slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+		BaseContext:    func(net.Listener) context.Context { return work },
+	}
 }
 
 // live obtains the secret and works with it.
@@ -212,24 +231,7 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(api.NewReplicaHandler((*replicaAPI)(s), options(maxRequest)))
 	mux.Handle(api.NewRecoveryHandler((*recoveryAPI)(s), options(maxRequest)))
 	s.handleDocuments(mux)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Handlers need the TLS session: evidence binds to it.
-		r = r.WithContext(withSession(r.Context(), r.TLS, r.RemoteAddr))
-		if r.URL.Path != api.PolicyWatchProcedure { // lasts as long as both sides want
-			limitCall(w, r, callTimeout)
-		}
-		mux.ServeHTTP(w, r)
-	})
-}
-
-// limitCall ends a call whose body or answer does not get through in time, so
-// that a slow caller holds nothing for long.
-func limitCall(w http.ResponseWriter, r *http.Request, d time.Duration) {
-	c, end := http.NewResponseController(w), time.Now().Add(d)
-	_ = c.SetReadDeadline(end) // both are supported by every net/http server
-	if r.ProtoMajor == 2 {     // of the stream; in HTTP/1 it would stay on the connection
-		_ = c.SetWriteDeadline(end)
-	}
+	return s.limited(mux)
 }
 
 // tlsConfig asks for a certificate without demanding one: a node that has
@@ -277,17 +279,16 @@ func (s *Server) refreshEvidence(ctx context.Context) error {
 }
 
 func (s *Server) keepEvidenceFresh(ctx context.Context) error {
-	tick := time.NewTicker(evidenceLife)
-	defer tick.Stop()
+	pause := evidenceLife
 	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-			if err := s.refreshEvidence(ctx); err != nil {
-				// The old evidence stays until it is too old for callers.
-				s.cfg.Log.Error("evidence not refreshed", "err", err)
-			}
+		if err := pauseFor(ctx, pause); err != nil {
+			return err
+		}
+		pause = evidenceLife
+		if err := s.refreshEvidence(ctx); err != nil && ctx.Err() == nil {
+			// The old evidence stays until it is too old for callers.
+			pause = evidenceRetry
+			s.cfg.Log.Error("evidence not refreshed", "err", err, "retryIn", pause)
 		}
 	}
 }

@@ -8,8 +8,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
-	"net"
+	"net/http"
 	"sync"
 	"time"
 
@@ -22,12 +23,13 @@ import (
 type session struct {
 	tls    *tls.ConnectionState
 	remote string
+	answer *http.ResponseController // of the call
 }
 
 type sessionKey struct{}
 
-func withSession(ctx context.Context, cs *tls.ConnectionState, remote string) context.Context {
-	return context.WithValue(ctx, sessionKey{}, session{cs, remote})
+func withSession(ctx context.Context, s session) context.Context {
+	return context.WithValue(ctx, sessionKey{}, s)
 }
 
 func sessionOf(ctx context.Context) session {
@@ -44,14 +46,8 @@ func (s session) id() ([sha256.Size]byte, error) {
 	return sha256.Sum256(ekm), nil
 }
 
-// host is the caller's address without the port: what limits are counted by.
-func (s session) host() string {
-	host, _, err := net.SplitHostPort(s.remote)
-	if err != nil {
-		return s.remote
-	}
-	return host
-}
+// host is what the caller's limits are counted by.
+func (s session) host() string { return hostOf(s.remote) }
 
 // maxCallers bounds the hosts whose calls are counted.
 const maxCallers = 16384
@@ -63,6 +59,7 @@ type callers struct {
 	now    func() time.Time
 	mu     sync.Mutex
 	all    map[string]*bucket
+	swept  time.Time
 }
 
 type bucket struct {
@@ -82,7 +79,7 @@ func (c *callers) allow(host string) error {
 	b := c.all[host]
 	if b == nil {
 		if len(c.all) >= maxCallers {
-			c.forget(now)
+			c.makeRoom(now)
 		}
 		b = &bucket{tokens: c.limits.CallBurst, last: now}
 		c.all[host] = b
@@ -99,17 +96,28 @@ func (c *callers) allow(host string) error {
 	return nil
 }
 
-// forget drops hosts that have been quiet long enough to have a full burst.
-func (c *callers) forget(now time.Time) {
-	for host, b := range c.all {
-		if now.Sub(b.last).Seconds()*c.limits.CallsPerSecond >= c.limits.CallBurst {
-			delete(c.all, host)
+// makeRoom drops hosts that have been quiet long enough to have a full burst,
+// and any one where that is nobody: who has that many addresses has that many
+// bursts.
+func (c *callers) makeRoom(now time.Time) {
+	if since := now.Sub(c.swept); since < 0 || since >= sweepEvery {
+		c.swept = now
+		for host, b := range c.all {
+			if now.Sub(b.last).Seconds()*c.limits.CallsPerSecond >= c.limits.CallBurst {
+				delete(c.all, host)
+			}
 		}
+	}
+	for host := range c.all {
+		if len(c.all) < maxCallers {
+			return
+		}
+		delete(c.all, host)
 	}
 }
 
 // guard turns every error into a code for the caller and a log line for the
-// operator, and applies the per-host rate.
+// operator.
 func (s *Server) guard() connect.Interceptor { return guard{s} }
 
 type guard struct{ s *Server }
@@ -117,11 +125,7 @@ type guard struct{ s *Server }
 func (g guard) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		began := time.Now()
-		var resp connect.AnyResponse
-		err := g.s.callers.allow(sessionOf(ctx).host())
-		if err == nil {
-			resp, err = next(ctx, req)
-		}
+		resp, err := next(ctx, req)
 		g.s.metrics.latency.WithLabelValues(req.Spec().Procedure).Observe(time.Since(began).Seconds())
 		return resp, g.conceal(ctx, req.Spec().Procedure, err)
 	}
@@ -133,9 +137,6 @@ func (g guard) WrapStreamingClient(next connect.StreamingClientFunc) connect.Str
 
 func (g guard) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
-		if err := g.s.callers.allow(sessionOf(ctx).host()); err != nil {
-			return g.conceal(ctx, conn.Spec().Procedure, err)
-		}
 		return g.conceal(ctx, conn.Spec().Procedure, next(ctx, conn))
 	}
 }
@@ -154,7 +155,17 @@ func (g guard) conceal(ctx context.Context, procedure string, err error) error {
 	if code == codeInternal && errors.As(err, &malformed) {
 		code = codeMalformed
 	}
-	g.s.metrics.refused.WithLabelValues(code).Inc()
-	g.s.cfg.Log.Warn("call refused", "call", procedure, "remote", sessionOf(ctx).remote, "code", code, "err", err)
+	g.s.noteRefusal(ctx, procedure, code, err)
 	return toCaller(code, err)
+}
+
+// noteRefusal counts a refusal and logs it. A flood of calls must not be one of
+// log lines: those who are turned away for it are counted alone.
+func (s *Server) noteRefusal(ctx context.Context, what, code string, err error) {
+	s.metrics.refused.WithLabelValues(code).Inc()
+	level := slog.LevelWarn
+	if code == codeTooFast || code == codeBusy {
+		level = slog.LevelDebug
+	}
+	s.cfg.Log.Log(ctx, level, "call refused", "call", what, "remote", sessionOf(ctx).remote, "code", code, "err", err)
 }

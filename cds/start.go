@@ -281,7 +281,7 @@ func (b beside) Commit(ctx context.Context, t store.Txn) (store.Version, error) 
 }
 
 func (s *Server) derive(seed keys.Seed) (*core, error) {
-	c := &core{s: s, touch: newTouch(), trustDomain: s.cfg.Manifest.Manifest.TrustDomain, seed: &seed, verified: appraise.NewCache(machinesRemembered), peers: newPeers()}
+	c := &core{s: s, touch: newTouch(), trustDomain: s.cfg.Manifest.Manifest.TrustDomain, seed: &seed, verified: appraise.NewCache(machinesRemembered), peers: newPeers(), endorsement: endorsements{turn: make(chan struct{}, 1)}}
 	var err error
 	if c.keys, err = keys.Derive(seed, c.trustDomain); err != nil {
 		return nil, err

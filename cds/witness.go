@@ -4,8 +4,9 @@ package cds
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
-	"sync"
 
 	"github.com/c8s-dev/c8s/cds/api"
 	"github.com/c8s-dev/c8s/cds/ledger"
@@ -13,44 +14,42 @@ import (
 	"github.com/c8s-dev/c8s/cds/translog"
 )
 
-// cosignedKey keeps the largest checkpoint that witnesses cosigned. It may be
-// replaced by an older one: every checkpoint speaks for itself.
+// cosignedKey keeps the largest checkpoint that witnesses cosigned. The host may
+// put an older one back: every checkpoint speaks for itself.
 const cosignedKey = "cosigned"
 
-// cosigned keeps the largest checkpoint that witnesses cosigned.
-type cosigned struct {
-	mu   sync.Mutex
-	last []byte
-	size int64
-}
+// maxCosignRaces is how often other replicas may be faster.
+const maxCosignRaces = 16
 
-// latest returns that checkpoint.
-func (k *cosigned) latest(ctx context.Context, c *core) ([]byte, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if err := k.load(ctx, c); err != nil {
-		return nil, err
-	}
-	if k.last == nil {
-		return nil, fs.ErrNotExist
-	}
-	return k.last, nil
-}
-
-// load reads what another replica may have kept.
-func (k *cosigned) load(ctx context.Context, c *core) error {
+// cosigned returns the largest checkpoint that witnesses cosigned, by whichever
+// replica it was taken, and its version in the store. One that cannot be opened
+// counts as none.
+func (c *core) cosigned(ctx context.Context) (signed []byte, size int64, version store.Version, err error) {
 	v, err := c.sealed.Get(ctx, cosignedKey)
+	if errors.Is(err, store.ErrSealed) {
+		raw, err := c.s.cfg.Store.Get(ctx, cosignedKey)
+		return nil, 0, raw.Version, err
+	}
 	if isGone(err) {
-		return nil
+		return nil, 0, 0, nil
 	}
 	if err != nil {
-		return err
+		return nil, 0, 0, err
 	}
 	cp, err := translog.OpenCheckpoint(v.Data, c.checkpoints.origin, c.checkpoints.verifier)
-	if err == nil && cp.Size > k.size {
-		k.last, k.size = v.Data, cp.Size
+	if err != nil {
+		return nil, 0, v.Version, nil //nolint:nilerr // replaced by the next
 	}
-	return err
+	return v.Data, cp.Size, v.Version, nil
+}
+
+// latestCosigned is the public document.
+func (c *core) latestCosigned(ctx context.Context) ([]byte, error) {
+	signed, _, _, err := c.cosigned(ctx)
+	if err == nil && signed == nil {
+		err = fs.ErrNotExist
+	}
+	return signed, err
 }
 
 // witnessAPI is the Witness service.
@@ -63,6 +62,9 @@ var _ api.WitnessHandler = (*witnessAPI)(nil)
 func (w *witnessAPI) Cosign(ctx context.Context, req *api.CosignRequest) (*api.CosignResponse, error) {
 	c, err := (*Server)(w).ready()
 	if err != nil {
+		return nil, err
+	}
+	if err := c.ledger.Err(); err != nil {
 		return nil, err
 	}
 	cp, err := translog.OpenCheckpoint(req.GetCheckpoint(), c.checkpoints.origin, c.checkpoints.verifier)
@@ -80,7 +82,7 @@ func (w *witnessAPI) Cosign(ctx context.Context, req *api.CosignRequest) (*api.C
 	if err := c.observe(ctx, req.GetCheckpoint()); err != nil {
 		return nil, err
 	}
-	if err := c.cosigned.take(ctx, c, cp.Size, req.GetCheckpoint(), witnesses); err != nil {
+	if err := c.keepCosigned(ctx, cp, req.GetCheckpoint(), witnesses); err != nil {
 		return nil, err
 	}
 	out := &api.CosignResponse{}
@@ -103,27 +105,35 @@ func (c *core) witnesses() ([]*translog.CosignerVerifier, error) {
 	return all, nil
 }
 
-// take keeps the checkpoint, with the cosignatures that others made of the
-// same one.
-func (k *cosigned) take(ctx context.Context, c *core, size int64, signed []byte, witnesses []*translog.CosignerVerifier) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if err := k.load(ctx, c); err != nil {
-		return err
-	}
-	if size < k.size {
-		return nil
-	}
-	if size == k.size {
-		merged, err := translog.MergeCosignatures(k.last, signed, c.checkpoints.origin, c.checkpoints.verifier, witnesses)
+// keepCosigned keeps a checkpoint unless a larger one is kept, with the
+// cosignatures that others made of the same one, and nothing else that may
+// stand below it.
+func (c *core) keepCosigned(ctx context.Context, cp *translog.Checkpoint, given []byte, witnesses []*translog.CosignerVerifier) error {
+	origin, verifier := c.checkpoints.origin, c.checkpoints.verifier
+	for range maxCosignRaces {
+		last, size, version, err := c.cosigned(ctx)
+		if err != nil {
+			return err
+		}
+		if size > cp.Size {
+			return nil
+		}
+		into := last
+		if size < cp.Size {
+			if into, err = c.ledger.Sign(*cp); err != nil {
+				return err
+			}
+		}
+		signed, err := translog.MergeCosignatures(into, given, origin, verifier, witnesses)
 		if err != nil {
 			return refuse(codeCheckpoint, "%v", err)
 		}
-		signed = merged
+		_, err = c.sealed.Commit(ctx, store.Txn{
+			If: []store.Condition{{Key: cosignedKey, Version: version}}, Put: []store.Item{{Key: cosignedKey, Data: signed}},
+		})
+		if !errors.Is(err, store.ErrConflict) {
+			return err
+		}
 	}
-	if _, err := c.sealed.Commit(ctx, store.Txn{Put: []store.Item{{Key: cosignedKey, Data: signed}}}); err != nil {
-		return ledger.ErrUnavailable
-	}
-	k.last, k.size = signed, size
-	return nil
+	return fmt.Errorf("%w: others keep cosigned checkpoints all the time", ledger.ErrUnavailable)
 }

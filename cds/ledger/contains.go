@@ -45,6 +45,13 @@ func (l *Ledger) Contains(ctx context.Context, cp translog.Checkpoint) error {
 	return l.breakdown(fmt.Errorf("%w: a caller has another log of %d entries than the store", ErrRolledBack, cp.Size))
 }
 
+// Sign makes the log's own signed note of a checkpoint that Contains has found
+// to be part of it.
+func (l *Ledger) Sign(cp translog.Checkpoint) ([]byte, error) {
+	cp.Origin = l.cfg.Origin
+	return translog.Sign(cp, l.cfg.Signer)
+}
+
 // Refresh has Run read the head now, and waits for it.
 func (l *Ledger) Refresh(ctx context.Context) error {
 	done := make(chan error, 1)
