@@ -35,14 +35,16 @@ func (a *Agent) denyList() *policy.DenyList {
 	return nil
 }
 
-// judgeAgain has every pod and every tunnel judged by what holds now.
+// judgeAgain has every tunnel and every pod judged by what holds now: first the
+// tunnels, whose records then say what ended them. Once a pod has dropped its
+// certificate they can only say that it is gone.
 func (a *Agent) judgeAgain() {
+	a.recheck()
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	for _, m := range a.pods {
 		m.pod.wake()
 	}
-	a.mu.Unlock()
-	a.recheck()
 }
 
 // nodeDenied asks about what no new certificate changes: the machine and what

@@ -9,12 +9,13 @@ import (
 	"time"
 
 	"github.com/c8s-dev/c8s/policy"
+	"github.com/c8s-dev/c8s/test/bench/fleet"
 	"github.com/c8s-dev/c8s/test/bench/load"
 )
 
 const (
 	aimMixed    = 400  // certificates per second of the server's processor time
-	aimRenewals = 1500 // the same, on kept connections
+	aimRenewals = 1500 // the same, on kept connections: a pod's renewal is its enrolment again
 	aimP99      = 50   // ms, at half of the highest rate
 	aimPush     = 1000 // ms until the last watcher has it
 )
@@ -27,7 +28,7 @@ func (r *cdsRun) rates(ctx context.Context) error {
 		call func(*cdsLoad) load.Call
 	}{
 		{"nodes, each on a new connection", 0, func(l *cdsLoad) load.Call { return l.alone }},
-		{"pods, connection kept", 0, func(l *cdsLoad) load.Call { return l.pod }},
+		{"pods, connection kept", aimRenewals, func(l *cdsLoad) load.Call { return l.pod }},
 		{fmt.Sprintf("1 node to %d pods", podsPerNode), aimMixed, func(l *cdsLoad) load.Call { return l.mixed }},
 		{"node renewals, connection kept", aimRenewals, func(l *cdsLoad) load.Call { return l.renew }},
 	} {
@@ -119,6 +120,10 @@ func (r *cdsRun) latencies(ctx context.Context) error {
 	return nil
 }
 
+// watched is what was measured with many watchers: milliseconds until the last
+// had a document, and kilobytes for each.
+type watched struct{ manifest, deny, memory float64 }
+
 // pushes measures how long the operators' word takes to reach all watchers of
 // a fresh process, and what it keeps for each.
 func (r *cdsRun) pushes(ctx context.Context) error {
@@ -130,79 +135,84 @@ func (r *cdsRun) pushes(ctx context.Context) error {
 		if len(store) == 0 {
 			continue
 		}
-		if err := r.push(ctx, i, store, &manifest[i], &deny[i], &memory[i]); err != nil {
+		s, err := startCDS(ctx, r.f, r.o, fmt.Sprintf("watched-%d", i), store...)
+		if err != nil {
+			return err
+		}
+		got, err := r.watch(ctx, s)
+		s.end()
+		if err != nil {
 			return fmt.Errorf("watchers: %w", err)
 		}
+		manifest[i], deny[i], memory[i] = got.manifest, got.deny, got.memory
 	}
-	r.add(fmt.Sprintf("manifest of %d KB to %d watchers", len(r.f.Signed.Envelope)/1000, r.o.Watchers), "ms", manifest, fmt.Sprintf("≤ %d", aimPush), atMost(aimPush))
-	r.add(fmt.Sprintf("deny list to %d watchers", r.o.Watchers), "ms", deny, fmt.Sprintf("≤ %d", aimPush), atMost(aimPush))
+	aim := fmt.Sprintf("≤ %d", aimPush)
+	r.add(fmt.Sprintf("manifest of %d KB to %d watchers", len(r.f.Signed.Envelope)/1000, r.o.Watchers), "ms", manifest, aim, atMost(aimPush))
+	r.add(fmt.Sprintf("deny list to %d watchers", r.o.Watchers), "ms", deny, aim, atMost(aimPush))
 	r.add("memory of a watcher", "KB", memory, "", nil)
 	return nil
 }
 
-func (r *cdsRun) push(ctx context.Context, i int, store []string, manifest, deny, memory *float64) error {
-	s, err := startCDS(ctx, r.f, r.o, fmt.Sprintf("watched-%d", i), store...)
-	if err != nil {
-		return err
-	}
-	defer s.end()
+func (r *cdsRun) watch(ctx context.Context, s *cdsSite) (got watched, err error) {
 	before, err := r.proc.Memory(s.pid)
 	if err != nil {
-		return err
+		return got, err
 	}
 	w, err := r.f.Watch(ctx, s.addr, r.o.Watchers)
 	if err != nil {
-		return err
+		return got, err
 	}
 	defer w.Close()
 	select {
 	case <-time.After(r.o.Duration): // rest
 	case <-ctx.Done():
-		return ctx.Err()
+		return got, ctx.Err()
 	}
 	after, err := r.proc.Memory(s.pid)
 	if err != nil {
-		return err
+		return got, err
 	}
-	*memory = (float64(after.PSS) - float64(before.PSS)) / 1e3 / float64(r.o.Watchers)
+	got.memory = (float64(after.PSS) - float64(before.PSS)) / 1e3 / float64(r.o.Watchers)
 	operator, err := r.f.Dial(ctx, s.addr, nil)
 	if err != nil {
-		return err
+		return got, err
 	}
 	defer operator.Close()
 	var manifests, denies []float64
 	signed, list := r.f.Signed, (*policy.SignedDenyList)(nil)
-	// deliver publishes and waits for the last watcher.
-	deliver := func(envelope []byte, publish func(context.Context, []byte) error) (float64, error) {
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
-		defer cancel()
-		all := w.Expect(envelope)
-		began := time.Now()
-		if err := publish(ctx, envelope); err != nil {
-			return 0, err
-		}
-		last, err := all(ctx)
-		return last.Sub(began).Seconds() * 1e3, err
-	}
 	for range r.o.Rounds {
 		if signed, err = r.f.NextManifest(signed); err != nil {
-			return err
+			return got, err
 		}
-		took, err := deliver(signed.Envelope, operator.PublishManifest)
+		took, err := deliver(ctx, w, signed.Envelope, operator.PublishManifest)
 		if err != nil {
-			return fmt.Errorf("manifest: %w", err)
+			return got, fmt.Errorf("manifest: %w", err)
 		}
 		manifests = append(manifests, took)
 		if list, err = r.f.NextDenyList(list); err != nil {
-			return err
+			return got, err
 		}
-		if took, err = deliver(list.Envelope, operator.PublishDenyList); err != nil {
-			return fmt.Errorf("deny list: %w", err)
+		if took, err = deliver(ctx, w, list.Envelope, operator.PublishDenyList); err != nil {
+			return got, fmt.Errorf("deny list: %w", err)
 		}
 		denies = append(denies, took)
 	}
-	*manifest, *deny = median(manifests), median(denies)
-	return nil
+	got.manifest, got.deny = median(manifests), median(denies)
+	return got, nil
+}
+
+// deliver publishes a document and returns the milliseconds until the last
+// watcher had it.
+func deliver(ctx context.Context, w *fleet.Watchers, envelope []byte, publish func(context.Context, []byte) error) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	all := w.Expect(envelope)
+	began := time.Now()
+	if err := publish(ctx, envelope); err != nil {
+		return 0, err
+	}
+	last, err := all(ctx)
+	return last.Sub(began).Seconds() * 1e3, err
 }
 
 func medians(of [siteCount][]float64) (at [siteCount]float64) {

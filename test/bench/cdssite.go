@@ -105,51 +105,70 @@ func meet(ctx context.Context, f *fleet.Fleet, addr string) (*fleet.Judge, error
 // startEcho runs the server that does nothing, with answers of the size that
 // the real one gives.
 func startEcho(ctx context.Context, f *benchFleet, like *cdsSite) (*cdsSite, error) {
-	answers := fleet.Echo{SimDir: f.SimDir(), Operators: f.Operators}
-	node, session, err := newNode(ctx, f, like, 0)
+	node, config, err := answersOf(ctx, f, like)
 	if err != nil {
-		return nil, err
-	}
-	defer session.Close()
-	pod, err := session.EnrolPod(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
-	if answers.Node, err = proto.Marshal(node.Response); err != nil {
-		return nil, err
-	}
-	if answers.Pod, err = proto.Marshal(pod.Response); err != nil {
-		return nil, err
-	}
-	raw, err := json.Marshal(answers)
-	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("asking for what the echo answers: %w", err)
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	logPath := f.path("echo.log")
-	s, err := start(ctx, logPath, "echo", bytes.NewReader(raw), self, "echo-cds")
+	s, err := start(ctx, logPath, "echo", bytes.NewReader(config), self, "echo-cds")
 	if err != nil {
 		return nil, err
 	}
 	s.as = node
-	for s.addr == "" {
-		said, err := os.ReadFile(logPath)
+	if s.addr, err = said(ctx, logPath); err != nil {
+		s.end()
+		return nil, fmt.Errorf("starting the echo: %w", err)
+	}
+	return s, nil
+}
+
+// said waits for the address that a program writes into its log first.
+func said(ctx context.Context, logPath string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		log, err := os.ReadFile(logPath)
 		if err != nil {
-			return nil, err
+			return "", err
 		}
-		if line, _, ok := strings.Cut(string(said), "\n"); ok {
-			s.addr = line
+		if line, _, ok := strings.Cut(string(log), "\n"); ok {
+			if _, _, err := net.SplitHostPort(line); err != nil {
+				return "", fmt.Errorf("it said %q", log)
+			}
+			return line, nil
 		}
 		select {
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return "", ctx.Err()
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	return s, nil
+}
+
+// answersOf enrols a node and a pod, and makes an echo's configuration of it.
+func answersOf(ctx context.Context, f *benchFleet, s *cdsSite) (*fleet.Node, []byte, error) {
+	node, session, err := newNode(ctx, f, s, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer session.Close()
+	pod, err := session.EnrolPod(ctx, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	e := fleet.Echo{SimDir: f.SimDir(), Operators: f.Operators}
+	if e.Node, err = proto.Marshal(node.Response); err != nil {
+		return nil, nil, err
+	}
+	if e.Pod, err = proto.Marshal(pod.Response); err != nil {
+		return nil, nil, err
+	}
+	raw, err := json.Marshal(e)
+	return node, raw, err
 }
 
 func runEcho(ctx context.Context, config io.Reader) error {

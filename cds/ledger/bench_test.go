@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/c8s-dev/c8s/cds/ledger"
+	"github.com/c8s-dev/c8s/cds/store"
+	"github.com/c8s-dev/c8s/cds/translog"
+	"github.com/c8s-dev/c8s/policy"
+)
+
+// BenchmarkDo logs what a pod's issuance logs, in a sealed file, by so many
+// callers at once. An operation is one change.
+func BenchmarkDo(b *testing.B) {
+	for _, callers := range []int{1, 8, 64} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			l := benchLedger(b)
+			d := policy.DigestOf(nil)
+			change := func(draft *ledger.Draft) error {
+				_, err := draft.Append(translog.Entry{
+					Type: translog.TypeIssuance, Time: draft.Now, Certificate: d, Issuer: d, Evidence: d, Manifest: d,
+					Role: policy.RoleWorkload, NotAfter: draft.Now.Add(time.Hour),
+				})
+				return err
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for caller := range callers {
+				wg.Go(func() {
+					for i := caller; i < b.N; i += callers {
+						if _, err := l.Do(b.Context(), change); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
+// benchLedger is a new ledger that runs until the benchmark ends.
+func benchLedger(b *testing.B) *ledger.Ledger {
+	b.Helper()
+	file, err := store.OpenFile(filepath.Join(b.TempDir(), "cds.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { file.Close() })
+	sealed, err := store.Sealed(file, [chacha20poly1305.KeySize]byte{1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	signer, err := translog.NewSigner("bench/log", key)
+	if err != nil {
+		b.Fatal(err)
+	}
+	cfg := ledger.Config{Store: sealed, Origin: "bench/log", Signer: signer, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+	l, err := ledger.Create(b.Context(), cfg, func(d *ledger.Draft) error {
+		_, err := d.Append(translog.Entry{Type: translog.TypeBundle, Time: d.Now, Digest: policy.DigestOf(nil)})
+		return err
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = l.Run(ctx) // ends because it is told to
+	}()
+	b.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return l
+}
