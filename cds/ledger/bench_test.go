@@ -53,6 +53,17 @@ func BenchmarkDo(b *testing.B) {
 	}
 }
 
+// alsoKept is about what a CDS with one node keeps beside the ledger.
+func alsoKept() []store.Item {
+	return []store.Item{
+		{Key: "certificate/1", Data: make([]byte, 600)},
+		{Key: "countersignature/1", Data: make([]byte, 700)},
+		{Key: "document/1", Data: make([]byte, 50_000)},
+		{Key: "evidence/1", Data: make([]byte, 10_000)},
+		{Key: "expiry/1"},
+	}
+}
+
 // benchLedger is a new ledger that runs until the benchmark ends.
 func benchLedger(b *testing.B) *ledger.Ledger {
 	b.Helper()
@@ -77,7 +88,7 @@ func benchLedger(b *testing.B) *ledger.Ledger {
 	l, err := ledger.Create(b.Context(), cfg, func(d *ledger.Draft) error {
 		_, err := d.Append(translog.Entry{Type: translog.TypeBundle, Time: d.Now, Digest: policy.DigestOf(nil)})
 		return err
-	})
+	}, alsoKept()...)
 	if err != nil {
 		b.Fatal(err)
 	}

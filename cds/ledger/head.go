@@ -14,8 +14,10 @@ import (
 	"github.com/c8s-dev/c8s/policy"
 )
 
-// HeadKey is the one key of the store that is ever replaced.
-const HeadKey = "head"
+// HeadKey is the one key of the store that is ever replaced. It sorts before all
+// others: a store in a file writes the values beside it along with it, so those
+// must be small, as a bundle of the log is not.
+const HeadKey = "HEAD"
 
 // Ref names one version of a signed document; the zero Ref is none.
 type Ref struct {
