@@ -130,12 +130,18 @@ func (c *Client) EnrolPod(ctx context.Context, node *Credential, p Pod) (*Creden
 		if err == nil || caller.Err() != nil || !worthAnother(err) {
 			return cred, err
 		}
+		// A refusal leaves the connection whole, for the other pods. It is worth
+		// asking another replica, and not the same one again.
+		refused := errors.As(err, new(*RefusedError))
+		if refused && len(c.cfg.Addrs) == 1 {
+			return nil, err
+		}
 		c.replicas.note(s.addr, false)
-		c.pods.drop(s)
+		c.pods.leave(s, refused)
 		// The CDS closes idle connections, so a kept one may be gone without
 		// anything being wrong. A fresh one that breaks is an answer, once every
 		// replica has given it.
-		if !kept && tries >= len(c.cfg.Addrs) || ctx.Err() != nil {
+		if (!kept || refused) && tries >= len(c.cfg.Addrs) || ctx.Err() != nil {
 			return nil, err
 		}
 	}

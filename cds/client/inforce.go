@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"slices"
 
-	"github.com/c8s-dev/c8s/cds/kept"
 	"github.com/c8s-dev/c8s/cds/translog"
 	"github.com/c8s-dev/c8s/cds/trust"
 	"github.com/c8s-dev/c8s/policy"
@@ -43,7 +42,7 @@ func (d *Documents) InForce(ctx context.Context) (*InForce, error) {
 	if now.ManifestProof, err = d.Countersignature(ctx, trust.ManifestSubject(now.Manifest)); err != nil {
 		return nil, err
 	}
-	if err := d.c.take(now.Manifest); err != nil {
+	if err := d.c.take(d.s.bundle, now.Manifest); err != nil {
 		return nil, err
 	}
 	if err := d.pending(ctx, now); err != nil {
@@ -153,19 +152,13 @@ func (d *Documents) Countersignature(ctx context.Context, subject trust.Subject)
 }
 
 // take makes a verified manifest the client's own if it is newer.
-func (c *Client) take(next *policy.Signed) error {
+func (c *Client) take(b *trust.Bundle, next *policy.Signed) error {
 	c.adopting.Lock()
 	defer c.adopting.Unlock()
 	if next.Manifest.Version <= c.Manifest().Manifest.Version {
 		return nil
 	}
-	if path := c.path(manifestFile); path != "" {
-		if err := kept.SaveManifest(path, next); err != nil {
-			return err
-		}
-	}
-	c.manifest.Store(next)
-	return nil
+	return c.putInForce(b, next)
 }
 
 func (d *Documents) pending(ctx context.Context, now *InForce) error {

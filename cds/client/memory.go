@@ -76,10 +76,7 @@ func (m *memory) recognise(b *trust.Bundle) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.cds.Bundle == digest {
-		if m.cds.Version < now.Version { // it holds under this manifest too
-			return m.meet(acquaintance{digest, now.Version}, false)
-		}
-		return nil
+		return m.holdsUnder(now.Version)
 	}
 	if m.cds.Bundle != "" && now.Version <= m.cds.Version {
 		return &RefusedError{Code: CodeReplaced, Detail: fmt.Sprintf(
@@ -87,6 +84,25 @@ func (m *memory) recognise(b *trust.Bundle) error {
 			digest, m.cds.Bundle, m.cds.Version)}
 	}
 	return m.meet(acquaintance{digest, now.Version}, m.cds.Bundle != "")
+}
+
+// under notes, before a manifest comes into force, that the CDS which this
+// machine knows has it.
+func (m *memory) under(b *trust.Bundle, version uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.cds.Bundle != b.Digest() {
+		return nil // the machine met another meanwhile
+	}
+	return m.holdsUnder(version)
+}
+
+// holdsUnder needs m.mu.
+func (m *memory) holdsUnder(version uint64) error {
+	if version <= m.cds.Version {
+		return nil
+	}
+	return m.meet(acquaintance{m.cds.Bundle, version}, false)
 }
 
 // meet keeps the acquaintance. The log of a CDS that was replaced is

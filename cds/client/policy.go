@@ -100,6 +100,10 @@ func (c *Client) watchOnce(ctx context.Context, fn func(News)) error {
 		if news := c.adopt(s, stream.Msg()); news != (News{}) {
 			fn(news)
 		}
+		if err := c.stillVerified(s); err != nil {
+			c.replicas.note(s.addr, false)
+			return err
+		}
 	}
 	c.replicas.note(s.addr, false)
 	return explain(stream.Err())
@@ -153,13 +157,25 @@ func (c *Client) adoptManifest(b *trust.Bundle, envelope, countersignature []byt
 	if err := countersigned(b, countersignature, trust.ManifestSubject(next)); err != nil {
 		return nil, err
 	}
+	if err := c.putInForce(b, next); err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+// putInForce makes a verified manifest the client's own. That this CDS had it
+// is written down first: another one, with other keys, needs a later one.
+func (c *Client) putInForce(b *trust.Bundle, next *policy.Signed) error {
+	if err := c.memory.under(b, next.Manifest.Version); err != nil {
+		return err
+	}
 	if path := c.path(manifestFile); path != "" {
 		if err := kept.SaveManifest(path, next); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	c.manifest.Store(next)
-	return next, nil
+	return nil
 }
 
 func (c *Client) adoptDenyList(b *trust.Bundle, envelope, countersignature []byte) (*policy.SignedDenyList, error) {

@@ -43,11 +43,24 @@ type session struct {
 	addr string
 	conn *tls.Conn
 	http *http.Client
-	// under is the manifest the CDS was verified under.
-	under policy.Digest
+	// under and at are what the CDS was verified by, and when.
+	under judgedBy
+	at    time.Time
 	// bundle holds the keys the CDS signs with. They were said on this
 	// connection, and are believed because of it.
 	bundle *trust.Bundle
+}
+
+// judgedBy is the operators' word that a CDS was verified by.
+type judgedBy struct{ manifest, denyList policy.Digest }
+
+// policy is what is in force now.
+func (c *Client) policy() judgedBy {
+	by := judgedBy{manifest: c.Manifest().Digest}
+	if list := c.DenyList(); list != nil {
+		by.denyList = list.Digest
+	}
+	return by
 }
 
 // connectTo opens a session. With a node credential it is mutual TLS.
@@ -73,7 +86,7 @@ func (c *Client) connectTo(ctx context.Context, addr string, node *Credential) (
 }
 
 func (c *Client) handshake(ctx context.Context, addr string, node *Credential) (*session, error) {
-	under := c.Manifest().Digest // at most older than what verifyServer uses
+	under, at := c.policy(), c.cfg.Now() // at most older than what verifyServer uses
 	raw, err := c.cfg.Dial(ctx, "tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("reaching the CDS: %w", err)
@@ -83,14 +96,14 @@ func (c *Client) handshake(ctx context.Context, addr string, node *Credential) (
 			return &tls.Certificate{}, nil // none to show yet
 		}
 		return &node.TLS, nil
-	}, c.verifyServer)
+	}, func(cs tls.ConnectionState) error { return c.verifyServer(cs, c.cfg.Now()) })
 	cfg.NextProtos = []string{"h2"}
 	conn := tls.Client(raw, cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("verifying the CDS at %s: %w", addr, err)
 	}
-	s := &session{addr: addr, conn: conn, under: under}
+	s := &session{addr: addr, conn: conn, under: under, at: at}
 	var used atomic.Bool
 	s.http = &http.Client{Transport: &http.Transport{
 		ForceAttemptHTTP2: true,
@@ -108,11 +121,11 @@ func (c *Client) handshake(ctx context.Context, addr string, node *Credential) (
 // verifyServer accepts a CDS whose evidence, in its certificate, satisfies
 // the manifest in force, binds the operators this machine obeys, and is not on
 // the deny list.
-func (c *Client) verifyServer(cs tls.ConnectionState) error {
+func (c *Client) verifyServer(cs tls.ConnectionState, now time.Time) error {
 	if len(cs.PeerCertificates) != 1 {
 		return fmt.Errorf("the CDS showed %d certificates, want its native raTLS certificate alone", len(cs.PeerCertificates))
 	}
-	verdict, err := ratls.VerifyNative(cs.PeerCertificates[0], api.PurposeServer, c.Manifest().Manifest, policy.RoleCDS, c.cfg.Now())
+	verdict, err := ratls.VerifyNative(cs.PeerCertificates[0], api.PurposeServer, c.Manifest().Manifest, policy.RoleCDS, now)
 	if err != nil {
 		return err
 	}
@@ -125,6 +138,24 @@ func (c *Client) verifyServer(cs tls.ConnectionState) error {
 	}
 	return nil
 }
+
+// stillVerified judges the CDS again when another manifest or deny list came
+// into force: by those, and by the time of the handshake, since evidence that
+// was fresh then has done its work.
+func (c *Client) stillVerified(s *session) error {
+	now := c.policy()
+	if s.under == now {
+		return nil
+	}
+	if err := c.verifyServer(s.conn.ConnectionState(), s.at); err != nil {
+		return fmt.Errorf("verifying the CDS at %s again: %w", s.addr, err)
+	}
+	s.under = now
+	return nil
+}
+
+// retire closes the session when what is under way on it has had its time.
+func (s *session) retire() { time.AfterFunc(enrolTimeout, s.close) }
 
 func (s *session) close() {
 	s.http.CloseIdleConnections()
@@ -156,7 +187,10 @@ func (s *session) get(ctx context.Context, path string) ([]byte, error) {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxMessage))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxMessage+1))
+	if err == nil && len(body) > maxMessage {
+		err = fmt.Errorf("more than %d bytes", maxMessage)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
