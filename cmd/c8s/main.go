@@ -20,6 +20,7 @@ import (
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/collateralcmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/demo"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/denylistcmd"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/logcmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/manifestcmd"
@@ -63,8 +64,11 @@ func newRoot() *cobra.Command {
   c8s flows     shows allowed and refused connections, with reasons
   c8s demo      shows all of it on this machine, without TEE hardware
 
+-o is the format of what a command prints (--output); where its result is a
+document, the file for that (--out). A command with both has -o for the format.
+
 Exit codes: 0 success, 1 refused or failed, 2 wrong usage, 3 nothing refuted but
-not everything proven.`,
+not everything proven. A command's own help says what they mean there.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(c *cobra.Command, args []string) error {
@@ -79,9 +83,7 @@ not everything proven.`,
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return exit.Usage(fmt.Errorf("%w\nRun '%s --help' for the flags", err, c.CommandPath()))
-	})
+	root.SetFlagErrorFunc(desk.FlagError)
 	root.AddCommand(
 		collateralcmd.New(),
 		newNode(), newCDS(), newStatus(), newFlows(), newVersion(),

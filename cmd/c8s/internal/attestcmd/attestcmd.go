@@ -6,13 +6,9 @@
 package attestcmd
 
 import (
-	"encoding/json"
-	"fmt"
-	"io"
-
 	"github.com/spf13/cobra"
 
-	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 )
 
 // New returns the command "attest" with all of its subcommands.
@@ -38,53 +34,10 @@ vendor's collateral is missing or out of date.`,
   c8s attest show quote.dat -o policy >policy.json
   c8s attest verify quote.dat --policy policy.json --unbound
   c8s attest explain endorsement-tcb`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return exit.Usage(fmt.Errorf("%w\nRun '%s --help' for the flags", err, c.CommandPath()))
-	})
+	c.SetFlagErrorFunc(desk.FlagError)
 	c.AddCommand(newCollect(), newShow(), newVerify(), newExplain())
 	return c
-}
-
-// usageArgs makes a wrong number of arguments a usage error.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if err := check(c, args); err != nil {
-			return exit.Usage(fmt.Errorf("%w\nUsage: %s", err, c.UseLine()))
-		}
-		return nil
-	}
-}
-
-// oneOfFlag is a flag with a few accepted words.
-type oneOfFlag struct {
-	value string
-	words []string
-}
-
-func (f *oneOfFlag) String() string { return f.value }
-func (f *oneOfFlag) Type() string   { return "format" }
-
-func (f *oneOfFlag) Set(s string) error {
-	for _, w := range f.words {
-		if s == w {
-			f.value = s
-			return nil
-		}
-	}
-	return fmt.Errorf("must be one of %v", f.words)
-}
-
-func outputFlag(c *cobra.Command, words ...string) *oneOfFlag {
-	f := &oneOfFlag{value: words[0], words: words}
-	c.Flags().VarP(f, "output", "o", fmt.Sprintf("output format: one of %v", words))
-	return f
-}
-
-func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
 }

@@ -65,7 +65,7 @@ func TestWrongUsageIsExplained(t *testing.T) {
 		"--out is required":            {"collect"},
 		"--tee=sim needs --sim-dir":    {"collect", "--tee=sim", "--out", "-"},
 		"there is no check":            {"explain", "magic"},
-		"must be one of":               {"show", evidence, "-o", "yaml"},
+		"must be text, json or policy": {"show", evidence, "-o", "yaml"},
 	} {
 		if out, code := run(t, args...); code != exit.Misuse || !strings.Contains(out, want) {
 			t.Errorf("%v: %d: %s, want %q", args, code, out, want)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/attest"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/teeflag"
 	"github.com/c8s-dev/c8s/policy"
@@ -22,7 +23,7 @@ type collectCommand struct {
 	tee        teeflag.Flags
 	reportData string
 	out        string
-	output     *oneOfFlag
+	output     desk.Output
 }
 
 func newCollect() *cobra.Command {
@@ -39,13 +40,13 @@ then proves what runs here, and nothing about a key or a session.`,
 		Example: `  c8s attest collect --out evidence.cbor
   c8s attest collect --report-data 0123… --out - -o json
   c8s attest collect --collateral-dir /var/lib/c8s/collateral --out evidence.cbor`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return k.run(c) },
 	}
 	k.tee.Register(c)
 	c.Flags().StringVar(&k.reportData, "report-data", "", "what the evidence is to be bound to, 128 hex digits (default: random)")
 	c.Flags().StringVar(&k.out, "out", "", "file for the evidence, or - for standard output (required)")
-	k.output = outputFlag(c, "cbor", "json")
+	k.output.Register(c, "cbor", "json")
 	return c
 }
 
@@ -74,7 +75,7 @@ func (k *collectCommand) run(c *cobra.Command) error {
 		return err
 	}
 	marshal := attest.MarshalCMW
-	if k.output.value == "json" {
+	if k.output.JSON() {
 		marshal = attest.MarshalCMWJSON
 	}
 	b, err := marshal(ev)

@@ -4,12 +4,14 @@ package attestcmd
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/attest/appraise"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 )
 
@@ -21,7 +23,7 @@ func newExplain() *cobra.Command {
 protects from. Without an argument it lists all checks.`,
 		Example: `  c8s attest explain
   c8s attest explain endorsement-tcb`,
-		Args: usageArgs(cobra.MaximumNArgs(1)),
+		Args: desk.UsageArgs(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			var ids []string
 			for _, e := range appraise.Explain() {
@@ -30,7 +32,8 @@ protects from. Without an argument it lists all checks.`,
 			return ids, cobra.ShellCompDirectiveNoFileComp
 		},
 	}
-	output := outputFlag(c, "text", "json")
+	var output desk.Output
+	output.Register(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		list := appraise.Explain()
 		if len(args) == 1 {
@@ -40,10 +43,7 @@ protects from. Without an argument it lists all checks.`,
 			}
 			list = []appraise.Explanation{e}
 		}
-		if output.value == "json" {
-			return writeJSON(c.OutOrStdout(), list)
-		}
-		return print(c, list, len(args) == 1)
+		return output.Write(c, list, func(w io.Writer) error { return print(w, list, len(args) == 1) })
 	}
 	return c
 }
@@ -57,8 +57,8 @@ func find(list []appraise.Explanation, id string) (appraise.Explanation, bool) {
 	return appraise.Explanation{}, false
 }
 
-func print(c *cobra.Command, list []appraise.Explanation, whole bool) error {
-	w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+func print(out io.Writer, list []appraise.Explanation, whole bool) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, e := range list {
 		tee := e.TEE
 		if tee == "" {

@@ -9,12 +9,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/attest/appraise"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/policy"
 )
 
 type showCommand struct {
 	inputFlags
-	output *oneOfFlag
+	output desk.Output
 }
 
 func newShow() *cobra.Command {
@@ -34,11 +35,11 @@ usage.`,
 		Example: `  c8s attest show report.bin --cert vcek.pem
   c8s attest show quote.dat --event-log ccel.dat -o json
   c8s attest show evidence.cbor -o policy >policy.json`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: desk.UsageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error { return s.run(c, args[0]) },
 	}
 	s.register(c)
-	s.output = outputFlag(c, "text", "json", "policy")
+	s.output.Register(c, "text", "json", "policy")
 	return c
 }
 
@@ -53,7 +54,7 @@ func (s *showCommand) run(c *cobra.Command, path string) error {
 	}
 	substrate, verdict := appraise.Propose(ev, appraise.Request{Role: policy.RoleNode, Unbound: true, Now: now, Collateral: items})
 	w := c.OutOrStdout()
-	switch s.output.value {
+	switch s.output.String() {
 	case "policy":
 		if err := verdict.Err(); err != nil {
 			return errors.Join(errors.New("no policy is drafted from evidence that is not genuine"), err)
@@ -66,7 +67,7 @@ func (s *showCommand) run(c *cobra.Command, path string) error {
 		_, err = w.Write(text)
 		return err
 	case "json":
-		err = writeJSON(w, verdict)
+		err = desk.WriteJSON(w, verdict)
 	default:
 		err = facts(w, substrate, verdict)
 	}

@@ -8,57 +8,56 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/snp"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/policy"
 )
 
 // facts prints what the evidence says, then the checks.
 func facts(out io.Writer, s policy.Substrate, v *attest.Verdict) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	line := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
-	line("TEE", "%s %s, paravisor %s%s", v.TEE, v.Product, v.Paravisor, simulated(v.Simulated))
-	line("root", "%s%s", v.Root, knownRoot(v.Root))
-	line("machine", "%s", v.Machine)
-	line("measurement", "%s", v.Measurement)
-	line("host data", "%s", v.HostData)
+	t := desk.NewTable(out)
+	t.Line("TEE", "%s %s, paravisor %s%s", v.TEE, v.Product, v.Paravisor, simulated(v.Simulated))
+	t.Line("root", "%s%s", v.Root, knownRoot(v.Root))
+	t.Line("machine", "%s", v.Machine)
+	t.Line("measurement", "%s", v.Measurement)
+	t.Line("host data", "%s", v.HostData)
 	for _, name := range slices.Sorted(maps.Keys(s.Registers)) {
-		line(name, "%s", strings.Join(s.Registers[name], " "))
+		t.Line(name, "%s", strings.Join(s.Registers[name], " "))
 	}
 	if s.SNP != nil {
-		snpFacts(line, s.SNP)
+		snpFacts(t, s.SNP)
 	}
 	if s.TDX != nil {
-		tdxFacts(line, s.TDX, v)
+		tdxFacts(t, s.TDX, v)
 	}
-	if err := w.Flush(); err != nil {
+	if err := t.Flush(); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(out, "\n%s", v)
 	return err
 }
 
-func snpFacts(line func(name, format string, args ...any), s *policy.SNPRules) {
-	line("signed by", "%s", s.SigningKey)
-	line("TCB", "%s", s.MinTCB)
-	line("launch TCB", "%s", s.MinLaunchTCB)
+func snpFacts(t desk.Table, s *policy.SNPRules) {
+	t.Line("signed by", "%s", s.SigningKey)
+	t.Line("TCB", "%s", s.MinTCB)
+	t.Line("launch TCB", "%s", s.MinLaunchTCB)
 	g := s.Guest
-	line("guest", "debug=%t migration=%t smt=%t singleSocket=%t abi=%s vmpl=%d svn=%d", g.AllowDebug, g.AllowMigration, g.AllowSMT, g.RequireSingleSocket, g.MinABI, g.VMPL, s.MinGuestSVN)
-	line("platform", "%s", strings.Join(s.RequirePlatform, " "))
-	line("ID key", "%s", strings.Join(s.IDKeys, " "))
-	line("author key", "%s", strings.Join(s.AuthorKeys, " "))
-	line("provisional", "%t", s.AllowProvisional)
+	t.Line("guest", "debug=%t migration=%t smt=%t singleSocket=%t abi=%s vmpl=%d svn=%d", g.AllowDebug, g.AllowMigration, g.AllowSMT, g.RequireSingleSocket, g.MinABI, g.VMPL, s.MinGuestSVN)
+	t.Line("platform", "%s", strings.Join(s.RequirePlatform, " "))
+	t.Line("ID key", "%s", strings.Join(s.IDKeys, " "))
+	t.Line("author key", "%s", strings.Join(s.AuthorKeys, " "))
+	t.Line("provisional", "%t", s.AllowProvisional)
 }
 
-func tdxFacts(line func(name, format string, args ...any), s *policy.TDXRules, v *attest.Verdict) {
-	line("TCB", "%s", v.TDXTCB)
-	line("owner", "%s", strings.Join(s.Owners, " "))
-	line("owner config", "%s", strings.Join(s.OwnerConfigs, " "))
-	line("service TD", "%s", strings.Join(s.ServiceTDs, " "))
+func tdxFacts(t desk.Table, s *policy.TDXRules, v *attest.Verdict) {
+	t.Line("TCB", "%s", v.TDXTCB)
+	t.Line("owner", "%s", strings.Join(s.Owners, " "))
+	t.Line("owner config", "%s", strings.Join(s.OwnerConfigs, " "))
+	t.Line("service TD", "%s", strings.Join(s.ServiceTDs, " "))
 	g := s.Guest
-	line("guest", "debug=%t migration=%t perfmon=%t septVEDisable=%t xfam=%s", g.AllowDebug, g.AllowMigration, g.AllowPerfmon, g.RequireSeptVEDisable, strings.Join(s.XFAMs, " "))
+	t.Line("guest", "debug=%t migration=%t perfmon=%t septVEDisable=%t xfam=%s", g.AllowDebug, g.AllowMigration, g.AllowPerfmon, g.RequireSeptVEDisable, strings.Join(s.XFAMs, " "))
 }
 
 func simulated(b bool) string {

@@ -6,11 +6,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/appraise"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -23,7 +25,7 @@ type verifyCommand struct {
 	reportData string
 	unbound    bool
 	nonce      string
-	output     *oneOfFlag
+	output     desk.Output
 }
 
 func newVerify() *cobra.Command {
@@ -44,7 +46,7 @@ vendor's collateral is missing or out of date.`,
 		Example: `  c8s attest verify report.bin --cert vcek.pem --policy policy.json --unbound
   c8s attest verify quote.dat --event-log ccel.dat --collateral pcs.json --policy policy.json --report-data 0123…
   c8s attest verify azure.json --policy policy.json --nonce challenge -o json`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: desk.UsageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error { return v.run(c, args[0]) },
 	}
 	v.register(c)
@@ -55,7 +57,7 @@ vendor's collateral is missing or out of date.`,
 	f.StringVar(&v.reportData, "report-data", "", "what the evidence must be bound to, 128 hex digits")
 	f.BoolVar(&v.unbound, "unbound", false, "do not ask what the evidence is bound to")
 	f.StringVar(&v.nonce, "nonce", "", "text that a paravisor's TPM quote must be over, where it is not the report data's hash")
-	v.output = outputFlag(c, "text", "json")
+	v.output.Register(c)
 	return c
 }
 
@@ -73,12 +75,7 @@ func (v *verifyCommand) run(c *cobra.Command, path string) error {
 	}
 	req.Collateral = items
 	verdict := appraise.Appraise(ev, req)
-	if v.output.value == "json" {
-		err = writeJSON(c.OutOrStdout(), verdict)
-	} else {
-		_, err = fmt.Fprint(c.OutOrStdout(), verdict)
-	}
-	if err != nil {
+	if err := v.output.Write(c, verdict, func(w io.Writer) error { _, err := fmt.Fprint(w, verdict); return err }); err != nil {
 		return err
 	}
 	return refusal(verdict)

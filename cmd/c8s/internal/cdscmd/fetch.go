@@ -25,8 +25,7 @@ import (
 
 func newFetch() *cobra.Command {
 	var cds cdsflag.Flags
-	var out string
-	var force bool
+	var out desk.Edit
 	c := &cobra.Command{
 		Use:   "fetch --cds ADDR --operators FILE --manifest FILE",
 		Short: "Get the recovery document, and compare it with the log and the manifest",
@@ -40,10 +39,8 @@ Exit codes: 0 written, 1 refused, 2 wrong usage.`,
 		Example: `  c8s cds recovery fetch --cds 10.80.0.100 --operators operators.json --manifest manifest.signed.json -o recovery.json`,
 		Args:    desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if out != desk.Stdio {
-				if err := desk.CheckFree(force, out); err != nil {
-					return err
-				}
+			if err := desk.CheckFree(out.Force || out.Out == desk.Stdio, out.Out); err != nil {
+				return err
 			}
 			cl, err := cds.Client(c, "")
 			if err != nil {
@@ -53,7 +50,7 @@ Exit codes: 0 written, 1 refused, 2 wrong usage.`,
 			if err != nil {
 				return fmt.Errorf("fetching the recovery document: %w", err)
 			}
-			if err := desk.Emit(c.OutOrStdout(), out, raw, force); err != nil {
+			if err := desk.Emit(c.OutOrStdout(), out.Out, raw, out.Force); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintln(c.ErrOrStderr(), said)
@@ -61,8 +58,7 @@ Exit codes: 0 written, 1 refused, 2 wrong usage.`,
 		},
 	}
 	cds.Register(c)
-	c.Flags().StringVarP(&out, "out", "o", desk.Stdio, "file for the document, or - for standard output")
-	c.Flags().BoolVar(&force, "force", false, "replace the output file if it exists")
+	out.RegisterFor(c, "the document")
 	return c
 }
 
@@ -163,23 +159,20 @@ before signing: the kit decides which secret comes back.
 			if err := s.Check(); err != nil {
 				return err
 			}
-			k, err := loadKit(c, args[0])
+			k, err := kits().Read(c, args[0])
 			if err != nil {
 				return err
 			}
-			doc := operatorkey.Document{
-				Path: args[0], Raw: k.raw, Signed: k.envelope != nil,
-				Sign: func(payload []byte, keys ...crypto.Signer) ([]byte, error) {
-					return policy.SignPayload(api.RecoveryKitType, payload, keys...)
-				},
-				Add: func(envelope []byte, keys ...crypto.Signer) ([]byte, error) {
-					return policy.AddPayloadSignature(envelope, api.RecoveryKitType, maxKit, keys...)
-				},
+			first := func(payload []byte, keys ...crypto.Signer) ([]byte, error) {
+				return policy.SignPayload(api.RecoveryKitType, payload, keys...)
 			}
-			if err := s.Run(c, doc); err != nil {
+			more := func(envelope []byte, keys ...crypto.Signer) ([]byte, error) {
+				return policy.AddPayloadSignature(envelope, api.RecoveryKitType, maxKit, keys...)
+			}
+			if err := s.Run(c, k.File, first, more); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(c.ErrOrStderr(), "signed recovery document %s of %s\n", k.document.Digest(), k.document.TrustDomain)
+			_, err = fmt.Fprintf(c.ErrOrStderr(), "signed recovery document %s of %s\n", k.Content.Digest(), k.Content.TrustDomain)
 			return err
 		},
 	}

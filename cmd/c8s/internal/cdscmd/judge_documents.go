@@ -16,6 +16,7 @@ import (
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/cds/translog"
 	"github.com/c8s-dev/c8s/cds/trust"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/logcmd"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -170,30 +171,15 @@ func (j *judge) cosigned(ctx context.Context, signed []byte, m *policy.Manifest)
 	if err != nil {
 		return 0, nil, err
 	}
-	c, err := translog.OpenCheckpoint(signed, verifier.Name(), verifier)
-	if err != nil {
-		return 0, nil, err
-	}
 	auditor, latest, err := j.latest(ctx)
 	if err != nil {
 		return 0, nil, err
 	}
-	older, newer := *c, *latest
-	if older.Size > newer.Size { // another replica may be ahead
-		older, newer = newer, older
-	}
-	if err := auditor.Consistent(ctx, older, newer); err != nil {
+	c, by, err := logcmd.Cosigned(ctx, auditor, verifier, signed, *latest, m)
+	if err != nil {
 		return 0, nil, err
 	}
-	var known []*translog.CosignerVerifier
-	for _, w := range m.Witnesses {
-		v, err := translog.NewCosignerVerifier(w.Key)
-		if err != nil {
-			return 0, nil, err
-		}
-		known = append(known, v)
-	}
-	return c.Size, translog.Cosignatures(signed, known), nil
+	return c.Size, by, nil
 }
 
 func (j *judge) beacon(ctx context.Context) error {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -50,44 +49,20 @@ could exchange the document could make the mesh's root key one that they know.`,
 	return c
 }
 
-// kit is a recovery document, signed or not.
-type kit struct {
-	raw      []byte
-	envelope *policy.Envelope // nil for a bare document
-	document *recovery.Document
+type kit = desk.Document[recovery.Document]
+
+func kits() desk.Kind[recovery.Document] {
+	return desk.Kind[recovery.Document]{Name: "recovery document", Command: "c8s cds recovery", Type: api.RecoveryKitType, Max: maxKit, Parse: recovery.Parse}
 }
 
-// loadKit reads a document or a kit without judging signatures.
-func loadKit(c *cobra.Command, path string) (*kit, error) {
-	raw, err := desk.ReadInput(c, path, maxKit)
+// signersOf checks that the operators signed a kit, and says which.
+func signersOf(k *kit, operators policy.Operators) ([]string, error) {
+	if !k.Signed() {
+		return nil, kits().NotSigned(k.Path)
+	}
+	signed, err := policy.OpenPayload(k.Raw, api.RecoveryKitType, maxKit, operators)
 	if err != nil {
-		return nil, fmt.Errorf("reading the recovery kit: %w", err)
-	}
-	k := &kit{raw: raw}
-	payload := raw
-	if desk.IsEnvelope(raw) {
-		if k.envelope, err = policy.ParseEnvelopeOf(raw, maxKit); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		if t := k.envelope.PayloadType; t != api.RecoveryKitType {
-			return nil, fmt.Errorf("%s: the envelope holds %q, not a recovery document", path, t)
-		}
-		payload = k.envelope.Payload
-	}
-	if k.document, err = recovery.Parse(payload); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return k, nil
-}
-
-// open checks that the operators signed the kit.
-func (k *kit) open(path string, operators policy.Operators) ([]string, error) {
-	if k.envelope == nil {
-		return nil, fmt.Errorf("%s is not signed; sign it with 'c8s cds recovery sign'", path)
-	}
-	signed, err := policy.OpenPayload(k.raw, api.RecoveryKitType, maxKit, operators)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", k.Path, err)
 	}
 	return signed.Signers, nil
 }
@@ -125,32 +100,22 @@ Exit codes: 0 shown, 1 not signed by enough of --operators, 2 wrong usage.`,
   c8s cds recovery show kit.json --operators operators.json -o json`,
 		Args: desk.UsageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := output.Check(); err != nil {
-				return err
-			}
-			k, err := loadKit(c, args[0])
+			k, err := kits().Read(c, args[0])
 			if err != nil {
 				return err
 			}
-			s := shownKit{Digest: k.document.Digest(), TrustDomain: k.document.TrustDomain, Threshold: k.document.Threshold, Holders: holders(k.document), KeyIDs: []string{}}
-			if k.envelope != nil {
-				for _, sig := range k.envelope.Signatures {
-					s.KeyIDs = append(s.KeyIDs, sig.KeyID)
-				}
-			}
+			d := k.Content
+			s := shownKit{Digest: d.Digest(), TrustDomain: d.TrustDomain, Threshold: d.Threshold, Holders: holders(d), KeyIDs: k.KeyIDs()}
 			if trust.Named() {
 				operators, err := trust.Operators()
 				if err != nil {
 					return err
 				}
-				if s.Signers, err = k.open(args[0], operators); err != nil {
+				if s.Signers, err = signersOf(k, operators); err != nil {
 					return err
 				}
 			}
-			if output.JSON() {
-				return desk.WriteJSON(c.OutOrStdout(), s)
-			}
-			return s.print(c.OutOrStdout())
+			return output.Write(c, s, s.print)
 		},
 	}
 	trust.Register(c)
@@ -159,21 +124,20 @@ Exit codes: 0 shown, 1 not signed by enough of --operators, 2 wrong usage.`,
 }
 
 func (s *shownKit) print(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	line := func(name, format string, args ...any) { _, _ = fmt.Fprintf(w, name+"\t"+format+"\n", args...) } // Flush has the error
-	line("document", "%s", s.Digest)
-	line("trust domain", "%s", s.TrustDomain)
-	line("shares", "%d of %d: %s", s.Threshold, len(s.Holders), strings.Join(s.Holders, ", "))
+	t := desk.NewTable(out)
+	t.Line("document", "%s", s.Digest)
+	t.Line("trust domain", "%s", s.TrustDomain)
+	t.Line("shares", "%d of %d: %s", s.Threshold, len(s.Holders), strings.Join(s.Holders, ", "))
 	switch {
 	case s.Signers != nil:
-		line("signed by", "%s", strings.Join(s.Signers, ", "))
+		t.Line("signed by", "%s", strings.Join(s.Signers, ", "))
 	case len(s.KeyIDs) == 0:
-		line("signatures", "none")
+		t.Line("signatures", "none")
 	}
 	if s.Signers == nil {
 		for _, id := range s.KeyIDs {
-			line("signature", "by %q, NOT CHECKED (give --operators)", id)
+			t.Line("signature", "by %q, NOT CHECKED (give --operators)", id)
 		}
 	}
-	return w.Flush()
+	return t.Flush()
 }

@@ -133,7 +133,7 @@ func TestRestoreGivesNoShareAway(t *testing.T) {
 	if _, err := operatorkey.NewRecoveryKey(d.Path("dave.recovery.pem"), false); err != nil {
 		t.Fatal(err)
 	}
-	d.Refused(exit.Refused, line("recovery.json", "alice.recovery.pem"), "is not signed")
+	d.Refused(exit.Refused, line("recovery.json", "alice.recovery.pem"), "without signatures")
 	d.Refused(exit.Refused, line("kit.json", "dave.recovery.pem"), "no share for the key")
 	d.Refused(exit.Refused, line("kit.json", "operator-0.pem"), "not an X25519 key")
 	d.Refused(exit.Misuse, "recovery restore @kit.json --cds "+c.Addr+trusting, "--recovery-key")

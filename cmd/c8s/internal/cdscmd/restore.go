@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -60,9 +61,6 @@ Exit codes: 0 the share was taken, 1 refused, 2 wrong usage.`,
 }
 
 func (r *restoreCommand) run(c *cobra.Command, path string) error {
-	if err := r.output.Check(); err != nil {
-		return err
-	}
 	if r.key == "" || len(r.cds.Addrs()) != 1 {
 		return exit.Usage(errors.New("--recovery-key and one --cds are required: your key, and the CDS that waits"))
 	}
@@ -70,21 +68,21 @@ func (r *restoreCommand) run(c *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	k, err := loadKit(c, path)
+	k, err := kits().Read(c, path)
 	if err != nil {
 		return err
 	}
-	if _, err := k.open(path, operators); err != nil {
+	if _, err := signersOf(k, operators); err != nil {
 		return err
 	}
 	cl, signed, err := r.cds.ClientOf(c, operators, "")
 	if err != nil {
 		return err
 	}
-	if k.document.TrustDomain != signed.Manifest.TrustDomain {
-		return fmt.Errorf("%s is of trust domain %q, the manifest of %q", path, k.document.TrustDomain, signed.Manifest.TrustDomain)
+	if k.Content.TrustDomain != signed.Manifest.TrustDomain {
+		return fmt.Errorf("%s is of trust domain %q, the manifest of %q", path, k.Content.TrustDomain, signed.Manifest.TrustDomain)
 	}
-	share, err := openOwn(c, k.document, r.key)
+	share, err := openOwn(c, k.Content, r.key)
 	if err != nil {
 		return err
 	}
@@ -92,18 +90,19 @@ func (r *restoreCommand) run(c *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	out := restored{Document: k.document.Digest(), Holder: share.Name}
-	if out.Have, out.Need, err = cl.Restore(c.Context(), r.cds.Addrs()[0], k.raw, text); err != nil {
+	out := restored{Document: k.Content.Digest(), Holder: share.Name}
+	if out.Have, out.Need, err = cl.Restore(c.Context(), r.cds.Addrs()[0], k.Raw, text); err != nil {
 		return fmt.Errorf("restoring the share of %s: %w", share.Name, explained(err))
 	}
-	if r.output.JSON() {
-		return desk.WriteJSON(c.OutOrStdout(), out)
-	}
-	then := fmt.Sprintf("%d more are needed", out.Need-out.Have)
-	if out.Have >= out.Need {
+	return r.output.Write(c, out, out.print)
+}
+
+func (r *restored) print(w io.Writer) error {
+	then := fmt.Sprintf("%d more are needed", r.Need-r.Have)
+	if r.Have >= r.Need {
 		then = "the CDS starts: see 'c8s cds verify'"
 	}
-	_, err = fmt.Fprintf(c.OutOrStdout(), "the share of %s was taken: %d of %d; %s\n", out.Holder, out.Have, out.Need, then)
+	_, err := fmt.Fprintf(w, "the share of %s was taken: %d of %d; %s\n", r.Holder, r.Have, r.Need, then)
 	return err
 }
 

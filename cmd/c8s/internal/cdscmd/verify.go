@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -69,9 +70,6 @@ wrong usage, 3 partly proven: what is missing is listed.`,
 }
 
 func (v *verifyCommand) run(c *cobra.Command, addr string) error {
-	if err := v.output.Check(); err != nil {
-		return err
-	}
 	if b, err := hex.DecodeString(v.measurement); v.measurement != "" && (err != nil || len(b) != measurementSize || hex.EncodeToString(b) != v.measurement) {
 		return exit.Usage(fmt.Errorf("--measurement must be %d lower-case hex digits", 2*measurementSize))
 	}
@@ -92,10 +90,6 @@ func (v *verifyCommand) run(c *cobra.Command, addr string) error {
 	if err := j.all(c.Context()); err != nil {
 		return err
 	}
-	if v.output.JSON() {
-		err = desk.WriteJSON(c.OutOrStdout(), j.r)
-	} else {
-		err = j.r.print(c.OutOrStdout(), v.checks)
-	}
+	err = v.output.Write(c, j.r, func(w io.Writer) error { return j.r.print(w, v.checks) })
 	return errors.Join(err, j.r.err())
 }

@@ -24,8 +24,6 @@ import (
 // Port is where a CDS listens unless told otherwise.
 const Port = "15009"
 
-const maxOperatorsFile = 1 << 20
-
 // Help says in a command's help what the flags mean.
 const Help = `The CDS proves itself before a byte is sent: its evidence must satisfy --manifest,
 a manifest that --operators signed, and say that it was launched for them. An
@@ -129,11 +127,7 @@ func (t *Anchor) Operators() (policy.Operators, error) {
 	if t.operators == "" {
 		return policy.Operators{}, exit.Usage(errors.New("--operators is required: who is trusted to sign"))
 	}
-	text, err := desk.ReadFile(t.operators, maxOperatorsFile)
-	if err != nil {
-		return policy.Operators{}, fmt.Errorf("reading the operators: %w", err)
-	}
-	return policy.ParseOperators(text)
+	return desk.ReadOperators(t.operators)
 }
 
 // Manifest reads the manifest, nil where none is named.

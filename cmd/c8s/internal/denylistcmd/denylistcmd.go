@@ -6,8 +6,6 @@
 package denylistcmd
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
@@ -40,40 +38,8 @@ Exit codes: 0 success, 1 refused, 2 wrong usage.`,
 	return c
 }
 
-// document is a file that holds a deny list, signed or not.
-type document struct {
-	raw      []byte
-	envelope *policy.Envelope // nil for a bare list
-	list     *policy.DenyList
-}
-
-// load reads a deny list without judging its signatures.
-func load(c *cobra.Command, path string) (*document, error) {
-	raw, err := desk.ReadInput(c, path, policy.MaxDenyListEnvelope)
-	if err != nil {
-		return nil, fmt.Errorf("reading the deny list: %w", err)
+func lists() desk.Kind[policy.DenyList] {
+	return desk.Kind[policy.DenyList]{
+		Name: "deny list", Command: "c8s denylist", Type: policy.DenyListPayloadType, Max: policy.MaxDenyListEnvelope, Parse: policy.ParseDenyList,
 	}
-	d := &document{raw: raw}
-	payload := raw
-	if desk.IsEnvelope(raw) {
-		if d.envelope, err = policy.ParseEnvelopeOf(raw, policy.MaxDenyListEnvelope); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		if t := d.envelope.PayloadType; t != policy.DenyListPayloadType {
-			return nil, wrongPayload(path, t)
-		}
-		payload = d.envelope.Payload
-	}
-	if d.list, err = policy.ParseDenyList(payload); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return d, nil
-}
-
-func wrongPayload(path, payloadType string) error {
-	remedy := ""
-	if payloadType == policy.PayloadType {
-		remedy = "; it is a manifest, for 'c8s manifest'"
-	}
-	return fmt.Errorf("%s: the envelope holds %q, not a deny list%s", path, payloadType, remedy)
 }

@@ -166,21 +166,21 @@ func (e *editCommand) open(c *cobra.Command, path string) (before, after *policy
 		}
 		return nil, &policy.DenyList{Schema: policy.DenyListSchema, TrustDomain: e.trustDomain, Version: 1}, false, nil
 	}
-	d, err := load(c, path)
+	d, err := lists().Read(c, path)
 	if err != nil {
 		return nil, nil, false, err
 	}
-	if e.trustDomain != "" && e.trustDomain != d.list.TrustDomain {
-		return nil, nil, false, fmt.Errorf("%s is the deny list of %s, not of %s", path, d.list.TrustDomain, e.trustDomain)
+	if e.trustDomain != "" && e.trustDomain != d.Content.TrustDomain {
+		return nil, nil, false, fmt.Errorf("%s is the deny list of %s, not of %s", path, d.Content.TrustDomain, e.trustDomain)
 	}
 	after = &policy.DenyList{
-		Schema: d.list.Schema, TrustDomain: d.list.TrustDomain, Version: d.list.Version, Previous: d.list.Previous,
-		Entries: slices.Clone(d.list.Entries),
+		Schema: d.Content.Schema, TrustDomain: d.Content.TrustDomain, Version: d.Content.Version, Previous: d.Content.Previous,
+		Entries: slices.Clone(d.Content.Entries),
 	}
-	if d.envelope != nil {
-		after.Version, after.Previous = d.list.Version+1, d.list.Digest()
+	if d.Signed() {
+		after.Version, after.Previous = d.Content.Version+1, d.Content.Digest()
 	}
-	return d.list, after, d.envelope != nil, nil
+	return d.Content, after, d.Signed(), nil
 }
 
 func (e *editCommand) add(l *policy.DenyList, entries []policy.Denial) error {

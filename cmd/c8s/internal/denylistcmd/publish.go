@@ -3,8 +3,6 @@
 package denylistcmd
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/cdsflag"
@@ -29,14 +27,11 @@ Exit codes: 0 in force, 1 refused, 2 wrong usage.`,
   c8s denylist publish next.signed.json --cds cds-1,cds-2 --operators operators.json --manifest manifest.signed.json --yes -o json`,
 		Args: desk.UsageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			d, err := load(c, args[0])
+			file, err := lists().ReadSigned(c, args[0])
 			if err != nil {
 				return err
 			}
-			if d.envelope == nil {
-				return fmt.Errorf("%s is a deny list without signatures; sign it with 'c8s denylist sign'", args[0])
-			}
-			return f.Run(c, publish.DenyList{Envelope: d.raw})
+			return f.Run(c, publish.DenyList{Envelope: file.Raw})
 		},
 	}
 	f.Register(c)

@@ -3,9 +3,7 @@
 package denylistcmd
 
 import (
-	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -31,23 +29,12 @@ checked: that is what 'c8s denylist verify' is for. FILE may be "-".`,
   c8s denylist show denylist.json -o json`,
 		Args: desk.UsageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := output.Check(); err != nil {
-				return err
-			}
-			d, err := load(c, args[0])
+			d, err := lists().Read(c, args[0])
 			if err != nil {
 				return err
 			}
-			s := shown{Digest: d.list.Digest(), KeyIDs: []string{}, DenyList: d.list}
-			if d.envelope != nil {
-				for _, sig := range d.envelope.Signatures {
-					s.KeyIDs = append(s.KeyIDs, sig.KeyID)
-				}
-			}
-			if output.JSON() {
-				return desk.WriteJSON(c.OutOrStdout(), s)
-			}
-			return s.print(c.OutOrStdout())
+			s := shown{Digest: d.Content.Digest(), KeyIDs: d.KeyIDs(), DenyList: d.Content}
+			return output.Write(c, s, s.print)
 		},
 	}
 	output.Register(c)
@@ -55,28 +42,26 @@ checked: that is what 'c8s denylist verify' is for. FILE may be "-".`,
 }
 
 func (s *shown) print(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	line := func(key, format string, args ...any) { _, _ = fmt.Fprintf(w, key+"\t"+format+"\n", args...) }
-	l := s.DenyList
-	line("trust domain", "%s", l.TrustDomain)
-	line("version", "%d", l.Version)
-	line("digest", "%s", s.Digest)
+	t, l := desk.NewTable(out), s.DenyList
+	t.Line("trust domain", "%s", l.TrustDomain)
+	t.Line("version", "%d", l.Version)
+	t.Line("digest", "%s", s.Digest)
 	if l.Previous != "" {
-		line("previous", "%s", l.Previous)
+		t.Line("previous", "%s", l.Previous)
 	}
 	if len(s.KeyIDs) == 0 {
-		line("signatures", "none")
+		t.Line("signatures", "none")
 	}
 	for _, id := range s.KeyIDs {
-		line("signature", "by %q, NOT CHECKED (see 'c8s denylist verify')", id)
+		t.Line("signature", "by %q, NOT CHECKED (see 'c8s denylist verify')", id)
 	}
 	if len(l.Entries) == 0 {
-		line("denies", "nothing")
+		t.Line("denies", "nothing")
 	}
 	for _, e := range l.Entries {
-		line("denies "+string(e.Kind), "%s  (%s)", e.Value, e.Reason)
+		t.Line("denies "+string(e.Kind), "%s  (%s)", e.Value, e.Reason)
 	}
-	return w.Flush()
+	return t.Flush()
 }
 
 func newDiff() *cobra.Command {
@@ -91,22 +76,7 @@ exit code is 0 whether there are differences or not.`,
   c8s denylist diff denylist.signed.json next.json -o json`,
 		Args: desk.UsageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := output.Check(); err != nil {
-				return err
-			}
-			before, err := load(c, args[0])
-			if err != nil {
-				return err
-			}
-			after, err := load(c, args[1])
-			if err != nil {
-				return err
-			}
-			changes := policy.DiffDenyLists(before.list, after.list)
-			if output.JSON() {
-				return desk.WriteJSON(c.OutOrStdout(), append([]policy.Change{}, changes...))
-			}
-			return desk.PrintChanges(c.OutOrStdout(), changes)
+			return lists().Diff(c, &output, args, policy.DiffDenyLists)
 		},
 	}
 	output.Register(c)

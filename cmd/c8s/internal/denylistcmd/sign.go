@@ -30,14 +30,14 @@ the signature is added to it. FILE may be "-".
 			if err := s.Check(); err != nil {
 				return err
 			}
-			d, err := load(c, args[0])
+			d, err := lists().Read(c, args[0])
 			if err != nil {
 				return err
 			}
-			if err := s.Run(c, operatorkey.Document{Path: args[0], Raw: d.raw, Signed: d.envelope != nil, Sign: policy.SignDenyList}); err != nil {
+			if err := s.Run(c, d.File, policy.SignDenyList, policy.AddSignature); err != nil {
 				return err
 			}
-			l := d.list
+			l := d.Content
 			_, err = fmt.Fprintf(c.ErrOrStderr(), "signed deny list %d of %s with %d entries, %s\n", l.Version, l.TrustDomain, len(l.Entries), l.Digest())
 			return err
 		},

@@ -3,9 +3,8 @@
 package denylistcmd
 
 import (
-	"errors"
 	"fmt"
-	"strings"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -16,23 +15,20 @@ import (
 
 // verified is the JSON output of verify.
 type verified struct {
-	TrustDomain string                    `json:"trustDomain"`
-	Version     uint64                    `json:"version"`
-	Digest      policy.Digest             `json:"digest"`
-	Entries     int                       `json:"entries"`
-	Signers     []string                  `json:"signers"`
-	Ignored     []policy.IgnoredSignature `json:"ignored"`
-	Succeeds    policy.Digest             `json:"succeeds,omitempty"`
+	TrustDomain string        `json:"trustDomain"`
+	Version     uint64        `json:"version"`
+	Digest      policy.Digest `json:"digest"`
+	Entries     int           `json:"entries"`
+	operatorkey.Signatures
 }
 
-type verifyCommand struct {
-	trust    operatorkey.Trust
-	previous string
-	output   desk.Output
+// Print implements operatorkey.Verified.
+func (v *verified) Print(w io.Writer) error {
+	return v.PrintAs(w, fmt.Sprintf("deny list %d of %s, %d entries", v.Version, v.TrustDomain, v.Entries), v.Digest)
 }
 
 func newVerify() *cobra.Command {
-	var v verifyCommand
+	var v operatorkey.Verifying
 	c := &cobra.Command{
 		Use:   "verify FILE (--operators FILE | --key KEY...)",
 		Short: "Check a signed deny list as a node would",
@@ -44,74 +40,45 @@ Exit codes: 0 a node would accept it, 1 it would not, 2 wrong usage.`,
 		Example: `  c8s denylist verify denylist.signed.json --operators operators.json
   c8s denylist verify next.signed.json --operators operators.json --previous denylist.signed.json -o json`,
 		Args: desk.UsageArgs(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, args []string) error { return v.run(c, args[0]) },
+		RunE: func(c *cobra.Command, args []string) error {
+			return v.Run(c, func(trusted policy.Operators) (operatorkey.Verified, error) {
+				return verify(c, args[0], v.Previous, trusted)
+			})
+		},
 	}
-	v.trust.Register(c)
-	c.Flags().StringVar(&v.previous, "previous", "", "signed deny list that this one replaces")
-	v.output.Register(c)
+	v.Register(c, "deny list")
 	return c
 }
 
-func (v *verifyCommand) run(c *cobra.Command, path string) (err error) {
-	if err := v.output.Check(); err != nil {
-		return err
-	}
-	ring := operatorkey.NewRing(c)
-	defer func() { err = errors.Join(err, ring.Close()) }()
-	trusted, err := v.trust.Load(c, ring)
-	if err != nil {
-		return err
-	}
+func verify(c *cobra.Command, path, previous string, trusted policy.Operators) (*verified, error) {
 	signed, err := open(c, path, trusted)
-	if err != nil {
-		return err
-	}
-	out := verified{
-		TrustDomain: signed.List.TrustDomain, Version: signed.List.Version, Digest: signed.Digest, Entries: len(signed.List.Entries),
-		Signers: signed.Signers, Ignored: append([]policy.IgnoredSignature{}, signed.Ignored...),
-	}
-	if v.previous != "" {
-		prev, err := open(c, v.previous, trusted)
-		if err != nil {
-			return err
-		}
-		if err := policy.DenyListSucceeds(prev, signed).Err(); err != nil {
-			return err
-		}
-		out.Succeeds = prev.Digest
-	}
-	if v.output.JSON() {
-		return desk.WriteJSON(c.OutOrStdout(), out)
-	}
-	_, err = fmt.Fprint(c.OutOrStdout(), out.text())
-	return err
-}
-
-func open(c *cobra.Command, path string, trusted policy.Operators) (*policy.SignedDenyList, error) {
-	d, err := load(c, path)
 	if err != nil {
 		return nil, err
 	}
-	if d.envelope == nil {
-		return nil, fmt.Errorf("%s is a deny list without signatures; sign it with 'c8s denylist sign'", path)
+	l := signed.List
+	out := &verified{
+		TrustDomain: l.TrustDomain, Version: l.Version, Digest: signed.Digest, Entries: len(l.Entries),
+		Signatures: operatorkey.NewSignatures(signed.Signers, signed.Ignored),
 	}
-	signed, err := policy.OpenDenyList(d.raw, trusted)
+	if previous == "" {
+		return out, nil
+	}
+	prev, err := open(c, previous, trusted)
+	if err != nil {
+		return nil, err
+	}
+	out.Succeeds = prev.Digest
+	return out, policy.DenyListSucceeds(prev, signed).Err()
+}
+
+func open(c *cobra.Command, path string, trusted policy.Operators) (*policy.SignedDenyList, error) {
+	file, err := lists().ReadSigned(c, path)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := policy.OpenDenyList(file.Raw, trusted)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return signed, nil
-}
-
-func (v verified) text() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "verified: deny list %d of %s, %d entries\n", v.Version, v.TrustDomain, v.Entries)
-	fmt.Fprintf(&b, "digest:   %s\n", v.Digest)
-	fmt.Fprintf(&b, "signers:  %s\n", strings.Join(v.Signers, ", "))
-	for _, i := range v.Ignored {
-		fmt.Fprintf(&b, "ignored:  signature with keyid %q: %s\n", i.KeyID, i.Reason)
-	}
-	if v.Succeeds != "" {
-		fmt.Fprintf(&b, "succeeds: %s\n", v.Succeeds)
-	}
-	return b.String()
 }

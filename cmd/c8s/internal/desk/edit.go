@@ -3,7 +3,6 @@
 package desk
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -11,7 +10,8 @@ import (
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 )
 
-// Edit is the pair of flags that say where an edited document goes.
+// Edit is the pair of flags that say where a document goes. Commands that write
+// one have -o for its file; commands that report have -o for the format.
 type Edit struct {
 	Out   string
 	Force bool
@@ -20,6 +20,13 @@ type Edit struct {
 // Register adds the flags to c.
 func (f *Edit) Register(c *cobra.Command) {
 	c.Flags().StringVarP(&f.Out, "out", "o", "", "file for the result, or - for standard output (default: the file itself, unless it is signed)")
+	c.Flags().BoolVar(&f.Force, "force", false, "replace the output file if it exists")
+}
+
+// RegisterFor adds the flags to a command that writes something new: to standard
+// output unless told otherwise.
+func (f *Edit) RegisterFor(c *cobra.Command, what string) {
+	c.Flags().StringVarP(&f.Out, "out", "o", Stdio, "file for "+what+", or - for standard output")
 	c.Flags().BoolVar(&f.Force, "force", false, "replace the output file if it exists")
 }
 
@@ -37,15 +44,4 @@ func (f *Edit) Target(path string, signed bool) (out string, force bool, err err
 		return path, true, nil
 	}
 	return f.Out, f.Force, CheckFree(f.Force || f.Out == Stdio, f.Out)
-}
-
-// IsEnvelope tells signed documents from bare ones. It only chooses the
-// parser, which then is strict.
-func IsEnvelope(raw []byte) bool {
-	var probe map[string]json.RawMessage
-	if json.Unmarshal(raw, &probe) != nil {
-		return false
-	}
-	_, ok := probe["payloadType"]
-	return ok
 }

@@ -4,8 +4,11 @@ package desk
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -27,26 +30,55 @@ func FlagError(c *cobra.Command, err error) error {
 	return exit.Usage(fmt.Errorf("%w\nRun '%s --help' for the flags", err, c.CommandPath()))
 }
 
-// Output is the flag "-o": text for people or JSON.
-type Output struct{ format string }
-
-// Register adds the flag to c.
-func (f *Output) Register(c *cobra.Command) {
-	c.Flags().StringVarP(&f.format, "output", "o", "text", "format of the output: text or json")
-	// Fails for a flag that is not there, or twice.
-	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+// Output is the flag "-o" of a command that reports: the format. Unknown ones
+// are refused before the command runs.
+type Output struct {
+	format  string
+	formats []string
 }
 
-// Check refuses other formats.
-func (f *Output) Check() error {
-	if f.format != "text" && f.format != "json" {
-		return exit.Usage(fmt.Errorf("--output must be text or json, not %q", f.format))
+// Register adds the flag to c. The first format is the default; without any they
+// are text and json.
+func (f *Output) Register(c *cobra.Command, formats ...string) {
+	if len(formats) == 0 {
+		formats = []string{"text", "json"}
 	}
+	f.format, f.formats = formats[0], formats
+	c.Flags().VarP(f, "output", "o", "format of the output: "+f.choices())
+	// Fails for a flag that is not there, or twice.
+	_ = c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (f *Output) choices() string {
+	last := len(f.formats) - 1
+	return strings.Join(f.formats[:last], ", ") + " or " + f.formats[last]
+}
+
+// Set implements pflag.Value.
+func (f *Output) Set(format string) error {
+	if !slices.Contains(f.formats, format) {
+		return errors.New("must be " + f.choices())
+	}
+	f.format = format
 	return nil
 }
 
+// String implements pflag.Value.
+func (f *Output) String() string { return f.format }
+
+// Type implements pflag.Value.
+func (f *Output) Type() string { return "format" }
+
 // JSON reports whether JSON is wanted.
 func (f *Output) JSON() bool { return f.format == "json" }
+
+// Write prints v as JSON, or text for people.
+func (f *Output) Write(c *cobra.Command, v any, text func(io.Writer) error) error {
+	if f.JSON() {
+		return WriteJSON(c.OutOrStdout(), v)
+	}
+	return text(c.OutOrStdout())
+}
 
 // WriteJSON writes one indented value.
 func WriteJSON(w io.Writer, v any) error {

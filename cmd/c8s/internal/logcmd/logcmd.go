@@ -33,7 +33,7 @@ command failed; 2 wrong usage; 3 nothing wrong, but not witnessed as the manifes
 asks.`,
 		Example: `  c8s log watch --cds 10.80.0.100 --operators operators.json --manifest manifest.signed.json --mirror mirror/
   c8s log verify mirror/
-  c8s log prove cert.pem --mirror mirror/ -o proof.json
+  c8s log prove cert.pem --mirror mirror/ --out proof.json
   c8s log prove cert.pem --check proof.json --log-key 'example.org/c8s/log+…'`,
 		Args: desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },

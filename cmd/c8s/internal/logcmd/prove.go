@@ -25,7 +25,7 @@ type proveCommand struct {
 	check  string
 	out    string
 	force  bool
-	format desk.Output
+	output desk.Output
 }
 
 func newProve() *cobra.Command {
@@ -63,14 +63,11 @@ the checkpoint is not witnessed as the manifest asks.`,
 	f.BoolVar(&p.force, "force", false, "replace the proof's file if it exists")
 	_ = c.MarkFlagDirname("mirror")
 	_ = c.MarkFlagFilename("check", "json")
-	p.format.Register(c)
+	p.output.Register(c)
 	return c
 }
 
 func (p *proveCommand) run(c *cobra.Command, path string) error {
-	if err := p.format.Check(); err != nil {
-		return err
-	}
 	raw, err := desk.ReadInput(c, path, maxCertificate)
 	if err != nil {
 		return fmt.Errorf("reading the certificate: %w", err)
@@ -88,7 +85,10 @@ func (p *proveCommand) run(c *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	return p.report(c, out)
+	if err := p.output.Write(c, out, out.print); err != nil {
+		return err
+	}
+	return out.verdict()
 }
 
 // verify checks a proof without the log.
@@ -223,21 +223,22 @@ func (s *source) since(ctx context.Context, c translog.Checkpoint, t time.Time) 
 	return low, nil
 }
 
-func (p *proveCommand) report(c *cobra.Command, o *proven) error {
-	var err error
-	if w := c.OutOrStdout(); p.format.JSON() {
-		err = desk.WriteJSON(w, o)
-	} else {
-		role := string(o.Type)
-		if o.Role != "" {
-			role += ", " + string(o.Role)
-		}
-		by := &witnessed{Quorum: o.Quorum, Size: o.Size, By: o.by}
-		_, err = fmt.Fprintf(w, "proven: %s is entry %d of the log\n  what       %s\n  logged     %s\n  evidence   %s\n  manifest   %s\n  witnessed  %s\n",
-			o.Certificate, o.Index, role, stamp(o.Time), o.Evidence, o.Manifest, by)
+// print writes what is proven, for people.
+func (o *proven) print(w io.Writer) error {
+	what := string(o.Type)
+	if o.Role != "" {
+		what += ", " + string(o.Role)
 	}
-	if err == nil && len(o.by) < o.Quorum {
-		err = exit.Partly(fmt.Errorf("the checkpoint of the proof is cosigned by %d witnesses where the manifest asks for %d", len(o.by), o.Quorum))
-	}
+	by := &witnessed{Quorum: o.Quorum, Size: o.Size, By: o.by}
+	_, err := fmt.Fprintf(w, "proven: %s is entry %d of the log\n  what       %s\n  logged     %s\n  evidence   %s\n  manifest   %s\n  witnessed  %s\n",
+		o.Certificate, o.Index, what, stamp(o.Time), o.Evidence, o.Manifest, by)
 	return err
+}
+
+// verdict is nil for a proof that is witnessed as asked for.
+func (o *proven) verdict() error {
+	if len(o.by) >= o.Quorum {
+		return nil
+	}
+	return exit.Partly(fmt.Errorf("the checkpoint of the proof is cosigned by %d witnesses where the manifest asks for %d", len(o.by), o.Quorum))
 }

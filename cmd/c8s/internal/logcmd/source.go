@@ -171,10 +171,6 @@ func (w *witnessed) enough() bool { return len(w.By) >= w.Quorum }
 // cosigned reads the newest cosigned checkpoint, which must not contradict c.
 func (s *source) cosigned(ctx context.Context, c translog.Checkpoint) (*witnessed, error) {
 	w := &witnessed{Names: []string{}}
-	witnesses, err := witnessesOf(s.manifest)
-	if err != nil {
-		return nil, err
-	}
 	if s.manifest != nil {
 		w.Quorum = s.manifest.WitnessQuorum
 	}
@@ -185,21 +181,35 @@ func (s *source) cosigned(ctx context.Context, c translog.Checkpoint) (*witnesse
 	if err != nil {
 		return nil, err
 	}
-	if w.checkpoint, err = translog.OpenCheckpoint(signed, s.origin, s.verifier); err != nil {
+	if w.checkpoint, w.By, err = Cosigned(ctx, s.Auditor, s.verifier, signed, c, s.manifest); err != nil {
 		return nil, fmt.Errorf("reading the cosigned checkpoint: %w", err)
 	}
-	older, newer := *w.checkpoint, c
-	if older.Size > newer.Size {
-		older, newer = newer, older
-	}
-	if err := s.Consistent(ctx, older, newer); err != nil {
-		return nil, fmt.Errorf("reading the cosigned checkpoint: %w", err)
-	}
-	w.signed, w.Size, w.By = signed, w.checkpoint.Size, translog.Cosignatures(signed, witnesses)
+	w.signed, w.Size = signed, w.checkpoint.Size
 	for _, by := range w.By {
 		w.Names = append(w.Names, by.Name)
 	}
 	return w, nil
+}
+
+// Cosigned verifies a cosigned checkpoint, which must be of the very log that
+// latest is of, and returns the witnesses' cosignatures: those that m names.
+func Cosigned(ctx context.Context, a *translog.Auditor, key note.Verifier, signed []byte, latest translog.Checkpoint, m *policy.Manifest) (*translog.Checkpoint, []translog.Cosignature, error) {
+	witnesses, err := witnessesOf(m)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := translog.OpenCheckpoint(signed, key.Name(), key)
+	if err != nil {
+		return nil, nil, err
+	}
+	older, newer := *c, latest
+	if older.Size > newer.Size { // another replica may be ahead
+		older, newer = newer, older
+	}
+	if err := a.Consistent(ctx, older, newer); err != nil {
+		return nil, nil, err
+	}
+	return c, translog.Cosignatures(signed, witnesses), nil
 }
 
 // readCosigned gets a file that is beside the log and not of it.

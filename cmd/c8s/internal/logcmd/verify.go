@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -71,9 +70,6 @@ asks.`,
 }
 
 func (v *verifyCommand) run(c *cobra.Command, where string) error {
-	if err := v.output.Check(); err != nil {
-		return err
-	}
 	s, err := v.source.open(c, where)
 	if err != nil {
 		return err
@@ -83,12 +79,7 @@ func (v *verifyCommand) run(c *cobra.Command, where string) error {
 	if err != nil {
 		return err
 	}
-	if v.output.JSON() {
-		err = desk.WriteJSON(c.OutOrStdout(), result)
-	} else {
-		err = result.print(c.OutOrStdout())
-	}
-	if err != nil {
+	if err := v.output.Write(c, result, result.print); err != nil {
 		return err
 	}
 	return result.verdict()
@@ -152,33 +143,32 @@ func (a *audited) verdict() error {
 }
 
 func (a *audited) print(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	line := func(name, format string, args ...any) { _, _ = fmt.Fprintf(w, name+"\t"+format+"\n", args...) } // Flush has the error
-	line("log", "%s", a.Log)
-	line("entries", "%d, all of them part of the tree", a.Entries)
-	line("root", "%s", a.Root)
+	table := desk.NewTable(out)
+	table.Line("log", "%s", a.Log)
+	table.Line("entries", "%d, all of them part of the tree", a.Entries)
+	table.Line("root", "%s", a.Root)
 	for _, t := range []translog.Type{
 		translog.TypeManifest, translog.TypePending, translog.TypeDenylist, translog.TypeIntermediate, translog.TypeIssuance, translog.TypeJoin, translog.TypeRecovery,
 	} {
-		line("  "+string(t), "%d", a.Types[t])
+		table.Line("  "+string(t), "%d", a.Types[t])
 	}
 	if m := a.Manifest; m != nil {
-		line("manifest", "%d, in force since %s (entry %d), %s", m.Version, stamp(m.Since), m.Index, m.Digest)
+		table.Line("manifest", "%d, in force since %s (entry %d), %s", m.Version, stamp(m.Since), m.Index, m.Digest)
 	}
 	if l := a.DenyList; l != nil {
-		line("deny list", "%d, in force since %s (entry %d), %s", l.Version, stamp(l.Since), l.Index, l.Digest)
+		table.Line("deny list", "%d, in force since %s (entry %d), %s", l.Version, stamp(l.Since), l.Index, l.Digest)
 	}
-	line("witnessed", "%s", a.Witnessed)
+	table.Line("witnessed", "%s", a.Witnessed)
 	for _, f := range a.Findings {
-		line("BREACH", "entry %d: %s: expected %s, got %.200q", f.Index, f.Rule, f.Expected, f.Actual)
+		table.Line("BREACH", "entry %d: %s: expected %s, got %.200q", f.Index, f.Rule, f.Expected, f.Actual)
 	}
 	if a.Breaches == 0 {
-		line("rules", "all kept")
+		table.Line("rules", "all kept")
 	}
 	for _, u := range a.Unknown {
-		line("not known", "%s", u)
+		table.Line("not known", "%s", u)
 	}
-	return w.Flush()
+	return table.Flush()
 }
 
 // String is for people.

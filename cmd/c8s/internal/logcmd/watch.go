@@ -74,7 +74,7 @@ failed with --once; 2 wrong usage.`,
 }
 
 func (w *watchCommand) run(c *cobra.Command) error {
-	if err := errors.Join(w.output.Check(), w.witness.check()); err != nil {
+	if err := w.witness.check(); err != nil {
 		return err
 	}
 	if w.dir == "" || w.interval <= 0 {

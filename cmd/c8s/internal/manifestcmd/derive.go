@@ -90,9 +90,6 @@ Exit codes: 0 drafted, 1 not without more information, 2 wrong usage.`,
 }
 
 func (d *deriveCommand) run(c *cobra.Command, path string) error {
-	if err := d.output.Check(); err != nil {
-		return err
-	}
 	v, err := d.deriver()
 	if err != nil {
 		return err
@@ -161,7 +158,7 @@ func (d *deriveCommand) write(c *cobra.Command, out derived, bad bool) error {
 	return printFindings(c.ErrOrStderr(), out.Findings)
 }
 
-func printFindings(w io.Writer, findings []finding) error {
+func printFindings[T fmt.Stringer](w io.Writer, findings []T) error {
 	for _, f := range findings {
 		if _, err := fmt.Fprintln(w, f); err != nil {
 			return err

@@ -21,22 +21,7 @@ are not checked. The exit code is 0 whether there are differences or not.`,
   c8s manifest diff manifest.signed.json next.json -o json`,
 		Args: desk.UsageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := output.Check(); err != nil {
-				return err
-			}
-			before, err := load(c, args[0])
-			if err != nil {
-				return err
-			}
-			after, err := load(c, args[1])
-			if err != nil {
-				return err
-			}
-			changes := policy.Diff(before.manifest, after.manifest)
-			if output.JSON() {
-				return desk.WriteJSON(c.OutOrStdout(), append([]policy.Change{}, changes...))
-			}
-			return desk.PrintChanges(c.OutOrStdout(), changes)
+			return manifests().Diff(c, &output, args, policy.Diff)
 		},
 	}
 	output.Register(c)

@@ -34,11 +34,11 @@ func openDraft(c *cobra.Command, path string) (*draft, error) {
 	d := &draft{path: path, signed: desk.IsEnvelope(raw)}
 	payload := raw
 	if d.signed {
-		doc, err := parseDocument(path, raw)
+		doc, err := manifests().Decode(path, raw)
 		if err != nil {
 			return nil, err
 		}
-		payload = doc.payload
+		payload = doc.Payload()
 	}
 	if err := readable(payload); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

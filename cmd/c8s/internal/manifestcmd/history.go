@@ -84,9 +84,6 @@ Exit codes: 0 whole, 1 not, 2 wrong usage.`,
 }
 
 func (h *historyCommand) run(c *cobra.Command, args []string) (err error) {
-	if err := h.output.Check(); err != nil {
-		return err
-	}
 	var trusted *policy.Operators
 	if h.trust.Given() {
 		ring := operatorkey.NewRing(c)
@@ -101,11 +98,7 @@ func (h *historyCommand) run(c *cobra.Command, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	if h.output.JSON() {
-		err = desk.WriteJSON(c.OutOrStdout(), steps)
-	} else {
-		err = printSteps(c.OutOrStdout(), steps)
-	}
+	err = h.output.Write(c, steps, func(w io.Writer) error { return printSteps(w, steps) })
 	if err == nil && broken == nil && trusted == nil {
 		_, err = fmt.Fprintln(c.ErrOrStderr(), "warning: nothing says that the first manifest's operators are yours: give --operators")
 	}
@@ -190,13 +183,13 @@ func readLinks(files []string) ([]link, error) {
 		if !desk.IsEnvelope(raw) {
 			return nil, fmt.Errorf("reading the history: %s is not signed", file)
 		}
-		d, err := parseDocument(file, raw)
+		d, err := manifests().Decode(file, raw)
 		if err != nil {
 			return nil, err
 		}
 		links = append(links, link{file, d})
 	}
-	slices.SortStableFunc(links, func(a, b link) int { return cmp.Compare(a.manifest.Version, b.manifest.Version) })
+	slices.SortStableFunc(links, func(a, b link) int { return cmp.Compare(a.Content.Version, b.Content.Version) })
 	return links, nil
 }
 
@@ -208,7 +201,7 @@ func follow(links []link, trusted *policy.Operators) ([]step, error) {
 	for i := 0; i < len(links); {
 		copies := links[i:]
 		copies = copies[:countCopies(copies)]
-		operators := &links[i].manifest.Operators
+		operators := &links[i].Content.Operators
 		switch {
 		case prev != nil:
 			operators = &prev.Manifest.Operators
@@ -238,7 +231,7 @@ func follow(links []link, trusted *policy.Operators) ([]step, error) {
 // manifest.
 func countCopies(links []link) int {
 	n := 1
-	for n < len(links) && links[n].manifest.Digest() == links[0].manifest.Digest() {
+	for n < len(links) && links[n].Content.Digest() == links[0].Content.Digest() {
 		n++
 	}
 	return n
@@ -248,7 +241,7 @@ func countCopies(links []link) int {
 func openAny(copies []link, operators policy.Operators) (*policy.Signed, string, error) {
 	var errs []error
 	for _, l := range copies {
-		signed, err := policy.Open(l.raw, operators)
+		signed, err := policy.Open(l.Raw, operators)
 		if err == nil {
 			return signed, l.file, nil
 		}

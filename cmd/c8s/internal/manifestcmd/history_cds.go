@@ -36,7 +36,7 @@ func (h *historyCommand) fromCDS(c *cobra.Command, trusted policy.Operators) (st
 	}
 	links := make([]link, len(envelopes))
 	for i, raw := range envelopes {
-		doc, err := parseDocument(fmt.Sprintf("manifest %d of %d", i+1, len(envelopes)), raw)
+		doc, err := manifests().Decode(fmt.Sprintf("manifest %d of %d", i+1, len(envelopes)), raw)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -57,7 +57,7 @@ func (h *historyCommand) fromCDS(c *cobra.Command, trusted policy.Operators) (st
 	}
 	w := witness{d, auditor, *checkpoint}
 	for i := range steps {
-		if err := w.add(c.Context(), &steps[i], links[i].manifest.TrustDomain); err != nil {
+		if err := w.add(c.Context(), &steps[i], links[i].Content.TrustDomain); err != nil {
 			return steps[:i], errors.Join(broken, fmt.Errorf("version %d: %w", steps[i].Version, err)), nil
 		}
 	}

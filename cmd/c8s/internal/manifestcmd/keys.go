@@ -83,7 +83,6 @@ file.`,
 			return err
 		},
 	}
-	c.Flags().StringVarP(&f.Out, "out", "o", desk.Stdio, "file for the public key, or - for standard output")
-	c.Flags().BoolVar(&f.Force, "force", false, "replace the output file if it exists")
+	f.RegisterFor(c, "the public key")
 	return c
 }

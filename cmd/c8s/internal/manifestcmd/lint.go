@@ -5,6 +5,7 @@ package manifestcmd
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -47,9 +48,6 @@ Exit codes: 0 no errors (with --strict: no warnings either), 1 some, 2 wrong usa
 }
 
 func (l *lintCommand) run(c *cobra.Command, path string) error {
-	if err := l.output.Check(); err != nil {
-		return err
-	}
 	now := time.Now()
 	if l.at != "" {
 		var err error
@@ -61,18 +59,15 @@ func (l *lintCommand) run(c *cobra.Command, path string) error {
 	if err != nil {
 		return err
 	}
-	if l.output.JSON() {
-		err = desk.WriteJSON(c.OutOrStdout(), append([]policy.Finding{}, findings...))
-	} else {
-		err = l.print(c, findings)
-	}
+	findings = append([]policy.Finding{}, findings...)
+	err = l.output.Write(c, findings, func(w io.Writer) error { return printLint(w, findings) })
 	return errors.Join(err, l.verdict(path, findings))
 }
 
 // lint returns what is wrong with the document as findings too, so that one
 // list has everything to do before signing.
 func lint(c *cobra.Command, path string, now time.Time) ([]policy.Finding, error) {
-	d, err := load(c, path)
+	d, err := manifests().Read(c, path)
 	var invalid *policy.InvalidError
 	if errors.As(err, &invalid) {
 		return problemFindings(invalid), nil
@@ -80,7 +75,7 @@ func lint(c *cobra.Command, path string, now time.Time) ([]policy.Finding, error
 	if err != nil {
 		return nil, err
 	}
-	return policy.Lint(d.manifest, now), nil
+	return policy.Lint(d.Content, now), nil
 }
 
 func problemFindings(invalid *policy.InvalidError) []policy.Finding {
@@ -97,17 +92,12 @@ func problemFindings(invalid *policy.InvalidError) []policy.Finding {
 	return findings
 }
 
-func (l *lintCommand) print(c *cobra.Command, findings []policy.Finding) error {
+func printLint(w io.Writer, findings []policy.Finding) error {
 	if len(findings) == 0 {
-		_, err := fmt.Fprintln(c.OutOrStdout(), "nothing found")
+		_, err := fmt.Fprintln(w, "nothing found")
 		return err
 	}
-	for _, f := range findings {
-		if _, err := fmt.Fprintln(c.OutOrStdout(), f); err != nil {
-			return err
-		}
-	}
-	return nil
+	return printFindings(w, findings)
 }
 
 func (l *lintCommand) verdict(path string, findings []policy.Finding) error {

@@ -6,8 +6,6 @@
 package manifestcmd
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
@@ -40,44 +38,8 @@ Exit codes: 0 success, 1 refused, 2 wrong usage.`,
 	return c
 }
 
-// document is a file that holds a manifest, signed or not.
-type document struct {
-	payload  []byte
-	envelope *policy.Envelope // nil for a bare manifest
-	raw      []byte
-	manifest *policy.Manifest
-}
+type document = desk.Document[policy.Manifest]
 
-// load reads a manifest without judging its signatures.
-func load(c *cobra.Command, path string) (*document, error) {
-	raw, err := desk.ReadInput(c, path, policy.MaxEnvelope)
-	if err != nil {
-		return nil, fmt.Errorf("reading the manifest: %w", err)
-	}
-	return parseDocument(path, raw)
-}
-
-func parseDocument(path string, raw []byte) (_ *document, err error) {
-	d := &document{payload: raw, raw: raw}
-	if desk.IsEnvelope(raw) {
-		if d.envelope, err = policy.ParseEnvelope(raw); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		if d.envelope.PayloadType != policy.PayloadType {
-			return nil, wrongPayload(path, d.envelope.PayloadType)
-		}
-		d.payload = d.envelope.Payload
-	}
-	if d.manifest, err = policy.Parse(d.payload); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return d, nil
-}
-
-func wrongPayload(path, payloadType string) error {
-	remedy := ""
-	if payloadType == policy.DenyListPayloadType {
-		remedy = "; it is a deny list, for 'c8s denylist'"
-	}
-	return fmt.Errorf("%s: the envelope holds %q, not a manifest%s", path, payloadType, remedy)
+func manifests() desk.Kind[policy.Manifest] {
+	return desk.Kind[policy.Manifest]{Name: "manifest", Command: "c8s manifest", Type: policy.PayloadType, Max: policy.MaxEnvelope, Parse: policy.Parse}
 }

@@ -40,7 +40,6 @@ the signed one names. SIGNED may be "-".`,
 		},
 	}
 	c.Flags().StringVar(&notBefore, "not-before", "", "when the next version comes into force, RFC 3339 in UTC and whole seconds (default: at once)")
-	c.Flags().StringVarP(&f.Out, "out", "o", desk.Stdio, "file for the next version, or - for standard output")
-	c.Flags().BoolVar(&f.Force, "force", false, "replace the output file if it exists")
+	f.RegisterFor(c, "the next version")
 	return c
 }

@@ -3,8 +3,6 @@
 package manifestcmd
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/cdsflag"
@@ -32,14 +30,11 @@ Exit codes: 0 in force, or accepted and locked; 1 refused; 2 wrong usage.`,
   c8s manifest publish next.signed.json --cds cds-1,cds-2 --operators operators.json --manifest manifest.signed.json --yes -o json`,
 		Args: desk.UsageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			d, err := load(c, args[0])
+			file, err := manifests().ReadSigned(c, args[0])
 			if err != nil {
 				return err
 			}
-			if d.envelope == nil {
-				return fmt.Errorf("%s is a manifest without signatures; sign it with 'c8s manifest sign'", args[0])
-			}
-			return f.Run(c, publish.Manifest{Envelope: d.raw})
+			return f.Run(c, publish.Manifest{Envelope: file.Raw})
 		},
 	}
 	f.Register(c)

@@ -4,12 +4,10 @@ package manifestcmd
 
 import (
 	"encoding/hex"
-	"fmt"
 	"io"
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -36,113 +34,96 @@ checked: that is what 'c8s manifest verify' is for. FILE may be "-".`,
   c8s manifest show manifest.json -o json`,
 		Args: desk.UsageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := output.Check(); err != nil {
-				return err
-			}
-			d, err := load(c, args[0])
+			d, err := manifests().Read(c, args[0])
 			if err != nil {
 				return err
 			}
-			s := newShown(d)
-			if output.JSON() {
-				return desk.WriteJSON(c.OutOrStdout(), s)
-			}
-			return s.print(c.OutOrStdout())
+			operators := d.Content.Operators.Digest()
+			s := shown{Digest: d.Content.Digest(), OperatorsDigest: hex.EncodeToString(operators[:]), KeyIDs: d.KeyIDs(), Manifest: d.Content}
+			return output.Write(c, s, s.print)
 		},
 	}
 	output.Register(c)
 	return c
 }
 
-func newShown(d *document) *shown {
-	operators := d.manifest.Operators.Digest()
-	s := &shown{Digest: d.manifest.Digest(), OperatorsDigest: hex.EncodeToString(operators[:]), KeyIDs: []string{}, Manifest: d.manifest}
-	if d.envelope != nil {
-		for _, sig := range d.envelope.Signatures {
-			s.KeyIDs = append(s.KeyIDs, sig.KeyID)
-		}
-	}
-	return s
-}
-
 func (s *shown) print(out io.Writer) error {
 	m := s.Manifest
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	line := func(key, format string, args ...any) { _, _ = fmt.Fprintf(w, key+"\t"+format+"\n", args...) }
-	line("trust domain", "%s", m.TrustDomain)
-	line("version", "%d%s", m.Version, kindOf(m.Production))
-	line("digest", "%s", s.Digest)
+	t := desk.NewTable(out)
+	t.Line("trust domain", "%s", m.TrustDomain)
+	t.Line("version", "%d%s", m.Version, kindOf(m.Production))
+	t.Line("digest", "%s", s.Digest)
 	if m.Previous != "" {
-		line("previous", "%s", m.Previous)
+		t.Line("previous", "%s", m.Previous)
 	}
 	if m.NotBefore != "" {
-		line("in force", "not before %s", m.NotBefore)
+		t.Line("in force", "not before %s", m.NotBefore)
 	}
 	if len(s.KeyIDs) == 0 {
-		line("signatures", "none")
+		t.Line("signatures", "none")
 	}
 	for _, id := range s.KeyIDs {
-		line("signature", "by %q, NOT CHECKED (see 'c8s manifest verify')", id)
+		t.Line("signature", "by %q, NOT CHECKED (see 'c8s manifest verify')", id)
 	}
-	line("operators", "%d of %d, HOST_DATA %s", m.Operators.Threshold, len(m.Operators.Keys), s.OperatorsDigest)
+	t.Line("operators", "%d of %d, HOST_DATA %s", m.Operators.Threshold, len(m.Operators.Keys), s.OperatorsDigest)
 	for _, k := range m.Operators.Keys {
 		id, _ := k.ID() // Parse has accepted the key
-		line("", "%s  %s  %s", k.Name, k.Algorithm, id)
+		t.Line("", "%s  %s  %s", k.Name, k.Algorithm, id)
 	}
-	printPeople(line, m)
+	printPeople(t, m)
 	for i := range m.Substrates {
-		printSubstrate(line, &m.Substrates[i])
+		printSubstrate(t, &m.Substrates[i])
 	}
 	for i := range m.Workloads {
-		printWorkload(line, &m.Workloads[i])
+		printWorkload(t, &m.Workloads[i])
 	}
-	return w.Flush()
+	return t.Flush()
 }
 
 // printPeople names who else than the operators has a part in the mesh.
-func printPeople(line func(string, string, ...any), m *policy.Manifest) {
+func printPeople(t desk.Table, m *policy.Manifest) {
 	if m.Recovery != nil {
-		line("recovery", "%d of %d", m.Recovery.Threshold, len(m.Recovery.Keys))
+		t.Line("recovery", "%d of %d", m.Recovery.Threshold, len(m.Recovery.Keys))
 		for _, k := range m.Recovery.Keys {
-			line("", "%s  x25519  %s", k.Name, k.PublicKey)
+			t.Line("", "%s  x25519  %s", k.Name, k.PublicKey)
 		}
 	}
 	if len(m.Witnesses) > 0 {
-		line("witnesses", "%d of %d", m.WitnessQuorum, len(m.Witnesses))
+		t.Line("witnesses", "%d of %d", m.WitnessQuorum, len(m.Witnesses))
 		for _, w := range m.Witnesses {
-			line("", "%s  %s", w.Name, w.Key)
+			t.Line("", "%s  %s", w.Name, w.Key)
 		}
 	}
 }
 
-func printSubstrate(line func(string, string, ...any), t *policy.Substrate) {
+func printSubstrate(t desk.Table, s *policy.Substrate) {
 	simulated := ""
-	if t.Simulated {
+	if s.Simulated {
 		simulated = "  SIMULATED: proves nothing"
 	}
-	line("substrate "+t.Name, "%s %s, paravisor %s, for roles %s%s", t.TEE, t.Product, t.Paravisor, joined(t.Roles), simulated)
-	line("", "roots %s", joined(t.Roots))
-	line("", "measurements %s", joined(t.Measurements))
-	line("", "host data %s", joined(t.HostData))
-	for _, name := range slices.Sorted(maps.Keys(t.Registers)) {
-		line("", "%s %s", name, joined(t.Registers[name]))
+	t.Line("substrate "+s.Name, "%s %s, paravisor %s, for roles %s%s", s.TEE, s.Product, s.Paravisor, joined(s.Roles), simulated)
+	t.Line("", "roots %s", joined(s.Roots))
+	t.Line("", "measurements %s", joined(s.Measurements))
+	t.Line("", "host data %s", joined(s.HostData))
+	for _, name := range slices.Sorted(maps.Keys(s.Registers)) {
+		t.Line("", "%s %s", name, joined(s.Registers[name]))
 	}
 	switch {
-	case t.SNP != nil:
-		g := t.SNP.Guest
-		line("", "signed by %s, at least %s, launched at least %s", t.SNP.SigningKey, t.SNP.MinTCB, t.SNP.MinLaunchTCB)
-		line("", "guest debug=%t migration=%t smt=%t singleSocket=%t abi=%s vmpl=%d svn=%d provisional=%t", g.AllowDebug, g.AllowMigration, g.AllowSMT, g.RequireSingleSocket, g.MinABI, g.VMPL, t.SNP.MinGuestSVN, t.SNP.AllowProvisional)
-		line("", "ID keys %s, author keys %s, platform %s", joined(t.SNP.IDKeys), joined(t.SNP.AuthorKeys), joined(t.SNP.RequirePlatform))
-	case t.TDX != nil:
-		g := t.TDX.Guest
-		line("", "TCB status %s, advisories %s, evaluation from %d", joined(t.TDX.Statuses), joined(t.TDX.Advisories), t.TDX.MinEvaluationNumber)
-		line("", "guest debug=%t migration=%t perfmon=%t septVEDisable=%t, xfam %s", g.AllowDebug, g.AllowMigration, g.AllowPerfmon, g.RequireSeptVEDisable, joined(t.TDX.XFAMs))
-		line("", "owners %s, configurations %s, service TDs %s", joined(t.TDX.Owners), joined(t.TDX.OwnerConfigs), joined(t.TDX.ServiceTDs))
+	case s.SNP != nil:
+		g := s.SNP.Guest
+		t.Line("", "signed by %s, at least %s, launched at least %s", s.SNP.SigningKey, s.SNP.MinTCB, s.SNP.MinLaunchTCB)
+		t.Line("", "guest debug=%t migration=%t smt=%t singleSocket=%t abi=%s vmpl=%d svn=%d provisional=%t", g.AllowDebug, g.AllowMigration, g.AllowSMT, g.RequireSingleSocket, g.MinABI, g.VMPL, s.SNP.MinGuestSVN, s.SNP.AllowProvisional)
+		t.Line("", "ID keys %s, author keys %s, platform %s", joined(s.SNP.IDKeys), joined(s.SNP.AuthorKeys), joined(s.SNP.RequirePlatform))
+	case s.TDX != nil:
+		g := s.TDX.Guest
+		t.Line("", "TCB status %s, advisories %s, evaluation from %d", joined(s.TDX.Statuses), joined(s.TDX.Advisories), s.TDX.MinEvaluationNumber)
+		t.Line("", "guest debug=%t migration=%t perfmon=%t septVEDisable=%t, xfam %s", g.AllowDebug, g.AllowMigration, g.AllowPerfmon, g.RequireSeptVEDisable, joined(s.TDX.XFAMs))
+		t.Line("", "owners %s, configurations %s, service TDs %s", joined(s.TDX.Owners), joined(s.TDX.OwnerConfigs), joined(s.TDX.ServiceTDs))
 	}
-	line("", "collateral %s, up to %d days old", t.Collateral.Use, t.Collateral.MaxAgeDays)
-	line("", "machines %s%s", joined(t.Machines), anyMachine(t.Machines))
-	for _, value := range slices.Sorted(maps.Keys(t.Expires)) {
-		line("", "until %s %s", t.Expires[value], value)
+	t.Line("", "collateral %s, up to %d days old", s.Collateral.Use, s.Collateral.MaxAgeDays)
+	t.Line("", "machines %s%s", joined(s.Machines), anyMachine(s.Machines))
+	for _, value := range slices.Sorted(maps.Keys(s.Expires)) {
+		t.Line("", "until %s %s", s.Expires[value], value)
 	}
 }
 
@@ -154,7 +135,7 @@ func anyMachine(machines []string) string {
 	return ""
 }
 
-func printWorkload(line func(string, string, ...any), w *policy.Workload) {
+func printWorkload(t desk.Table, w *policy.Workload) {
 	access := ""
 	if w.HostAccess {
 		access = "  reachable from its node"
@@ -163,15 +144,15 @@ func printWorkload(line func(string, string, ...any), w *policy.Workload) {
 	if namespaces == "" {
 		namespaces = "every namespace"
 	}
-	line("workload "+w.Name, "in %s%s", namespaces, access)
+	t.Line("workload "+w.Name, "in %s%s", namespaces, access)
 	for _, image := range w.Images {
-		line("", "image %s %s", image.Name, image.Digest)
+		t.Line("", "image %s %s", image.Name, image.Digest)
 	}
 	for _, r := range w.Peers.To {
-		line("", "to %s %s %v", r.Workload, r.Protocol, r.Ports)
+		t.Line("", "to %s %s %v", r.Workload, r.Protocol, r.Ports)
 	}
 	for _, r := range w.Peers.From {
-		line("", "from %s %s %v", r.Workload, r.Protocol, r.Ports)
+		t.Line("", "from %s %s %v", r.Workload, r.Protocol, r.Ports)
 	}
 }
 

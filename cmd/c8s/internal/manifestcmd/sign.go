@@ -35,14 +35,14 @@ A manifest that nodes would refuse is not signed. FILE may be "-".
 			if err := s.Check(); err != nil {
 				return err
 			}
-			d, err := load(c, args[0])
+			d, err := manifests().Read(c, args[0])
 			if err != nil {
 				return err
 			}
-			if err := s.Run(c, operatorkey.Document{Path: args[0], Raw: d.raw, Signed: d.envelope != nil, Sign: policy.Sign}); err != nil {
+			if err := s.Run(c, d.File, policy.Sign, policy.AddSignature); err != nil {
 				return err
 			}
-			m := d.manifest
+			m := d.Content
 			_, err = fmt.Fprintf(c.ErrOrStderr(), "signed version %d of %s, %s\n", m.Version, m.TrustDomain, m.Digest())
 			return err
 		},

@@ -10,7 +10,6 @@ import (
 
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
-	"github.com/c8s-dev/c8s/policy"
 )
 
 // SigningHelp says in a command's help what its keys may be.
@@ -21,17 +20,14 @@ binary that 'make build-pkcs11' builds.`
 
 // Signing is the flags of a command that signs a document.
 type Signing struct {
-	keys  []string
-	out   string
-	force bool
+	keys []string
+	out  desk.Edit
 }
 
 // Register adds the flags to c.
 func (s *Signing) Register(c *cobra.Command) {
-	f := c.Flags()
-	f.StringArrayVar(&s.keys, "key", nil, "operator's private key, a file or PKCS#11 URI (required; may be repeated)")
-	f.StringVarP(&s.out, "out", "o", desk.Stdio, "file for the envelope, or - for standard output")
-	f.BoolVar(&s.force, "force", false, "replace the output file if it exists")
+	c.Flags().StringArrayVar(&s.keys, "key", nil, "operator's private key, a file or PKCS#11 URI (required; may be repeated)")
+	s.out.RegisterFor(c, "the envelope")
 }
 
 // Check refuses to work without keys.
@@ -42,37 +38,27 @@ func (s *Signing) Check() error {
 	return nil
 }
 
-// Document is what is signed: raw as read from path, which is an envelope if
-// Signed says so. Sign makes the first envelope, and refuses a bad payload; Add
-// adds to one, and is policy.AddSignature where it is nil.
-type Document struct {
-	Path   string
-	Raw    []byte
-	Signed bool
-	Sign   func(payload []byte, keys ...crypto.Signer) ([]byte, error)
-	Add    func(envelope []byte, keys ...crypto.Signer) ([]byte, error)
-}
+// Sign signs a payload, or adds to an envelope.
+type Sign func(raw []byte, keys ...crypto.Signer) ([]byte, error)
 
-// Run signs the document and writes its envelope.
-func (s *Signing) Run(c *cobra.Command, d Document) (err error) {
+// Run writes the envelope of a document: a first one, or its own with more
+// signatures.
+func (s *Signing) Run(c *cobra.Command, f desk.File, first, more Sign) (err error) {
 	ring := NewRing(c)
 	defer func() { err = errors.Join(err, ring.Close()) }()
 	signers, err := ring.Signers(s.keys)
 	if err != nil {
 		return err
 	}
-	sign := d.Sign
-	switch {
-	case d.Signed && d.Add != nil:
-		sign = d.Add
-	case d.Signed:
-		sign = policy.AddSignature
+	sign := first
+	if f.Signed() {
+		sign = more
 	}
-	envelope, err := sign(d.Raw, signers...)
+	envelope, err := sign(f.Raw, signers...)
 	if err != nil {
 		return err
 	}
 	// Adding to an envelope loses nothing of it, so it may replace itself.
-	inPlace := d.Signed && desk.SameFile(d.Path, s.out)
-	return desk.Emit(c.OutOrStdout(), s.out, envelope, s.force || inPlace)
+	inPlace := f.Signed() && desk.SameFile(f.Path, s.out.Out)
+	return desk.Emit(c.OutOrStdout(), s.out.Out, envelope, s.out.Force || inPlace)
 }

@@ -15,8 +15,6 @@ import (
 	"github.com/c8s-dev/c8s/policy"
 )
 
-const maxOperatorsFile = 1 << 20
-
 // Operator reads "[NAME=]KEY" as an operator. The name defaults to the file's,
 // or to the label of the key on its token.
 func (r *Ring) Operator(arg string) (policy.OperatorKey, error) {
@@ -82,9 +80,5 @@ func (t *Trust) Load(c *cobra.Command, ring *Ring) (policy.Operators, error) {
 	if c.Flags().Changed("threshold") {
 		return policy.Operators{}, exit.Usage(errors.New("--threshold goes with --key; the operators' file has its own"))
 	}
-	text, err := desk.ReadFile(t.operators, maxOperatorsFile)
-	if err != nil {
-		return policy.Operators{}, fmt.Errorf("reading the operators: %w", err)
-	}
-	return policy.ParseOperators(text)
+	return desk.ReadOperators(t.operators)
 }

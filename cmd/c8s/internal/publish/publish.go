@@ -80,9 +80,6 @@ type outcome struct {
 // Run publishes a document: it reads what is in force, shows what would
 // change, asks, offers the document and waits until it is in force.
 func (f *Flags) Run(c *cobra.Command, doc Document) error {
-	if err := f.output.Check(); err != nil {
-		return err
-	}
 	cl, err := f.cds.Client(c, "")
 	if err != nil {
 		return err
@@ -92,13 +89,13 @@ func (f *Flags) Run(c *cobra.Command, doc Document) error {
 		return err
 	}
 	if out.InForce { // published before
-		return f.report(c, out)
+		return f.output.Write(c, out, out.print)
 	}
 	if err := plan.print(c.ErrOrStderr()); err != nil {
 		return err
 	}
 	if f.dryRun {
-		return f.report(c, out)
+		return f.output.Write(c, out, out.print)
 	}
 	if !f.yes {
 		if err := desk.Confirm(c, fmt.Sprintf("Publish %s %d?", plan.Document, plan.Version)); err != nil {
@@ -108,7 +105,7 @@ func (f *Flags) Run(c *cobra.Command, doc Document) error {
 	if err := send(c.Context(), cl, doc, out); err != nil {
 		return err
 	}
-	return f.report(c, out)
+	return f.output.Write(c, out, out.print)
 }
 
 func (f *Flags) prepare(c *cobra.Command, cl *client.Client, doc Document) (*Plan, *outcome, error) {

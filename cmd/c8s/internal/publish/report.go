@@ -10,8 +10,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/cds/translog"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
@@ -59,12 +57,8 @@ func (p *Plan) printAffected(w io.Writer) error {
 	return t.Flush()
 }
 
-// report says what became of the document.
-func (f *Flags) report(c *cobra.Command, o *outcome) error {
-	w := c.OutOrStdout()
-	if f.output.JSON() {
-		return desk.WriteJSON(w, o)
-	}
+// print says what became of the document.
+func (o *outcome) print(w io.Writer) error {
 	var err error
 	switch {
 	case o.InForce:
