@@ -67,10 +67,10 @@ Only with an empty store is a new secret made.
 
 Its operators look at it from outside with 'c8s cds verify'.`,
 		Example: `  # one replica
-  c8s cds --listen 10.80.0.100:15009 --operators operators.json --manifest manifest.dsse.json
+  c8s cds --listen 10.80.0.100:15009 --operators operators.json --manifest manifest.signed.json
 
   # one of three
-  c8s cds --name cds-1 --listen 10.80.0.101:15009 --operators operators.json --manifest manifest.dsse.json \
+  c8s cds --name cds-1 --listen 10.80.0.101:15009 --operators operators.json --manifest manifest.signed.json \
     --etcd http://10.80.0.11:2379,http://10.80.0.12:2379,http://10.80.0.13:2379 \
     --join 10.80.0.102:15009,10.80.0.103:15009`,
 		Args: desk.UsageArgs(cobra.NoArgs),

@@ -54,7 +54,7 @@ to the CDS, and opens a pod once the signed manifest lists it and the CDS has
 certified it. When the daemon stops or is killed, pods stay locked: the kernel
 keeps dropping what they send. Only 'c8s node uninstall' removes the lock.`,
 		Example: `  c8s node --node-address 10.80.0.1 --uplink eth0 --cds 10.80.0.100:15009 \
-    --operators operators.json --manifest manifest.dsse.json \
+    --operators operators.json --manifest manifest.signed.json \
     --pods-dir /run/c8s/pods --routes /run/c8s/routes.json`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },

@@ -149,7 +149,7 @@ func refusal(v *attest.Verdict) error {
 		return nil
 	}
 	if appraise.OnlyStale(v) {
-		return exit.Stale(err)
+		return exit.Partly(err)
 	}
 	return err
 }

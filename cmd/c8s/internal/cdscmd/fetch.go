@@ -25,7 +25,7 @@ import (
 
 func newFetch() *cobra.Command {
 	var cds cdsflag.Flags
-	var out desk.Edit
+	var out desk.Destination
 	c := &cobra.Command{
 		Use:   "fetch --cds ADDR --operators FILE --manifest FILE",
 		Short: "Get the recovery document, and compare it with the log and the manifest",
@@ -39,7 +39,7 @@ Exit codes: 0 written, 1 refused, 2 wrong usage.`,
 		Example: `  c8s cds recovery fetch --cds 10.80.0.100 --operators operators.json --manifest manifest.signed.json -o recovery.json`,
 		Args:    desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := desk.CheckFree(out.Force || out.Out == desk.Stdio, out.Out); err != nil {
+			if err := desk.CheckFree(out.Force || out.Path == desk.Stdio, out.Path); err != nil {
 				return err
 			}
 			cl, err := cds.Client(c, "")
@@ -50,7 +50,7 @@ Exit codes: 0 written, 1 refused, 2 wrong usage.`,
 			if err != nil {
 				return fmt.Errorf("fetching the recovery document: %w", err)
 			}
-			if err := desk.Emit(c.OutOrStdout(), out.Out, raw, out.Force); err != nil {
+			if err := desk.Emit(c.OutOrStdout(), out.Path, raw, out.Force); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintln(c.ErrOrStderr(), said)

@@ -79,7 +79,7 @@ func keyDigest(ring *operatorkey.Ring, value string) (policy.Digest, error) {
 
 type editCommand struct {
 	denials
-	edit        desk.Edit
+	edit        desk.Destination
 	reason      string
 	trustDomain string
 }

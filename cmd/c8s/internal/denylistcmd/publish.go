@@ -22,7 +22,7 @@ may be repeated.
 
 ` + cdsflag.Help + `
 
-Exit codes: 0 in force, 1 refused, 2 wrong usage.`,
+Exit codes: 0 in force, or looked at with --dry-run; 1 refused; 2 wrong usage.`,
 		Example: `  c8s denylist publish next.signed.json --cds 10.80.0.100 --operators operators.json --manifest manifest.signed.json
   c8s denylist publish next.signed.json --cds cds-1,cds-2 --operators operators.json --manifest manifest.signed.json --yes -o json`,
 		Args: desk.UsageArgs(cobra.ExactArgs(1)),

@@ -12,7 +12,6 @@ const (
 	OK      = 0
 	Refused = 1
 	Misuse  = 2
-	Staled  = 3
 	Partial = 3
 )
 
@@ -23,31 +22,21 @@ func (e usageError) Unwrap() error { return e.error }
 // Usage marks err as the caller's mistake.
 func Usage(err error) error { return usageError{err} }
 
-type staleError struct{ error }
-
-func (e staleError) Unwrap() error { return e.error }
-
-// Stale marks err as a refusal that current collateral may turn.
-func Stale(err error) error { return staleError{err} }
-
 type partialError struct{ error }
 
 func (e partialError) Unwrap() error { return e.error }
 
 // Partly marks err as the word that nothing is wrong as far as could be seen,
-// and that not all could be seen.
+// and that not all could be seen: more, such as current collateral, may turn it.
 func Partly(err error) error { return partialError{err} }
 
 // Code returns the exit code for err.
 func Code(err error) int {
 	var usage usageError
-	var stale staleError
 	var partial partialError
 	switch {
 	case err == nil:
 		return OK
-	case errors.As(err, &stale):
-		return Staled
 	case errors.As(err, &partial):
 		return Partial
 	case errors.As(err, &usage):

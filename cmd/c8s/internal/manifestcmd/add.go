@@ -19,7 +19,7 @@ import (
 )
 
 func newAddImage() *cobra.Command {
-	var f desk.Edit
+	var f desk.Destination
 	var workload string
 	var images []string
 	c := &cobra.Command{
@@ -60,7 +60,7 @@ counts is the digest. The images that were there stay accepted.
 }
 
 type addWorkload struct {
-	edit     desk.Edit
+	edit     desk.Destination
 	entry    policy.Workload
 	images   []string
 	to, from []string

@@ -131,7 +131,7 @@ Values marked FILL IN may still be there. An edit that nodes would refuse is
 not written. What changed is printed as 'c8s manifest diff' does.`
 
 // save writes the draft and says what changed.
-func (d *draft) save(c *cobra.Command, f *desk.Edit) error {
+func (d *draft) save(c *cobra.Command, f *desk.Destination) error {
 	path, force, err := f.Target(d.path, d.signed)
 	if err != nil {
 		return err

@@ -46,7 +46,7 @@ of its vendor: see 'c8s manifest public-key'.`,
 }
 
 func newPublicKey() *cobra.Command {
-	var f desk.Edit
+	var f desk.Destination
 	c := &cobra.Command{
 		Use:   "public-key KEY",
 		Short: "Write the public half of an operator's key, to be named in a manifest",
@@ -76,7 +76,7 @@ file.`,
 			if err != nil {
 				return err
 			}
-			if err := desk.Emit(c.OutOrStdout(), f.Out, text, f.Force); err != nil {
+			if err := desk.Emit(c.OutOrStdout(), f.Path, text, f.Force); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(c.ErrOrStderr(), "%s, keyid %s\n", key.Algorithm, id)

@@ -12,7 +12,7 @@ import (
 )
 
 func newNext() *cobra.Command {
-	var f desk.Edit
+	var f desk.Destination
 	var notBefore string
 	c := &cobra.Command{
 		Use:   "next SIGNED",

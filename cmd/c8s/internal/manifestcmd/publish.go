@@ -22,7 +22,8 @@ in force already is left as it is, so that the command may be repeated.
 
 ` + cdsflag.Help + `
 
-Exit codes: 0 in force, or accepted and locked; 1 refused; 2 wrong usage.`,
+Exit codes: 0 in force, accepted and locked, or looked at with --dry-run; 1 refused;
+2 wrong usage.`,
 		Example: `  c8s manifest publish next.signed.json --cds 10.80.0.100 --operators operators.json --manifest manifest.signed.json
 
   # in a pipeline: look first, then publish without being asked

@@ -32,7 +32,7 @@ signing keys recover nothing.`,
 
 func newRecoveryKeyNew() *cobra.Command {
 	var name string
-	var f desk.Edit
+	var f desk.Destination
 	c := &cobra.Command{
 		Use:   "new --name NAME -o FILE",
 		Short: "Make a recovery key",
@@ -42,10 +42,10 @@ offline: it is needed on one bad day only, and with enough others it is the root
 		Example: `  c8s manifest recovery-key new --name alice -o alice.recovery.pem`,
 		Args:    desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if name == "" || f.Out == "" || f.Out == desk.Stdio {
+			if name == "" || f.Path == "" || f.Path == desk.Stdio {
 				return exit.Usage(errors.New("--name and -o FILE are required: whose key it is, and where to keep it"))
 			}
-			public, err := operatorkey.NewRecoveryKey(f.Out, f.Force)
+			public, err := operatorkey.NewRecoveryKey(f.Path, f.Force)
 			if err != nil {
 				return fmt.Errorf("making a recovery key: %w", err)
 			}
@@ -53,7 +53,7 @@ offline: it is needed on one bad day only, and with enough others it is the root
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "whose key it is (required)")
-	c.Flags().StringVarP(&f.Out, "out", "o", "", "file for the private key (required)")
+	c.Flags().StringVarP(&f.Path, "out", "o", "", "file for the private key (required)")
 	c.Flags().BoolVar(&f.Force, "force", false, "replace the file if it exists")
 	return c
 }

@@ -21,7 +21,7 @@ binary that 'make build-pkcs11' builds.`
 // Signing is the flags of a command that signs a document.
 type Signing struct {
 	keys []string
-	out  desk.Edit
+	out  desk.Destination
 }
 
 // Register adds the flags to c.
@@ -59,6 +59,6 @@ func (s *Signing) Run(c *cobra.Command, f desk.File, first, more Sign) (err erro
 		return err
 	}
 	// Adding to an envelope loses nothing of it, so it may replace itself.
-	inPlace := f.Signed() && desk.SameFile(f.Path, s.out.Out)
-	return desk.Emit(c.OutOrStdout(), s.out.Out, envelope, s.out.Force || inPlace)
+	inPlace := f.Signed() && desk.SameFile(f.Path, s.out.Path)
+	return desk.Emit(c.OutOrStdout(), s.out.Path, envelope, s.out.Force || inPlace)
 }

@@ -63,7 +63,7 @@ type Plan struct {
 	Changes  []policy.Change `json:"changes"`
 	Affected []policy.Impact `json:"affected"`
 	Warnings []string        `json:"warnings"`
-	// NextCDS judges the CDS under the document; nil where that changes nothing.
+	// nextCDS judges the CDS under the document; nil where that changes nothing.
 	nextCDS *policy.Manifest
 }
 
