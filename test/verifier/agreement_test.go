@@ -116,6 +116,54 @@ func TestBothAgreeOnMachinesAndRules(t *testing.T) {
 	}
 }
 
+// A good signature is not enough: the key must be that of this chip, patch
+// level and kind.
+func TestTheVendorVouchesForThisVeryReport(t *testing.T) {
+	ev, err := simtest.Attester(t, "agreement").Attest(t.Context(), [64]byte{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain := func(product string, at time.Time) (*vendorChain, error) {
+		return openVendorChain(ev.Certs, product, at)
+	}
+	c, err := chain("Milan", time.Now())
+	if err != nil || c.checkEndorsement(ev.Report, "Milan") != nil {
+		t.Fatalf("as it is: %v, %v", err, c.checkEndorsement(ev.Report, "Milan"))
+	}
+	for name, at := range map[string]int{"chip": offChipID, "patch level": offReported, "signing key": offKeyInfo} {
+		r := bytes.Clone(ev.Report)
+		r[at] ^= 4
+		if c.checkEndorsement(r, "Milan") == nil {
+			t.Errorf("another %s is accepted", name)
+		}
+	}
+	if c.checkEndorsement(ev.Report, "Genoa") == nil {
+		t.Error("another product is accepted")
+	}
+	for name, try := range map[string]func() (*vendorChain, error){
+		"another product's names": func() (*vendorChain, error) { return chain("Genoa", time.Now()) },
+		"a chain of the future":   func() (*vendorChain, error) { return chain("Milan", time.Now().AddDate(-2, 0, 0)) },
+		"an expired chain":        func() (*vendorChain, error) { return chain("Milan", time.Now().AddDate(30, 0, 0)) },
+	} {
+		if _, err := try(); err == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+}
+
+func TestReportsOfOtherVersionsAreRefused(t *testing.T) {
+	for _, tt := range []struct {
+		version, algorithm byte
+		good               bool
+	}{{2, 1, true}, {5, 1, true}, {1, 1, false}, {6, 1, false}, {3, 2, false}} {
+		r := make(report, reportSize)
+		r[0], r[offAlgorithm], r[offCPUID] = tt.version, tt.algorithm, 0x19
+		if product, err := r.product("Milan"); (err == nil) != tt.good {
+			t.Errorf("%+v: %q, %v", tt, product, err)
+		}
+	}
+}
+
 // And for every way in which evidence may be spoiled.
 func TestBothAgreeOnSpoiledEvidence(t *testing.T) {
 	s := simtest.New(t, "agreement").Substrate("s", policy.RoleNode)

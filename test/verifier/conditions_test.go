@@ -146,6 +146,7 @@ func TestEveryConditionCounts(t *testing.T) {
 		"accepted-then: the guest":        {(*audit).checkAcceptedThen, func(a *audit) { a.evidence.guest.debug = true }},
 		"accepted-then: production":       {(*audit).checkAcceptedThen, func(a *audit) { a.manifests[0].Production = true }},
 		"accepted-now: no such machine":   {(*audit).checkAcceptedNow, latest(func(m *manifest) { m.Substrates = nil })},
+		"accepted-now: no collateral":     {(*audit).checkAcceptedNow, fact(func(f *facts) { f.collateral = false })},
 		"countersigned: another version":  {(*audit).checkCountersigned, latest(func(m *manifest) { m.Version++ })},
 		"countersigned: another time":     {(*audit).checkCountersigned, func(a *audit) { e := a.log.last("denylist"); e.at = e.at.Add(hour) }},
 		"countersigned: another entry":    {(*audit).checkCountersigned, func(a *audit) { a.log.last("denylist").index++ }},
