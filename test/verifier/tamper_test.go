@@ -312,6 +312,11 @@ func TestForgeriesOfWhoeverHasTheSeed(t *testing.T) {
 			f.endorse(w.Attester("cds"), func(b *trust.Bundle) { b.Beacon, b.Countersign = b.Countersign, b.Beacon })
 		}},
 
+		"entries that were not signed": {"log", func(f *forger) {
+			signed := read(f.t, filepath.Join(f.dir, "log/checkpoint"))
+			f.relog(func(e entries) entries { e[nodeAt].Evidence = policytest.Digest("x"); return e })
+			write(f.t, filepath.Join(f.dir, "log/checkpoint"), signed)
+		}},
 		"a certificate that is not logged":    {"log-issuance", relog(func(e entries) entries { return e[:len(e)-1] })},
 		"a certificate logged twice":          {"log-issuance", relog(func(e entries) entries { return append(e, e[len(e)-1]) })},
 		"a log that begins with another CDS":  {"log-bundle", relog(func(e entries) entries { e[bundleAt].Digest = policytest.Digest("x"); return e })},

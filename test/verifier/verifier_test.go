@@ -160,6 +160,10 @@ func TestWitnessesThatTheManifestAsksFor(t *testing.T) {
 	if _, err := api.NewWitnessClient(web(), w.url()).Cosign(t.Context(), &api.CosignRequest{Checkpoint: cosigned(now, north, south)}); err != nil {
 		t.Fatal(err)
 	}
+	scratch := t.TempDir()
+	w.mirror(scratch, cred)
+	w.forger(scratch).relog(func(e entries) entries { e[0].Digest = policytest.Digest("fork"); return e })
+	fork := read(t, filepath.Join(scratch, "log/checkpoint"))
 	for name, tt := range map[string]struct {
 		cosigned []byte
 		code     int
@@ -169,6 +173,7 @@ func TestWitnessesThatTheManifestAsksFor(t *testing.T) {
 		"one of two":           {cosigned(now, north), exitBad, "FAIL witnesses"},
 		"one and a stranger":   {cosigned(now, north, stranger), exitBad, "FAIL witnesses"},
 		"both":                 {cosigned(now, north, south), exitGood, "ok   witnesses"},
+		"both, of a fork":      {cosigned(fork, north, south), exitBad, "FAIL witnesses"},
 		"both, before it came": {cosigned(early, north, south), exitOpen, "open witnesses"},
 	} {
 		t.Run(name, func(t *testing.T) {
