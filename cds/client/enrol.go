@@ -124,9 +124,13 @@ func (c *Client) EnrolPod(ctx context.Context, node *Credential, p Pod) (*Creden
 		if err != nil {
 			return nil, err
 		}
+		if err := s.enter(ctx); err != nil {
+			return nil, err
+		}
 		cred, err := c.enrol(ctx, s, func(ctx context.Context, nonce, exporter []byte, csr *x509.CertificateRequest) (*api.EnrolRequest, error) {
 			return podRequest(ctx, node, p, nonce, exporter, csr)
 		})
+		s.leave()
 		if err == nil || caller.Err() != nil || !worthAnother(err) {
 			return cred, err
 		}

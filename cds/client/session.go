@@ -33,6 +33,11 @@ const (
 	maxMessage = 32 << 20
 )
 
+// maxAtOnce is how many enrolments share a connection at a time. Every HTTP/2
+// server should take a hundred (RFC 9113 section 6.5.2); for what is more than
+// it takes net/http opens another connection, and a session has only one.
+const maxAtOnce = 64
+
 // errSessionUsed says that the one connection of a session is gone. Evidence
 // and nonces are bound to it, so it is never replaced in silence.
 var errSessionUsed = errors.New("the connection to the CDS is gone")
@@ -49,7 +54,21 @@ type session struct {
 	// bundle holds the keys the CDS signs with. They were said on this
 	// connection, and are believed because of it.
 	bundle *trust.Bundle
+	// places are taken by the enrolments of pods, maxAtOnce at a time.
+	places chan struct{}
 }
+
+// enter waits for one of the places; leave must be called after it.
+func (s *session) enter(ctx context.Context) error {
+	select {
+	case s.places <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for other enrolments on the connection to the CDS: %w", context.Cause(ctx))
+	}
+}
+
+func (s *session) leave() { <-s.places }
 
 // judgedBy is the operators' word that a CDS was verified by.
 type judgedBy struct{ manifest, denyList policy.Digest }
@@ -103,7 +122,7 @@ func (c *Client) handshake(ctx context.Context, addr string, node *Credential) (
 		raw.Close()
 		return nil, fmt.Errorf("verifying the CDS at %s: %w", addr, err)
 	}
-	s := &session{addr: addr, conn: conn, under: under, at: at}
+	s := &session{addr: addr, conn: conn, under: under, at: at, places: make(chan struct{}, maxAtOnce)}
 	var used atomic.Bool
 	s.http = &http.Client{Transport: &http.Transport{
 		ForceAttemptHTTP2: true,
