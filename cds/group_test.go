@@ -296,3 +296,5 @@ func (g *group) poke(r *replica) {
 		g.t.Fatal(err)
 	}
 }
+
+func contains(log fmt.Stringer, text string) bool { return strings.Contains(log.String(), text) }

@@ -41,7 +41,8 @@ func (j *replicaAPI) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinR
 	if err := j.gate.enter(ctx); err != nil {
 		return nil, err
 	}
-	defer j.gate.leave()
+	leave := oneTime(j.gate.leave)
+	defer leave()
 	s := sessionOf(ctx)
 	id, err := s.id()
 	if err != nil {
@@ -55,11 +56,16 @@ func (j *replicaAPI) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinR
 		return nil, err
 	}
 	var evidence policy.Digest
+	var resp *api.JoinResponse
 	err = c.policies.underPolicy(ctx, func(now *inForce) error {
 		f, err := c.appraiseReplica(now, req, exporter)
 		if err != nil {
 			return err
 		}
+		if resp, err = c.wrap(req, exporter); err != nil {
+			return err
+		}
+		leave() // others may work while this one waits for the store
 		evidence = policy.DigestFrom(f.claims.EvidenceHash)
 		files, err := c.evidence.files(f.claims.EvidenceHash, f.doc, c.clock.Now().Add(ca.IntermediateLife))
 		if err != nil {
@@ -79,7 +85,7 @@ func (j *replicaAPI) Join(ctx context.Context, req *api.JoinRequest) (*api.JoinR
 		return nil, err
 	}
 	j.cfg.Log.Warn("secret given to another replica", "remote", s.remote, "evidence", evidence)
-	return c.wrap(req, exporter)
+	return resp, nil
 }
 
 func (c *core) appraiseReplica(now *inForce, req *api.JoinRequest, exporter []byte) (*finding, error) {
