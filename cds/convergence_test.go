@@ -161,15 +161,15 @@ func TestClientsGoOnWithoutErrorsWhenAReplicaDies(t *testing.T) {
 	g := newGroup(t, 3).startAll()
 	c := g.client(func(cfg *client.Config) { cfg.Log = slog.New(slog.DiscardHandler) })
 	got := watching(t, c)
-	node, err := c.EnrolNode(t.Context(), g.machine("node"))
-	if err != nil {
+	if _, err := c.EnrolNode(t.Context(), g.machine("node")); err != nil {
 		t.Fatal(err)
 	}
 	now := g.f
 	for i, r := range g.replicas[:2] {
 		r.kill()
 		for range 5 {
-			if node, err = c.EnrolNode(t.Context(), g.machine("node")); err != nil {
+			node, err := c.EnrolNode(t.Context(), g.machine("node"))
+			if err != nil {
 				t.Fatalf("with %d of 3 replicas gone: %v", i+1, err)
 			}
 			if _, err := c.EnrolPod(t.Context(), node, webPod()); err != nil {

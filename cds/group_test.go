@@ -4,6 +4,7 @@ package cds_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -26,6 +27,8 @@ import (
 	"github.com/c8s-dev/c8s/policy/policytest"
 )
 
+var errNotYet = errors.New("not yet")
+
 // patience ends a test that waits for what does not come.
 const patience = 30 * time.Second
 
@@ -37,6 +40,7 @@ type group struct {
 	store    *storetest.Memory
 	replicas []*replica
 	tees     map[string]attest.Attester // made once: it takes a while
+	now      func() time.Time           // of clients; the first replica's where nil
 }
 
 // replica is one of them. What it sees of the store can be made to fail.
@@ -111,6 +115,9 @@ func (g *group) startAll() *group {
 func (g *group) client(edit func(*client.Config), replicas ...*replica) *client.Client {
 	g.t.Helper()
 	cfg := client.Config{Addrs: g.addrs(), Operators: g.f.Operators, Manifest: g.f.Signed, Now: g.replicas[0].clock.now, Log: slog.New(slog.DiscardHandler)}
+	if g.now != nil {
+		cfg.Now = g.now
+	}
 	if len(replicas) > 0 {
 		cfg.Addrs = nil
 		for _, r := range replicas {

@@ -9,14 +9,18 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/sim"
 	"github.com/c8s-dev/c8s/attest/sim/simtest"
+	"github.com/c8s-dev/c8s/cds"
 	"github.com/c8s-dev/c8s/cds/api"
 	"github.com/c8s-dev/c8s/cds/handover"
+	"github.com/c8s-dev/c8s/cds/store"
+	"github.com/c8s-dev/c8s/cds/store/storetest"
 	"github.com/c8s-dev/c8s/cds/translog"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/policy/policytest"
@@ -217,4 +221,80 @@ func TestReplicaWithAWrongClockDoesNotJoin(t *testing.T) {
 	}
 	b.clock.advance(5 * time.Minute)
 	b.ready()
+}
+
+// telling closes a channel when an operation fails because of a crash.
+type telling struct {
+	store.Store
+	once sync.Once
+	down chan struct{}
+}
+
+func (s *telling) see(err error) {
+	if errors.Is(err, storetest.ErrInjected) {
+		s.once.Do(func() { close(s.down) })
+	}
+}
+
+func (s *telling) Get(ctx context.Context, key string) (store.Value, error) {
+	v, err := s.Store.Get(ctx, key)
+	s.see(err)
+	return v, err
+}
+
+func (s *telling) Commit(ctx context.Context, t store.Txn) (store.Version, error) {
+	v, err := s.Store.Commit(ctx, t)
+	s.see(err)
+	return v, err
+}
+
+// A replica that dies while it gives or takes the secret leaves nothing in the
+// way of the next try, at every operation of its store.
+func TestCrashWhileJoiningLeavesTheNextTryFree(t *testing.T) {
+	for who, name := range []string{"giver", "taker"} {
+		t.Run(name, func(t *testing.T) {
+			g := newGroup(t, 2)
+			giver, taker, victim := g.replicas[0], g.replicas[1], g.replicas[who]
+			var down *telling
+			victim.edit = func(c *cds.Config) {
+				down = &telling{Store: c.Store, down: make(chan struct{})}
+				c.Store = down
+			}
+			giver.launch()
+			giver.ready()
+			crashes := 0
+			for n := 2; ; n++ { // each operation before and after its effect
+				taker.store = storetest.NewFaulty(g.store)
+				victim.store.Crash(n/2, storetest.Any, storetest.When(n%2)) //nolint:gosec // 0 or 1
+				taker.launch()
+				crashed := false
+				await(t, "the crash or the end", func() error {
+					select {
+					case <-down.down:
+						crashed = true
+						return nil
+					default:
+						return taker.srv.Ready()
+					}
+				}, taker.log)
+				taker.kill()
+				if !crashed {
+					break
+				}
+				crashes++
+				if victim == giver {
+					giver.kill()
+					giver.launch()
+					giver.ready()
+				}
+				taker.launch()
+				taker.ready()
+				g.poke(taker)
+				taker.kill()
+			}
+			if crashes < 4 {
+				t.Errorf("only %d crashes: the test shows nothing", crashes)
+			}
+		})
+	}
 }
