@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -137,6 +138,30 @@ func TestTunnelsAreRecheckedBeforeAdoptionReturns(t *testing.T) {
 		w.deny(policytest.Deny(policy.DenyWorkload, "other"))
 		if list == nil || list != w.denyList() || list.Version != 1 {
 			t.Errorf("tunnels were rechecked under %v", list)
+		}
+	})
+}
+
+// A tunnel of a pod that has dropped its certificate can only say that the pod
+// is gone, not why.
+func TestTunnelsAreRecheckedBeforePodsAct(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web := w.web()
+		w.add(web)
+		w.want(web.UID, StateOpen, "")
+		var had []bool
+		var asked atomic.Bool
+		w.recheck = func() {
+			if !asked.Swap(true) {
+				synctest.Wait() // whoever was woken before has acted
+			}
+			_, ok := w.mesh.Pod(web.Addrs[0])
+			had = append(had, ok)
+		}
+		w.deny(policytest.Deny(policy.DenyWorkload, "web"))
+		w.want(web.UID, StateLocked, "denied-workload")
+		if len(had) != 2 || !had[0] || had[1] {
+			t.Errorf("the pod was in the mesh at the rechecks: %v, want first yes, then no", had)
 		}
 	})
 }
