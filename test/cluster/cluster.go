@@ -14,6 +14,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,6 +47,9 @@ type Options struct {
 	CDSFlags  []string          // further flags of every replica of the CDS
 	Impostors map[string]string // nodes that run another binary; New does not wait for them
 	Log       *slog.Logger
+	// SimDir is the folder of the simulated vendor and its machines; one of the
+	// cluster's own if empty. Making a vendor takes seconds: it has RSA keys.
+	SimDir string
 
 	// Replicas of the CDS, 1 if zero. Several need an etcd to share.
 	Replicas int
@@ -89,7 +93,7 @@ func New(ctx context.Context, o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Lab: l, opts: o, dir: l.Dir(), simDir: filepath.Join(l.Dir(), "sim")}
+	c := &Cluster{Lab: l, opts: o, dir: l.Dir(), simDir: cmp.Or(o.SimDir, filepath.Join(l.Dir(), "sim"))}
 	if err := c.start(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}

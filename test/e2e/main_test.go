@@ -17,13 +17,17 @@ import (
 	"time"
 
 	"github.com/c8s-dev/c8s/agent"
+	"github.com/c8s-dev/c8s/cds/store/etcdtest"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/test/cluster"
 	"github.com/c8s-dev/c8s/test/lab"
 	"github.com/c8s-dev/c8s/test/privileged"
 )
 
-var binary string
+var (
+	binary string
+	vendor string // folder of the simulated vendor, for all tests
+)
 
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
@@ -36,13 +40,23 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "c8s")
+	binary, vendor = filepath.Join(dir, "c8s"), filepath.Join(dir, "sim")
 	build := exec.Command("go", "build", "-race", "-o", binary, "github.com/c8s-dev/c8s/cmd/c8s")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building c8s: %v\n%s", err, out)
 		return 1
 	}
 	return m.Run()
+}
+
+// etcdBinary is the etcd that "make etcd" built.
+func etcdBinary(t *testing.T) string {
+	t.Helper()
+	path, err := etcdtest.Binary()
+	if err != nil {
+		privileged.Missing(t, os.Getenv(privileged.RequireEnv), err.Error())
+	}
+	return path
 }
 
 const (
@@ -74,7 +88,7 @@ func newCluster(t *testing.T, change ...func(*cluster.Options)) *cluster.Cluster
 	t.Helper()
 	privileged.Require(t)
 	o := cluster.Options{
-		Binary: binary, Name: "e2e", Nodes: []string{"node-a", "node-b"}, Outside: []string{"outside"}, Workloads: workloads(),
+		Binary: binary, Name: "e2e", Nodes: []string{"node-a", "node-b"}, Outside: []string{"outside"}, Workloads: workloads(), SimDir: vendor,
 	}
 	for _, f := range change {
 		f(&o)

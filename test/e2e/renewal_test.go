@@ -30,6 +30,7 @@ func shortCertificates(o *cluster.Options) {
 }
 
 func TestRenewalsFailNoConnection(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	c := newCluster(t, shortCertificates)
 	client, server := openPod(t, c.Nodes[0], "client", lab.Routed), openPod(t, c.Nodes[1], "server", lab.Bridged)
 	serveEcho(t, server)
@@ -72,6 +73,7 @@ func TestRenewalsFailNoConnection(t *testing.T) {
 // A connection is carried by one tunnel, and a tunnel is as good as the
 // certificates it was made with: at their end, the connection ends.
 func TestEstablishedConnectionEndsWithItsTunnelsCertificates(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	c := newCluster(t, shortCertificates)
 	client, server := openPod(t, c.Nodes[0], "client", lab.Routed), openPod(t, c.Nodes[1], "server", lab.Routed)
 	serveEcho(t, server)
