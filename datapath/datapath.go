@@ -127,9 +127,13 @@ func New(cfg Config) (*Proxy, error) {
 	l := cfg.Limits
 	p.out = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
 	p.in = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
-	p.pool = tunnel.NewPool(tunnel.PoolConfig{Dial: p.dialTunnel, Now: cfg.Now, DialTimeout: l.DialTimeout})
+	dialled := func(key tunnel.Key, meta tunnel.Meta, t *tunnel.Tunnel) *tunnel.Ending {
+		return p.outboundGone(key, meta, t).ending()
+	}
+	accepted := func(t *tunnel.Tunnel) *tunnel.Ending { return p.inboundGone(t).ending() }
+	p.pool = tunnel.NewPool(tunnel.PoolConfig{Dial: p.dialTunnel, Judge: dialled, Now: cfg.Now, DialTimeout: l.DialTimeout})
 	p.server = tunnel.NewServer(tunnel.ServerConfig{
-		Buffers: &p.bufs, Session: p.session, Accept: p.accept, Refused: p.handshakeRefused,
+		Buffers: &p.bufs, Session: p.session, Accept: p.accept, Judge: accepted, Refused: p.handshakeRefused,
 		HandshakeTimeout: l.HandshakeTimeout, MaxHandshakes: l.Handshakes, MaxTunnels: l.Tunnels, Log: cfg.Log,
 	})
 	return p, nil

@@ -127,6 +127,41 @@ func TestEndTellsTheOtherSideTheReasonAndThisSideWhy(t *testing.T) {
 	}
 }
 
+// The acceptor that ended a tunnel keeps its connection open to say so. A pool
+// must not take that for a tunnel that can carry another stream.
+func TestTunnelThatTheOtherSideEndedIsNotUsedAgain(t *testing.T) {
+	bothWays(t, func(t *testing.T, useTLS bool) {
+		for _, reason := range []Reason{ReasonPolicyChanged, ReasonDenied, ReasonShutdown} {
+			r := newRig(t, useTLS)
+			near, done := r.connect(t)
+			far := r.farEnd(t)
+			_, err := near.Write([]byte("x")) // what arrives shows that the stream has begun
+			must(t, err)
+			_, err = io.ReadFull(far, make([]byte, 1))
+			must(t, err)
+			r.acceptor.End(Ending{Reason: reason})
+			if res := await(t, done); res.Reason != reason || !res.Remote {
+				t.Errorf("near %+v, want %s", res, reason)
+			}
+			if r.opener.Idle() {
+				t.Errorf("after %s the tunnel can be used again", reason)
+			}
+		}
+		for _, tt := range []struct {
+			refuse Reason
+			again  bool
+		}{{ReasonNotEnrolled, false}, {ReasonDenied, false}, {ReasonNotAllowed, true}, {ReasonConnectionRefused, true}} {
+			r := newRig(t, useTLS)
+			r.refuse = tt.refuse
+			_, done := r.connect(t)
+			_ = await(t, done)
+			if again := r.opener.Idle(); again != tt.again {
+				t.Errorf("refused with %s: the tunnel can be used again %t, want %t", tt.refuse, again, tt.again)
+			}
+		}
+	})
+}
+
 // wantEnd reads until a reset; an application that was told the end of the
 // other before may see that first.
 func wantEnd(t *testing.T, c *net.TCPConn) {

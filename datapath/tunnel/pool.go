@@ -41,7 +41,11 @@ type Meta struct {
 type PoolConfig struct {
 	// Dial makes a tunnel; ctx carries the dial time-out. Its errors are
 	// returned by Get as they are.
-	Dial        func(ctx context.Context, key Key) (*Tunnel, Meta, error)
+	Dial func(ctx context.Context, key Key) (*Tunnel, Meta, error)
+	// Judge says whether a tunnel that was just dialled must end at once:
+	// CloseWhere did not see it, and what it was dialled by may have changed
+	// meanwhile. It must not call the Pool; may be nil.
+	Judge       func(key Key, meta Meta, t *Tunnel) *Ending
 	Now         func() time.Time
 	DialTimeout time.Duration
 	IdleTimeout time.Duration // below the acceptor's, so that the opener closes first
@@ -278,10 +282,22 @@ func (p *Pool) dialed(key Key, t *Tunnel, meta Meta, err error) {
 		p.discard(l)
 		return
 	}
-	p.offer(k, l)
+	if e := p.judge(l); e != nil {
+		p.discarded.Add(1)
+		go t.End(*e)
+	} else {
+		p.offer(k, l)
+	}
 	if k.dials < len(k.waiters) {
 		p.dial(key, k)
 	}
+}
+
+func (p *Pool) judge(l *Lease) *Ending {
+	if p.cfg.Judge == nil {
+		return nil
+	}
+	return p.cfg.Judge(l.key, l.Meta, l.Tunnel)
 }
 
 // failWaiters hands a dial's error to one waiter, and to all when no other

@@ -207,6 +207,53 @@ func TestDeadIdleTunnelIsReplaced(t *testing.T) {
 	}
 }
 
+// What CloseWhere asks about may change while a handshake is under way, and
+// CloseWhere does not see that tunnel.
+func TestTunnelIsJudgedWhenItsHandshakeIsOver(t *testing.T) {
+	t.Run("by the opener", func(t *testing.T) {
+		var judged atomic.Int64
+		r := newPoolRig(t, PoolConfig{Judge: func(k Key, m Meta, _ *Tunnel) *Ending {
+			if k != poolKey || m.NotAfter.IsZero() {
+				t.Errorf("asked about %v, %v", k, m)
+			}
+			if judged.Add(1) > 1 {
+				return nil
+			}
+			return &Ending{Reason: ReasonPolicyChanged}
+		}})
+		if l := r.get(t); !l.Tunnel.Idle() {
+			t.Error("a tunnel that had to end was lent")
+		}
+		if dials, s := r.dials.Load(), r.Stats(); dials != 2 || s.Discarded != 1 {
+			t.Errorf("%d dials, %+v, want the first to be discarded", dials, s)
+		}
+	})
+	t.Run("by the acceptor", func(t *testing.T) {
+		bufs, ln := new(Buffers), listenTCP(t)
+		srv := NewServer(ServerConfig{
+			Buffers: bufs, Judge: func(*Tunnel) *Ending { return &Ending{Reason: ReasonPolicyChanged} },
+			Accept: func(context.Context, *Tunnel, Header) (*net.TCPConn, func(Result), Reason) {
+				t.Error("a tunnel that had to end carried a stream")
+				return nil, nil, ReasonInternal
+			},
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		var serving sync.WaitGroup
+		serving.Go(func() { _ = srv.Serve(ctx, ln) })
+		defer serving.Wait()
+		defer cancel()
+		if c, err := tryDial(ln.Addr().String()); err == nil { // the end may be faster
+			if tun, err := Dialed(ctx, c, nil, bufs); err == nil {
+				eventually(t, "the end to arrive", func() bool { return !tun.Idle() })
+			}
+		}
+		eventually(t, "a handshake", func() bool { return srv.Stats().Handshakes == 1 })
+		if n := srv.Stats().Tunnels; n != 0 {
+			t.Errorf("%d tunnels are open", n)
+		}
+	})
+}
+
 func TestCloseWhereReachesIdleAndBusyTunnels(t *testing.T) {
 	r := newPoolRig(t, PoolConfig{})
 	idle, busy := r.get(t), r.get(t)

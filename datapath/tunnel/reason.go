@@ -41,3 +41,15 @@ func (r Reason) String() string {
 	}
 	return names[r]
 }
+
+// final reports whether the tunnel, not only the stream, is at its end: the
+// other side ended it, or the pod it was opened to is gone. Its connection may
+// stay open for a moment.
+func (r Reason) final() bool {
+	switch r {
+	case ReasonNotEnrolled, ReasonPolicyChanged, ReasonShutdown, ReasonDenied:
+		return true
+	default:
+		return false
+	}
+}

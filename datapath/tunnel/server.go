@@ -31,6 +31,10 @@ type ServerConfig struct {
 	Session func() (cfg *tls.Config, value any)
 	// Accept answers an OPEN; see Accept for what it returns.
 	Accept func(ctx context.Context, t *Tunnel, h Header) (app *net.TCPConn, end func(Result), refuse Reason)
+	// Judge says whether a tunnel whose handshake is over must end at once:
+	// CloseWhere did not see it, and what its session was made by may have
+	// changed meanwhile. It must not call the Server; may be nil.
+	Judge func(t *Tunnel) *Ending
 	// Refused is told of handshakes that failed; may be nil.
 	Refused func(remote net.Addr, err error)
 
@@ -117,9 +121,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 
 func (s *Server) serve(ctx context.Context, t *Tunnel) {
 	defer s.remove(t)
-	if !s.add(t) {
-		s.shed.Add(1)
-		t.Kill(ReasonTooMany)
+	if e := s.add(t); e != nil {
+		t.End(*e)
 		return
 	}
 	err := t.Serve(ctx, func(ctx context.Context, h Header) (*net.TCPConn, func(Result), Reason) {
@@ -151,14 +154,21 @@ func (s *Server) handshake(ctx context.Context, conn net.Conn) *Tunnel {
 	return t
 }
 
-func (s *Server) add(t *Tunnel) bool {
+// add lets the tunnel be seen by CloseWhere, unless it must end.
+func (s *Server) add(t *Tunnel) *Ending {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.open) >= s.cfg.MaxTunnels {
-		return false
+		s.shed.Add(1)
+		return &Ending{Reason: ReasonTooMany}
+	}
+	if s.cfg.Judge != nil {
+		if e := s.cfg.Judge(t); e != nil {
+			return e
+		}
 	}
 	s.open[t] = struct{}{}
-	return true
+	return nil
 }
 
 func (s *Server) remove(t *Tunnel) {

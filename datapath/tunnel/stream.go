@@ -93,7 +93,11 @@ func (t *Tunnel) Relay(app *net.TCPConn, h Header) Result {
 		_ = t.conn.SetReadDeadline(time.Time{})
 	}
 	t.release()
-	return s.finish()
+	res := s.finish()
+	if res.Reason.final() {
+		t.spent.Store(true)
+	}
+	return res
 }
 
 // step handles one event of the other side. opened is set when it began a

@@ -61,6 +61,7 @@ type Tunnel struct {
 	resetting atomic.Bool // a reset waits for the write side
 	opener    bool        // as state.opener, to read without mu
 	closed    atomic.Bool
+	spent     atomic.Bool // the last stream's reason was final
 	ending    atomic.Pointer[Ending]
 
 	session any    // what the acceptor's Session made for this tunnel
@@ -279,7 +280,7 @@ func (t *Tunnel) Idle() bool {
 	t.mu.Lock()
 	over := t.state.over()
 	t.mu.Unlock()
-	if t.closed.Load() || !over {
+	if t.closed.Load() || t.spent.Load() || !over {
 		return false
 	}
 	defer t.release()
