@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/cds/translog"
-	"github.com/c8s-dev/c8s/cds/trust"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/test/cluster"
 )
@@ -36,34 +34,23 @@ func newAuditor(t *testing.T, c *cluster.Cluster) *auditor {
 // version follows the one before, and that the CDS is still the same.
 func (a *auditor) audit(t *testing.T) {
 	t.Helper()
-	cl, err := a.c.Client()
-	if err != nil {
-		t.Fatal(err)
-	}
-	docs, err := cl.Documents(t.Context())
+	log, err := a.c.Log(t.Context())
 	if err != nil {
 		t.Fatalf("reading the log: %v", err)
 	}
-	defer docs.Close()
-	if err := a.follow(t.Context(), docs); err != nil {
+	defer log.Close()
+	if err := a.follow(t.Context(), log); err != nil {
 		t.Fatalf("auditing the log: %v", err)
 	}
 }
 
-func (a *auditor) follow(ctx context.Context, docs *client.Documents) error {
+func (a *auditor) follow(ctx context.Context, log *cluster.Log) error {
 	if a.keys == "" {
-		a.keys = docs.Bundle().Digest()
+		a.keys = log.Bundle().Digest()
 	}
-	if got := docs.Bundle().Digest(); got != a.keys {
+	if got := log.Bundle().Digest(); got != a.keys {
 		return fmt.Errorf("the CDS's keys are %s, they were %s", got, a.keys)
 	}
-	verifier, err := docs.Bundle().LogVerifier()
-	if err != nil {
-		return err
-	}
-	log := translog.NewAuditor(trust.LogOrigin(cluster.TrustDomain), verifier, func(ctx context.Context, path string) ([]byte, error) {
-		return docs.Get(ctx, "/log/"+path)
-	})
 	now, _, err := log.Latest(ctx)
 	if err != nil {
 		return err

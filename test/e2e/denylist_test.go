@@ -3,13 +3,10 @@
 package e2e
 
 import (
-	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"slices"
 	"syscall"
 	"testing"
@@ -17,15 +14,9 @@ import (
 
 	"github.com/c8s-dev/c8s/agent"
 	"github.com/c8s-dev/c8s/attest/ratls"
-	"github.com/c8s-dev/c8s/datapath"
 	"github.com/c8s-dev/c8s/datapath/flow"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/test/cluster"
-)
-
-const (
-	tunnelALPN   = "c8s/1"
-	tunnelSuffix = ".pod.c8s"
 )
 
 // cutWithin is when the test gives up on a denial. What matters is logged: the
@@ -92,50 +83,29 @@ func (s *site) denied(t *testing.T) {
 	}
 }
 
-// holder is what the pod's certificate says, as anybody sees it who asks the
-// pod's node for a tunnel to it.
+// holder is what the pod's certificate says.
 func (s *site) holder(t *testing.T, p *cluster.Pod) policy.Holder {
 	t.Helper()
-	node := netip.AddrPortFrom(p.On.Lab.Addr4, datapath.TunnelPort)
-	raw, err := s.Lab.Outside("outside").Dial(timeout(t, exchangeTimeout), "tcp", node.String())
+	chain, err := p.Certificate(timeout(t, exchangeTimeout))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer raw.Close()
-	var leaf *tls.ConnectionState
-	cfg := ratls.ClientConfig(
-		func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tls.Certificate{}, nil },
-		func(cs tls.ConnectionState) error { leaf = &cs; return nil },
-	)
-	cfg.NextProtos, cfg.ServerName = []string{tunnelALPN}, hex.EncodeToString(p.Addr4.AsSlice())+tunnelSuffix
-	if err := tls.Client(raw, cfg).HandshakeContext(timeout(t, exchangeTimeout)); err != nil {
-		t.Fatalf("asking for the pod's certificate: %v", err)
+	log, err := s.Log(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	peer, err := ratls.VerifyPeer(leaf.PeerCertificates, s.roots(t), cluster.TrustDomain, time.Now())
+	defer log.Close()
+	root, err := log.Bundle().RootCertificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(root)
+	peer, err := ratls.VerifyPeer(chain, roots, cluster.TrustDomain, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return peer.Holder()
-}
-
-func (s *site) roots(t *testing.T) *x509.CertPool {
-	t.Helper()
-	cl, err := s.Client()
-	if err != nil {
-		t.Fatal(err)
-	}
-	docs, err := cl.Documents(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer docs.Close()
-	root, err := docs.Bundle().RootCertificate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(root)
-	return pool
 }
 
 // endOf says how the connection ended, once it has.

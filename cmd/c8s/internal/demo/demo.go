@@ -30,8 +30,9 @@ func New() *cobra.Command {
 		Short: "Show locked pods on two nodes talking over attested TLS, and everything else refused",
 		Long: `Build two nodes, a CDS and several pods out of network namespaces on this
 machine, run unmodified programs in the pods, and check what the system
-promises: who talked to whom, what the wire saw, what the kernel refused, and
-that killing the daemon opens nothing.
+promises: who talked to whom, what the wire saw, what the kernel refused, that
+killing the daemon opens nothing, that the operators can take back at once what
+they allowed, and that a killed CDS comes back as what it was.
 
 The TEE is SIMULATED; kernel programs, TLS, certificates, the manifest and the
 verification of evidence are the real ones. Everything is removed at the end,

@@ -58,6 +58,10 @@ func (s *stage) play(ctx context.Context) error {
 	if err := s.crash(ctx); err != nil {
 		return err
 	}
+	s.step("the operators deny a workload, and the CDS is killed")
+	if err := s.authority(ctx); err != nil {
+		return err
+	}
 	s.wire(wire.Stop())
 	return ctx.Err()
 }
