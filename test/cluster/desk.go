@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/c8s-dev/c8s/attest"
@@ -21,16 +22,17 @@ import (
 	"github.com/c8s-dev/c8s/policy"
 )
 
-// desk is the operator's: the key, and what was last published with it.
+// desk is the operator's: the key, and what was last published with it. One
+// goroutine may publish manifests, one deny lists, and others read.
 type desk struct {
 	key      crypto.Signer
-	manifest *policy.Signed
-	denyList *policy.SignedDenyList // nil: none yet
+	manifest atomic.Pointer[policy.Signed]
+	denyList atomic.Pointer[policy.SignedDenyList] // nil: none yet
 }
 
 // Manifest returns a copy of the manifest last published, for changing.
 func (c *Cluster) Manifest() *policy.Manifest {
-	m := *c.desk.manifest.Manifest
+	m := *c.desk.manifest.Load().Manifest
 	m.Workloads = slices.Clone(m.Workloads)
 	return &m
 }
@@ -67,7 +69,7 @@ func (c *Cluster) firstManifest() error {
 	if err != nil {
 		return err
 	}
-	c.desk.manifest = first
+	c.desk.manifest.Store(first)
 	return c.writeManifest(first)
 }
 
@@ -87,7 +89,7 @@ func (c *Cluster) sign(m *policy.Manifest) (*policy.Signed, error) {
 func (c *Cluster) successor(change func(*policy.Manifest)) (*policy.Signed, error) {
 	next := c.Manifest()
 	change(next)
-	next.Version, next.Previous = next.Version+1, c.desk.manifest.Digest
+	next.Version, next.Previous = next.Version+1, c.desk.manifest.Load().Digest
 	return c.sign(next)
 }
 
@@ -112,7 +114,7 @@ func (c *Cluster) Publish(ctx context.Context, change func(*policy.Manifest)) er
 	if err := c.writeManifest(next); err != nil {
 		return err
 	}
-	c.desk.manifest = next
+	c.desk.manifest.Store(next)
 	return c.WaitManifest(ctx, next.Manifest.Version)
 }
 
@@ -133,7 +135,7 @@ func (c *Cluster) Offer(ctx context.Context, change func(*policy.Manifest)) (*cl
 		done, err = &client.Published{Version: next.Manifest.Version, InForce: true}, nil
 	}
 	if err == nil {
-		c.desk.manifest = next
+		c.desk.manifest.Store(next)
 	}
 	return done, err
 }
@@ -143,7 +145,7 @@ func (c *Cluster) Offer(ctx context.Context, change func(*policy.Manifest)) (*cl
 // repeated after an error.
 func (c *Cluster) Deny(ctx context.Context, entries ...policy.Denial) error {
 	list := &policy.DenyList{Schema: policy.DenyListSchema, TrustDomain: TrustDomain, Version: 1, Entries: entries}
-	if last := c.desk.denyList; last != nil {
+	if last := c.desk.denyList.Load(); last != nil {
 		list.Version, list.Previous = last.List.Version+1, last.Digest
 	}
 	payload, err := policy.EncodeDenyList(list)
@@ -163,7 +165,8 @@ func (c *Cluster) Deny(ctx context.Context, entries ...policy.Denial) error {
 		return err
 	}
 	if _, err = cl.PublishDenyList(ctx, envelope); err == nil || refusedWith(err, policy.CodeDenyListUnchanged) {
-		c.desk.denyList, err = next, nil
+		c.desk.denyList.Store(next)
+		err = nil
 	}
 	return err
 }
@@ -204,7 +207,7 @@ func (c *Cluster) Client(replicas ...*Replica) (*client.Client, error) {
 		addrs = append(addrs, r.Addr())
 	}
 	return client.New(client.Config{
-		Addrs: addrs, Operators: c.Operators, Manifest: c.desk.manifest,
+		Addrs: addrs, Operators: c.Operators, Manifest: c.desk.manifest.Load(),
 		Dial: c.Lab.Wire.Dial, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 	})
 }

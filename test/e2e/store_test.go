@@ -40,8 +40,8 @@ func TestReplicaOnAFile(t *testing.T) {
 	s := newSite(t, func(o *cluster.Options) { o.CDSFlags = []string{"--max-certificates", "100000"} })
 	a := newAuditor(t, s.Cluster)
 	t.Run("killed at any moment", func(t *testing.T) { s.killedAtAnyMoment(t, a) })
-	t.Run("disk full", func(t *testing.T) { s.diskFull(t, a) })
 	t.Run("store put back", func(t *testing.T) { s.storePutBack(t, a) })
+	t.Run("disk full", func(t *testing.T) { s.diskFull(t, a) }) // last: the disk stays small
 }
 
 // What was handed out is in the log, what was acknowledged stays, and there is
