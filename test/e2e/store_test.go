@@ -84,9 +84,10 @@ func (s *site) diskFull(t *testing.T, a *auditor) {
 	onDiskOf(t, r.StateDir(), room)
 	restart(t, r)
 	talk := startTraffic(t, s.client, s.to)
+	cl, node := s.outsider(t)
 	filler := filepath.Join(r.StateDir(), "filler")
 	fill(t, filler)
-	issued := s.issueUntilRefused(t, "store-unavailable")
+	issued := issueUntilRefused(t, cl, node, "store-unavailable")
 	late := addPod(t, s.Nodes[0], "stranger", lab.Routed)
 	if err := late.WaitState(t.Context(), agent.StateAdmitted, "enrolment-failed"); err != nil {
 		t.Fatal(err)
@@ -110,15 +111,14 @@ func (s *site) diskFull(t *testing.T, a *auditor) {
 	a.mustHaveAll(t, issued)
 }
 
-// issueUntilRefused enrols pods until that is refused with code, again and
-// again, and returns the certificates that were handed out.
-func (s *site) issueUntilRefused(t *testing.T, code string) (issued []policy.Digest) {
+// outsider enrols a node that has no daemon.
+func (s *site) outsider(t *testing.T) (*client.Client, *client.Credential) {
 	t.Helper()
 	cl, err := s.Client()
 	if err != nil {
 		t.Fatal(err)
 	}
-	att, err := s.Machine("load")
+	att, err := s.Machine("outsider")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,6 +126,13 @@ func (s *site) issueUntilRefused(t *testing.T, code string) (issued []policy.Dig
 	if err != nil {
 		t.Fatal(err)
 	}
+	return cl, node
+}
+
+// issueUntilRefused enrols pods until that is refused with code, again and
+// again, and returns the certificates that were handed out.
+func issueUntilRefused(t *testing.T, cl *client.Client, node *client.Credential, code string) (issued []policy.Digest) {
+	t.Helper()
 	for refusals := 0; refusals < 3; {
 		pod, err := cl.EnrolPod(t.Context(), node, loadPod("load"))
 		var refused *client.RefusedError
