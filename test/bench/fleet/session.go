@@ -44,7 +44,11 @@ type Session struct {
 	calls     api.AttestationClient
 	policy    api.PolicyClient
 	node      *Node
+	places    chan struct{} // taken by calls; more than the service takes at once wait
 }
+
+// maxAtOnce is what the product's client has, and for the same reason.
+const maxAtOnce = 64
 
 const baseURL = "https://cds"
 
@@ -71,7 +75,7 @@ func (f *Fleet) Dial(ctx context.Context, addr string, node *Node) (*Session, er
 		return nil, fmt.Errorf("connecting to %s: %w", addr, err)
 	}
 	var used atomic.Bool
-	s := &Session{f: f, conn: conn, node: node, transport: &http.Transport{
+	s := &Session{f: f, conn: conn, node: node, places: make(chan struct{}, maxAtOnce), transport: &http.Transport{
 		ForceAttemptHTTP2: true,
 		DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
 			if used.Swap(true) {
@@ -115,6 +119,8 @@ func (s *Session) Renew(ctx context.Context) (*Node, error) {
 
 func (s *Session) attest(ctx context.Context, machine int, call func(context.Context, *api.EnrolRequest) (*api.EnrolResponse, error)) (*Node, error) {
 	id := s.f.identity()
+	s.places <- struct{}{}
+	defer func() { <-s.places }()
 	nonce, exporter, err := s.challenge(ctx)
 	if err != nil {
 		return nil, err
@@ -148,6 +154,8 @@ func (s *Session) attest(ctx context.Context, machine int, call func(context.Con
 // name and workload.
 func (s *Session) EnrolPod(ctx context.Context, number int) (Issued, error) {
 	id := s.f.identity()
+	s.places <- struct{}{}
+	defer func() { <-s.places }()
 	nonce, exporter, err := s.challenge(ctx)
 	if err != nil {
 		return Issued{}, err
