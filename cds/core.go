@@ -197,12 +197,20 @@ func (c *core) newIntermediate(ctx context.Context) error {
 }
 
 // publishGiven offers the manifest this replica was started with: it may be
-// newer than the one in force.
+// newer than the one in force. A store that is away delays it.
 func (c *core) publishGiven(ctx context.Context) error {
-	given, now := c.s.cfg.Manifest, c.policies.current().manifest
-	if given.Manifest.Version > now.Manifest.Version {
-		if _, err := c.policies.publishManifest(ctx, given.Envelope); err != nil && ctx.Err() == nil {
-			c.s.cfg.Log.Warn("the manifest given at start is not put in force", "code", codeOf(err), "err", err)
+	given := c.s.cfg.Manifest
+	for given.Manifest.Version > c.policies.current().manifest.Manifest.Version {
+		_, err := c.policies.publishManifest(ctx, given.Envelope)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		c.s.cfg.Log.Warn("the manifest given at start is not put in force", "code", codeOf(err), "err", err)
+		if code := codeOf(err); code != codeStoreUnavailable && code != codePolicyChanging {
+			return nil
+		}
+		if err := pauseFor(ctx, retryMax); err != nil {
+			return err
 		}
 	}
 	return nil

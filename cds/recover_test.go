@@ -3,10 +3,16 @@
 package cds
 
 import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/c8s-dev/c8s/cds/store"
 	"github.com/c8s-dev/c8s/cds/store/storetest"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -33,6 +39,43 @@ func TestRecoverySharesAreMadeOnceTheStoreIsBack(t *testing.T) {
 		time.Sleep(time.Minute)
 		if r.c.ledger.View().Head.Recovery.Document == "" {
 			t.Error("there are no recovery shares")
+		}
+	})
+}
+
+// refusing takes no documents.
+type refusing struct {
+	store.Store
+	off atomic.Bool
+}
+
+func (r *refusing) Commit(ctx context.Context, t store.Txn) (store.Version, error) {
+	if !r.off.Load() && slices.ContainsFunc(t.Put, func(i store.Item) bool { return strings.HasPrefix(i.Key, "document/") }) {
+		return 0, errors.New("no more room")
+	}
+	return r.Store.Commit(ctx, t)
+}
+
+// The manifest that a replica is started with is not forgotten because the
+// store was away at that moment.
+func TestManifestGivenAtStartIsPutInForceOnceTheStoreIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLone(t)
+		memory := storetest.NewMemory()
+		l.mustRun(memory).stop()
+		old := l.f
+		l.f = l.f.Next(t, func(m *policy.Manifest) { m.Workloads[0].HostAccess = !m.Workloads[0].HostAccess })
+		s := &refusing{Store: memory}
+		r := l.mustRun(s)
+		defer r.stop()
+		time.Sleep(time.Minute)
+		if r.Manifest().Digest != old.Digest {
+			t.Fatal("it was put in force in spite of the store")
+		}
+		s.off.Store(true)
+		time.Sleep(time.Minute)
+		if r.Manifest().Digest != l.f.Digest {
+			t.Error("it is not in force")
 		}
 	})
 }

@@ -110,6 +110,7 @@ func stalls(r *replica) map[string]func() error {
 }
 
 func TestSlowAndHalfOpenCallersAreCutOffWhileOthersAreServed(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	g := newGroup(t, 1)
 	r := g.replicas[0]
 	r.tune = func(s *cds.Server) { s.SetCallTime(500 * time.Millisecond) }
@@ -195,6 +196,9 @@ func TestConnectionsAreLimitedAndHalfIsLeftForOtherHosts(t *testing.T) {
 	}
 	conns[0].Close()
 	await(t, "a place", open, r.log)
+	for _, conn := range conns {
+		conn.Close() // the end would wait for them
+	}
 }
 
 func TestLargeRequestsAreRefused(t *testing.T) {

@@ -132,6 +132,7 @@ func TestTimeLockSurvivesARestartAndCanBeSuperseded(t *testing.T) {
 // put it in force. Its time comes while the replica's reading of the store is
 // held up, so that the activation is decided before the news and made after.
 func TestSupersededManifestIsNotActivatedByAReplicaThatWasAway(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	g := newGroup(t, 2).startAll()
 	a, b := g.replicas[0], g.replicas[1]
 	const lock = 2 * time.Second
