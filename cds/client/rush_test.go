@@ -19,7 +19,7 @@ import (
 // More calls than one HTTP/2 connection takes at once wait for each other: the
 // session they are bound to is not replaced.
 func TestMorePodsThanAConnectionTakesAtOnce(t *testing.T) {
-	const pods = 500 // twice what net/http's servers take
+	const pods = 250 // twice what the CDS takes
 	w := cdstest.New(t)
 	var dials atomic.Int64
 	cfg := configOf(t, w, w.Signed)
