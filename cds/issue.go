@@ -108,6 +108,7 @@ func (c *core) response(ctx context.Context, leaf *x509.Certificate, chain [][]b
 	if err != nil {
 		return nil, err
 	}
+	c.checkpoints.remember(receipt.View.Checkpoint)
 	now := c.clock.Now()
 	left := leaf.NotAfter.Sub(now)
 	out := &api.EnrolResponse{
