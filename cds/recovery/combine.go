@@ -70,17 +70,3 @@ func (c *Collector) Seed() (keys.Seed, error) {
 	}
 	return seed, nil
 }
-
-// Combine brings the seed back from shares that are all good.
-func Combine(d *Document, shares []Share) (keys.Seed, error) {
-	c, err := NewCollector(d)
-	if err != nil {
-		return keys.Seed{}, err
-	}
-	for _, s := range shares {
-		if err := c.Add(s); err != nil {
-			return keys.Seed{}, fmt.Errorf("recovering the seed: %w", err)
-		}
-	}
-	return c.Seed()
-}

@@ -11,12 +11,14 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/c8s-dev/c8s/test/privileged"
 )
 
 func TestNothingOutlivesTheCluster(t *testing.T) {
 	binary, err := Binary()
 	if err != nil {
-		t.Skip(err)
+		privileged.Missing(t, os.Getenv(privileged.RequireEnv), err.Error())
 	}
 	c, err := New(t.Context(), Options{Members: 3, Dir: t.TempDir(), Binary: binary})
 	if err != nil {

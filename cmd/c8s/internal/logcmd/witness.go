@@ -138,7 +138,11 @@ new-key', that signs nothing but checkpoints.`,
 			if err != nil {
 				return err
 			}
-			return desk.WriteJSON(c.OutOrStdout(), policy.Witness{Name: name, Key: cosigner.VerifierKey()})
+			w := policy.Witness{Name: name, Key: cosigner.VerifierKey()}
+			if _, err := w.Decode(); err != nil { // as a manifest will be judged
+				return err
+			}
+			return desk.WriteJSON(c.OutOrStdout(), w)
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "name of the witness's key (required)")
