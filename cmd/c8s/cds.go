@@ -22,6 +22,7 @@ import (
 	"github.com/c8s-dev/c8s/cds/ca"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/cdscmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/envflag"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/teeflag"
 	"github.com/c8s-dev/c8s/policy"
@@ -65,7 +66,9 @@ replica (--join), from the store if it was sealed there by this very program
 on this machine, or from the operators' recovery shares ('c8s cds recovery').
 Only with an empty store is a new secret made.
 
-Its operators look at it from outside with 'c8s cds verify'.`,
+Its operators look at it from outside with 'c8s cds verify'.
+
+` + envflag.Note,
 		Example: `  # one replica
   c8s cds --listen 10.80.0.100:15009 --operators operators.json --manifest manifest.signed.json
 
@@ -74,7 +77,12 @@ Its operators look at it from outside with 'c8s cds verify'.`,
     --etcd http://10.80.0.11:2379,http://10.80.0.12:2379,http://10.80.0.13:2379 \
     --join 10.80.0.102:15009,10.80.0.103:15009`,
 		Args: desk.UsageArgs(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error { return f.run(c.Context()) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := envflag.Apply(c, os.Environ()); err != nil {
+				return err
+			}
+			return f.run(c.Context())
+		},
 	}
 	c.AddCommand(cdscmd.Commands()...)
 	f.log.register(c)

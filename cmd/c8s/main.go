@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	_ "golang.org/x/crypto/x509roots/fallback" // roots for the vendors' servers: the image has no file of them
 
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/attestcmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/collateralcmd"

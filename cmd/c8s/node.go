@@ -17,6 +17,7 @@ import (
 
 	"github.com/c8s-dev/c8s/agent"
 	"github.com/c8s-dev/c8s/cds/client"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/envflag"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/teeflag"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/version"
@@ -52,7 +53,9 @@ func newNode() *cobra.Command {
 It loads the kernel programs, locks every pod link at birth, attests this node
 to the CDS, and opens a pod once the signed manifest lists it and the CDS has
 certified it. When the daemon stops or is killed, pods stay locked: the kernel
-keeps dropping what they send. Only 'c8s node uninstall' removes the lock.`,
+keeps dropping what they send. Only 'c8s node uninstall' removes the lock.
+
+` + envflag.Note,
 		Example: `  c8s node --node-address 10.80.0.1 --uplink eth0 --cds 10.80.0.100:15009 \
     --operators operators.json --manifest manifest.signed.json \
     --pods-dir /run/c8s/pods --routes /run/c8s/routes.json`,
@@ -79,6 +82,9 @@ keeps dropping what they send. Only 'c8s node uninstall' removes the lock.`,
 }
 
 func (f *nodeFlags) run(c *cobra.Command) error {
+	if err := envflag.Apply(c, os.Environ()); err != nil {
+		return err
+	}
 	for _, need := range [][2]string{
 		{"node-address", f.address}, {"cds", strings.Join(f.cds, ",")}, {"pods-dir", f.podsDir}, {"routes", f.routes},
 	} {
