@@ -175,7 +175,7 @@ func (a *Agent) startProxy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.cfg.Loader.ClosePods(); err != nil {
+	if err := a.cfg.Loader.ClosePods(nil); err != nil {
 		return fmt.Errorf("locking the pods of an earlier run: %w", err)
 	}
 	// Without the rule a marked packet would be routed on, not delivered.

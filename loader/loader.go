@@ -64,6 +64,7 @@ type Loader struct {
 	clsact bool
 
 	mu     sync.Mutex // serialises changes of links and pods
+	turn   *turn      // serialises them between processes
 	closed bool
 }
 
@@ -131,6 +132,13 @@ func (l *Loader) open() error {
 	if err := l.pins.make(); err != nil {
 		return err
 	}
+	if l.turn, err = openTurn(l.pins.dir); err != nil {
+		return err
+	}
+	if err := l.begin(context.Background()); err != nil {
+		return err
+	}
+	defer l.end()
 	if err := l.load(); err != nil {
 		return err
 	}
@@ -254,7 +262,7 @@ func (l *Loader) Close() error {
 		return nil
 	}
 	l.closed = true
-	err := l.objs.Close()
+	err := errors.Join(l.objs.Close(), l.turn.close())
 	if l.nl != nil {
 		l.nl.Close()
 	}
@@ -270,16 +278,27 @@ func (l *Loader) Close() error {
 // errClosed is returned by methods of a closed Loader.
 var errClosed = errors.New("the loader is closed")
 
-// begin takes the lock for a change.
+// begin takes the lock for a change: no other method of this Loader, and no
+// other process's on the same pins, changes anything until end. Two daemons
+// share them while one takes over from the other.
 func (l *Loader) begin(ctx context.Context) error {
 	l.mu.Lock()
 	if l.closed {
 		l.mu.Unlock()
 		return errClosed
 	}
-	if err := ctx.Err(); err != nil {
-		l.mu.Unlock()
-		return err
+	err := ctx.Err()
+	if err == nil {
+		err = l.turn.take(ctx)
 	}
-	return nil
+	if err != nil {
+		l.mu.Unlock()
+	}
+	return err
+}
+
+// end gives back what begin took.
+func (l *Loader) end() {
+	l.turn.give()
+	l.mu.Unlock()
 }

@@ -38,7 +38,7 @@ func (l *Loader) LockLink(ctx context.Context, ifindex int) error {
 	if err := l.begin(ctx); err != nil {
 		return fmt.Errorf("locking link %d: %w", ifindex, err)
 	}
-	defer l.mu.Unlock()
+	defer l.end()
 	if err := l.lockLink(ifindex); err != nil {
 		return fmt.Errorf("locking link %d: %w", ifindex, err)
 	}
@@ -80,7 +80,7 @@ func (l *Loader) SetPod(p Pod) error {
 	if err := l.begin(context.Background()); err != nil {
 		return fmt.Errorf("setting the pod on link %d: %w", p.Ifindex, err)
 	}
-	defer l.mu.Unlock()
+	defer l.end()
 	if err := l.setPod(p); err != nil {
 		return fmt.Errorf("setting the pod on link %d: %w", p.Ifindex, errors.Join(err, l.closePod(p.Ifindex)))
 	}
@@ -255,7 +255,7 @@ func (l *Loader) DeletePod(ifindex int) error {
 	if err := l.begin(context.Background()); err != nil {
 		return fmt.Errorf("deleting the pod on link %d: %w", ifindex, err)
 	}
-	defer l.mu.Unlock()
+	defer l.end()
 	if err := errors.Join(l.closePod(ifindex), l.deleteAddrs(ifindex, nil)); err != nil {
 		return fmt.Errorf("deleting the pod on link %d: %w", ifindex, err)
 	}
@@ -265,8 +265,9 @@ func (l *Loader) DeletePod(ifindex int) error {
 	return nil
 }
 
-// ClosePods closes every pod that an earlier process left open.
-func (l *Loader) ClosePods() error {
+// ClosePods closes every pod that another process left open, except on the
+// links that keep names; nil names none.
+func (l *Loader) ClosePods(keep func(ifindex int) bool) error {
 	if err := l.begin(context.Background()); err != nil {
 		return fmt.Errorf("closing all pods: %w", err)
 	}
@@ -276,7 +277,7 @@ func (l *Loader) ClosePods() error {
 	var open []uint32
 	all := l.objs.Pods.Iterate()
 	for all.Next(&ifindex, &pod) {
-		if pod.State != bpf.PodClosed {
+		if pod.State != bpf.PodClosed && (keep == nil || !keep(int(ifindex))) {
 			open = append(open, ifindex)
 		}
 	}

@@ -115,7 +115,7 @@ func (l *Loader) InstallRouting() error {
 	if err := l.begin(context.Background()); err != nil {
 		return fmt.Errorf("installing the routing: %w", err)
 	}
-	defer l.mu.Unlock()
+	defer l.end()
 	for _, f := range families() {
 		if err := errors.Join(l.installRoute(f), l.installRule(f)); err != nil {
 			return fmt.Errorf("installing the routing: %w", err)

@@ -240,7 +240,7 @@ func (w *watcher) change(fn func() error) error {
 	if err := w.begin(context.Background()); err != nil {
 		return err
 	}
-	defer w.mu.Unlock()
+	defer w.end()
 	return fn()
 }
 

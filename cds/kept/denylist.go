@@ -78,7 +78,8 @@ func (d *DenyList) InForce() *policy.SignedDenyList {
 	return d.inForce
 }
 
-// Adopt puts next in force once it is on the disk, and reports whether that
+// Adopt puts next in force once it, or a later one of another process, is on the
+// disk, and reports whether that
 // changed anything. An older or forked list is refused with the decision of
 // policy.DenyListSucceeds. A machine that was away may have missed lists: it
 // takes a later one, since each is the whole list.
@@ -99,7 +100,11 @@ func (d *DenyList) Adopt(next *policy.SignedDenyList) (changed bool, err error) 
 		return false, err
 	}
 	if d.path != "" {
-		if err := d.disk.replace(d.path, next.Envelope); err != nil {
+		notOlder := func() (bool, error) {
+			l, err := peek(d.path, policy.MaxDenyListEnvelope, policy.ParseDenyList)
+			return l == nil || next.List.Version >= l.Version, err
+		}
+		if err := d.disk.replaceIf(d.path, next.Envelope, notOlder); err != nil {
 			return false, fmt.Errorf("keeping the deny list: %w", err)
 		}
 	}

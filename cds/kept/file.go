@@ -17,6 +17,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // filer puts content in the place of a file's. Its steps are fields so that
@@ -37,11 +39,28 @@ func Replace(path string, content []byte) error { return disk().replace(path, co
 // replace makes content the file at path. The new content has its final name
 // only once it is on the disk, and replace returns only once the name is, too.
 // The temporary name is always the same: a crash leaves at most one, which the
-// next call overwrites. So there is one writer at a time, in one process.
+// next call overwrites. One process writes at a time.
 func (d filer) replace(path string, content []byte) error {
+	return d.replaceIf(path, content, nil)
+}
+
+// replaceIf asks wanted, if it is not nil, while no other process can write in
+// the folder: two daemons of a node share it while one takes over from the
+// other, and neither may take back what the other has learned meanwhile.
+func (d filer) replaceIf(path string, content []byte, wanted func() (bool, error)) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
+	}
+	folder, err := lockFolder(dir)
+	if err != nil {
+		return err
+	}
+	defer folder.Close() // and with it ends the lock
+	if wanted != nil {
+		if ok, err := wanted(); err != nil || !ok {
+			return err
+		}
 	}
 	temp := filepath.Join(dir, "."+filepath.Base(path)+".new")
 	if err := d.fill(temp, content); err != nil {
@@ -50,12 +69,23 @@ func (d filer) replace(path string, content []byte) error {
 	if err := d.rename(temp, path); err != nil {
 		return errors.Join(err, os.Remove(temp))
 	}
+	return d.sync(folder)
+}
+
+func lockFolder(dir string) (*os.File, error) {
 	folder, err := os.Open(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer folder.Close()
-	return d.sync(folder)
+	for {
+		if err = unix.Flock(int(folder.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("locking %s: %w", dir, err), folder.Close())
+	}
+	return folder, nil
 }
 
 func (d filer) fill(path string, content []byte) error {

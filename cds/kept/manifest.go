@@ -47,10 +47,36 @@ func loadManifest(path string, operators policy.Operators) (*policy.Signed, erro
 	return signed, nil
 }
 
-// SaveManifest replaces the manifest kept at path.
+// SaveManifest replaces the manifest kept at path, unless another process has
+// kept a later one there.
 func SaveManifest(path string, signed *policy.Signed) error {
-	if err := disk().replace(path, signed.Envelope); err != nil {
+	notOlder := func() (bool, error) {
+		m, err := peek(path, maxEnvelope, policy.Parse)
+		return m == nil || signed.Manifest.Version >= m.Version, err
+	}
+	if err := disk().replaceIf(path, signed.Envelope, notOlder); err != nil {
 		return fmt.Errorf("keeping the manifest: %w", err)
 	}
 	return nil
+}
+
+// peek parses what is kept at path without trusting it: what is written there
+// is verified, and must only not be older. nil where nothing can be read.
+func peek[T any](path string, limit int, parse func(payload []byte) (*T, error)) (*T, error) {
+	raw, err := read(path, limit)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	envelope, err := policy.ParseEnvelope(raw)
+	if err != nil {
+		return nil, nil //nolint:nilerr // damaged: the start would have refused it; what is in force replaces it
+	}
+	doc, err := parse(envelope.Payload)
+	if err != nil {
+		return nil, nil //nolint:nilerr // as above
+	}
+	return doc, nil
 }

@@ -41,17 +41,25 @@ type Note struct {
 // one that is damaged is an error.
 func OpenNote(path string) (*Note, error) {
 	n := &Note{path: path, disk: disk()}
-	raw, err := read(path, maxNoteHeader+MaxNote)
-	if errors.Is(err, fs.ErrNotExist) {
-		return n, nil
-	}
-	if err == nil {
-		n.size, n.text, err = parseNote(raw)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the kept note %s: %w", path, err)
+	var err error
+	if n.size, n.text, err = n.load(); err != nil {
+		return nil, err
 	}
 	return n, nil
+}
+
+func (n *Note) load() (size uint64, text []byte, err error) {
+	raw, err := read(n.path, maxNoteHeader+MaxNote)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil, nil
+	}
+	if err == nil {
+		size, text, err = parseNote(raw)
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("reading the kept note %s: %w", n.path, err)
+	}
+	return size, text, nil
 }
 
 // Largest returns what is kept; size 0 and no text when nothing is.
@@ -63,7 +71,8 @@ func (n *Note) Largest() (size uint64, text []byte) {
 
 // Keep replaces what is kept when size is at least as large, and reports
 // whether it did: a smaller one is no error, because answers of several
-// replicas may overtake each other. It is on the disk when Keep returns.
+// replicas may overtake each other. It is on the disk when Keep returns, unless
+// another process has kept a larger one there.
 func (n *Note) Keep(size uint64, text []byte) (bool, error) {
 	if len(text) == 0 || len(text) > MaxNote {
 		return false, fmt.Errorf("keeping a note: %d bytes, must be 1 to %d", len(text), MaxNote)
@@ -76,7 +85,11 @@ func (n *Note) Keep(size uint64, text []byte) (bool, error) {
 	if size == n.size && bytes.Equal(text, n.text) {
 		return true, nil
 	}
-	if err := n.disk.replace(n.path, formatNote(size, text)); err != nil {
+	larger := func() (bool, error) {
+		there, _, err := n.load()
+		return size >= there, err
+	}
+	if err := n.disk.replaceIf(n.path, formatNote(size, text), larger); err != nil {
 		return false, fmt.Errorf("keeping a note: %w", err)
 	}
 	n.size, n.text = size, bytes.Clone(text)
