@@ -56,9 +56,11 @@ type Judge interface {
 
 // CreateRequest asks whether a container or a sandbox may be made.
 type CreateRequest struct {
-	ID        string `json:"id"`        // of the container in containerd
-	Namespace string `json:"namespace"` // containerd's, not the pod's
-	Config    []byte `json:"config"`    // config.json of the bundle, as the runtime will read it
+	ID        string `json:"id"`               // of the container in containerd
+	Namespace string `json:"namespace"`        // containerd's, not the pod's
+	Config    []byte `json:"config"`           // config.json of the bundle, as the runtime will read it
+	Passwd    []byte `json:"passwd,omitempty"` // etc/passwd of the root file system before anything ran or was mounted there: the image's own; nil: none
+	Group     []byte `json:"group,omitempty"`  // etc/group likewise
 }
 
 // ExecRequest asks whether a process may be added to a running container.

@@ -74,7 +74,7 @@ func serve(t *testing.T, ln net.Listener, j gate.Judge, drain time.Duration) (st
 
 func TestQuestionsArriveWholeAndAnswersToo(t *testing.T) {
 	refusal := policy.Decision{Code: "some-code", Rule: "rule", Expected: "this", Actual: "that", Remedy: "do"}
-	create := gate.CreateRequest{ID: "c1", Namespace: "k8s.io", Config: []byte("{\"a\": \"\u2028 \\u0000\"}\n")}
+	create := gate.CreateRequest{ID: "c1", Namespace: "k8s.io", Config: []byte("{\"a\": \"\u2028 \\u0000\"}\n"), Passwd: []byte("root:x:0:0")}
 	exec := gate.ExecRequest{ID: "c2", Namespace: "k8s.io", Process: []byte("{}"), Config: []byte{0xff, 0}}
 	lock := gate.LockRequest{
 		NetNS: "/run/netns/x", Interface: "eth0", HostInterface: "veth1", SandboxID: "s",
