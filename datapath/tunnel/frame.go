@@ -18,6 +18,7 @@ const (
 	typeRst    = 0x04
 	typeRefuse = 0x05
 	typeReady  = 0x07
+	typeRetire = 0x08
 )
 
 // Sizes of the wire format, in bytes.
@@ -173,7 +174,7 @@ func (d *decoder) header() error {
 	case typeData:
 		fits = n > 0 && n <= maxData
 		d.left = n
-	case typeFin, typeReady:
+	case typeFin, typeReady, typeRetire:
 		fits = n == 0
 	case typeRst:
 		fits = n == rstLen

@@ -83,6 +83,7 @@ func TestMalformedFramesAreRefused(t *testing.T) {
 		"data too long":        {typeData, 0x04, 0, 0},
 		"data by far too long": {typeData, 0xff, 0xff, 0xff},
 		"fin with payload":     {typeFin, 0, 0, 1, 0},
+		"retire with payload":  {typeRetire, 0, 0, 1, 0},
 		"rst too short":        {typeRst, 0, 0, 4, 0, 0, 0, 0},
 		"refuse without":       {typeRefuse, 0, 0, 0},
 		"open too long":        {typeOpen, 0, 1, 14},
@@ -104,6 +105,7 @@ func FuzzDecoder(f *testing.F) {
 	f.Add(appendOpen(nil, testHeader), 3)
 	f.Add(append(appendOpen(nil, header6), dataFrame("some data")...), 50)
 	f.Add(appendRst([]byte{typeFin, 0, 0, 0}, 7, ReasonReset), 5)
+	f.Add([]byte{typeReady, 0, 0, 0, typeRetire, 0, 0, 0}, 4)
 	f.Add([]byte{typeRefuse, 0, 0, 1, 3, typeData, 0, 0, 2, 1}, 8)
 	f.Add([]byte{typeData, 3, 0xff, 0xfc, 0}, 1)
 	f.Fuzz(func(t *testing.T, p []byte, cut int) {

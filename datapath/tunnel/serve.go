@@ -50,6 +50,16 @@ func (t *Tunnel) finishServe(err error) error {
 	return err
 }
 
+// retire tells the opener that the tunnel ends soon. A tunnel that cannot be
+// written to is found broken by its reader.
+func (t *Tunnel) retire() {
+	t.wmu.Lock()
+	defer t.wmu.Unlock()
+	if !t.closed.Load() {
+		_ = t.write([]byte{typeRetire, 0, 0, 0})
+	}
+}
+
 // begin asks accept for the application's side and starts the stream.
 func (t *Tunnel) begin(ctx context.Context, h Header, accept Accept) error {
 	// The last stream's goroutine may still be on its way out.

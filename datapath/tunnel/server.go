@@ -54,9 +54,11 @@ type ServerStats struct {
 // Server accepts tunnels. Safe for concurrent use.
 type Server struct {
 	cfg  ServerConfig
-	mu   sync.Mutex
-	open map[*Tunnel]struct{}
+	mu      sync.Mutex
+	open    map[*Tunnel]struct{}
+	retired bool
 
+	telling sync.WaitGroup // other sides that the server retires
 	handshakes, handshakeErrors, shed atomic.Uint64
 }
 
@@ -84,6 +86,7 @@ func NewServer(cfg ServerConfig) *Server {
 // closed.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	var wg sync.WaitGroup
+	defer s.telling.Wait()
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -168,6 +171,9 @@ func (s *Server) add(t *Tunnel) *Ending {
 		}
 	}
 	s.open[t] = struct{}{}
+	if s.retired {
+		s.telling.Go(t.retire)
+	}
 	return nil
 }
 
@@ -215,6 +221,21 @@ func (s *Server) CloseWhere(judge func(*Tunnel) *Ending) int {
 		t.End(*e)
 	}
 	return len(kill)
+}
+
+// Retire asks the other side of every tunnel, and of those still to come, to
+// open no further stream on it. Streams that were opened before, or cross the
+// request, go on. It does not wait for anybody; call it while Serve runs.
+func (s *Server) Retire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.retired {
+		return
+	}
+	s.retired = true
+	for t := range s.open {
+		s.telling.Go(t.retire)
+	}
 }
 
 // Stats returns a snapshot.

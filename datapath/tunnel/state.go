@@ -81,6 +81,12 @@ func (s *state) receive(ev event) (action, error) {
 	if ev.typ == typeReady {
 		return actNone, violation("READY out of turn")
 	}
+	if ev.typ == typeRetire {
+		if !s.opener {
+			return actNone, violation("RETIRE from the opener")
+		}
+		return actNone, nil // about the tunnel, not the stream
+	}
 	if ev.typ == typeOpen {
 		if s.opener || !s.over() || s.seq == 1<<32-1 {
 			return actNone, violation("OPEN out of turn")

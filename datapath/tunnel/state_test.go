@@ -145,6 +145,7 @@ func TestFramesOutOfTurnAreViolations(t *testing.T) {
 		"refuse after fin":         {true, []event{fin, refuse}},
 		"data after refuse":        {true, []event{refuse, data}},
 		"ready in a stream":        {true, []event{{typ: typeReady}}},
+		"retire by the opener":     {false, []event{{typ: typeRetire}}},
 		"open over a half-open":    {false, []event{open, fin, open}},
 		"unfinished then new open": {false, []event{open, data, open}},
 	} {

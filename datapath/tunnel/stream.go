@@ -120,6 +120,10 @@ func (t *Tunnel) step() (opened *Header, err error) {
 	if act == actOpen {
 		return &ev.header, nil
 	}
+	if ev.typ == typeRetire {
+		t.spent.Store(true)
+		return nil, nil
+	}
 	if s == nil { // refused: what still arrives is discarded
 		return nil, nil
 	}

@@ -16,10 +16,12 @@
 //	0x05 REFUSE  reason (1 byte): the acceptor never had the stream
 //	0x06 DGRAM   reserved; ends the tunnel, as every unknown type does
 //	0x07 READY   nothing: the acceptor's first frame, once, before any stream
+//	0x08 RETIRE  nothing: the acceptor will end soon; open no further stream
 //
 // READY says that the acceptor has verified the opener: in TLS 1.3 the opener
 // finishes its handshake before that, and would take a refused tunnel for a
-// good one.
+// good one. RETIRE is a wish: an OPEN that crosses it is served, so that no
+// connection fails because the acceptor hands over to a successor.
 //
 // Both sides count OPENs, from 1. The opener may send DATA right after OPEN.
 // The rules of the stream are at type state.
@@ -61,7 +63,7 @@ type Tunnel struct {
 	resetting atomic.Bool // a reset waits for the write side
 	opener    bool        // as state.opener, to read without mu
 	closed    atomic.Bool
-	spent     atomic.Bool // the last stream's reason was final
+	spent     atomic.Bool // the last stream's reason was final, or the acceptor retires
 	ending    atomic.Pointer[Ending]
 
 	session any    // what the acceptor's Session made for this tunnel
@@ -323,6 +325,10 @@ func (t *Tunnel) takeLate() bool {
 		_, err = t.state.receive(ev)
 		t.mu.Unlock()
 		if err != nil || ev.typ == typeOpen {
+			return false
+		}
+		if ev.typ == typeRetire {
+			t.spent.Store(true)
 			return false
 		}
 	}
