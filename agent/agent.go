@@ -169,12 +169,17 @@ func (a *Agent) startProxy(ctx context.Context) error {
 		return err
 	}
 	a.proxy, err = datapath.New(datapath.Config{
-		Mesh: a.mesh, Listeners: listeners, NodeAddr: a.cfg.NodeAddr, NodeName: a.cfg.NodeName, DaemonMark: a.cfg.DaemonMark,
+		Mesh: a.mesh, NodeAddr: a.cfg.NodeAddr, NodeName: a.cfg.NodeName, DaemonMark: a.cfg.DaemonMark,
 		Limits: a.cfg.Limits, Flows: a.flows, Now: a.cfg.Now, Log: a.cfg.Log,
 	})
 	if err != nil {
 		return err
 	}
+	tunnels, err := datapath.ListenTunnels(ctx, netip.AddrPortFrom(a.cfg.NodeAddr, datapath.TunnelPort))
+	if err != nil {
+		return err
+	}
+	a.proxy.Listen(datapath.Listeners{Pods: listeners, Tunnels: tunnels})
 	if err := a.cfg.Loader.ClosePods(nil); err != nil {
 		return fmt.Errorf("locking the pods of an earlier run: %w", err)
 	}

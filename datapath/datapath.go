@@ -70,11 +70,10 @@ type Limits struct {
 // Config is what a Proxy is given. Fields without a default are required.
 type Config struct {
 	Mesh       Mesh
-	Listeners  []*net.TCPListener // transparent, from ListenTransparent; the Proxy closes them
-	NodeAddr   netip.Addr         // tunnels are accepted here
-	NodeName   string             // for flow records; may be empty
-	TunnelPort uint16             // of all nodes; default TunnelPort
-	DaemonMark uint32             // SO_MARK of connections to local pods; 0 sets none
+	NodeAddr   netip.Addr // tunnels are accepted here
+	NodeName   string     // for flow records; may be empty
+	TunnelPort uint16     // of all nodes; default TunnelPort
+	DaemonMark uint32     // SO_MARK of connections to local pods; 0 sets none
 	Limits     Limits
 	Flows      *flow.Ring
 	Now        func() time.Time
@@ -106,12 +105,21 @@ type Proxy struct {
 	out, in limiter
 	origDst func(*net.TCPConn) netip.AddrPort
 
-	streams          atomic.Uint64
-	sent, received   atomic.Int64
-	activeMu         sync.Mutex
-	active           map[*carried]struct{}
-	conns            sync.WaitGroup
-	abandonListeners sync.Once
+	pods     []*door // set by Listen
+	tunnels  *door
+	refusing atomic.Bool
+
+	streams        atomic.Uint64
+	sent, received atomic.Int64
+	activeMu       sync.Mutex
+	active         map[*carried]struct{}
+	conns          sync.WaitGroup
+}
+
+// Listeners are the sockets a Proxy accepts from.
+type Listeners struct {
+	Pods    []*net.TCPListener // transparent, from ListenTransparent
+	Tunnels *net.TCPListener   // from ListenTunnels
 }
 
 // New checks cfg and prepares a proxy. Nothing runs until Run.
@@ -159,42 +167,40 @@ func (l *Limits) fill() {
 	times(&l.Idle, 2*time.Hour)
 }
 
+// Listen gives the proxy its sockets, once and before Run, which closes them.
+func (p *Proxy) Listen(l Listeners) {
+	for _, ln := range l.Pods {
+		p.pods = append(p.pods, newDoor(ln))
+	}
+	p.tunnels = newDoor(l.Tunnels)
+}
+
 // Run carries connections until ctx ends, then resets what is left.
 func (p *Proxy) Run(ctx context.Context) error {
-	ln, err := listenTunnel(ctx, netip.AddrPortFrom(p.cfg.NodeAddr, p.cfg.TunnelPort))
-	if err != nil {
-		p.closeListeners()
-		return err
+	if p.tunnels == nil {
+		return errors.New("running the datapath: it has no listeners")
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.server.Serve(ctx, ln) })
+	g.Go(func() error { return p.server.Serve(ctx, p.tunnels) })
 	g.Go(func() error { p.pool.Run(ctx); return nil })
 	g.Go(func() error { p.watchIdle(ctx); return nil })
-	for _, l := range p.cfg.Listeners {
-		g.Go(func() error { return p.acceptPods(ctx, l) })
+	for _, d := range p.pods {
+		g.Go(func() error { return p.acceptPods(ctx, d) })
+		g.Go(func() error { <-ctx.Done(); _ = d.Close(); return nil })
 	}
-	g.Go(func() error { <-ctx.Done(); p.closeListeners(); return nil })
-	err = g.Wait()
+	err := g.Wait()
 	p.conns.Wait()
 	return err
 }
 
-func (p *Proxy) closeListeners() {
-	p.abandonListeners.Do(func() {
-		for _, l := range p.cfg.Listeners {
-			_ = l.Close()
-		}
-	})
-}
-
 // acceptPods takes the connections that the kernel steered here.
-func (p *Proxy) acceptPods(ctx context.Context, l *net.TCPListener) error {
-	self := l.Addr().(*net.TCPAddr).AddrPort()
+func (p *Proxy) acceptPods(ctx context.Context, d *door) error {
+	self := d.Addr().(*net.TCPAddr).AddrPort()
 	for {
-		conn, err := l.AcceptTCP()
+		conn, err := d.Accept()
 		switch {
 		case err == nil:
-			p.conns.Go(func() { p.outbound(ctx, conn, self) })
+			p.conns.Go(func() { p.outbound(ctx, conn.(*net.TCPConn), self) })
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, net.ErrClosed):

@@ -83,6 +83,9 @@ func (p *Proxy) accept(ctx context.Context, t *tunnel.Tunnel, h tunnel.Header) (
 		SrcID: s.peer.id, DstID: s.self.ID, SrcWorkload: s.peer.facts.Workload, DstWorkload: s.pod.Workload,
 	}
 	code, why := p.judge(s, h)
+	if why == nil && p.refusing.Load() {
+		code, why = tunnel.ReasonShutdown, shuttingDown()
+	}
 	if why != nil {
 		p.refused(rec, why)
 		return nil, nil, code

@@ -112,6 +112,8 @@ type node struct {
 	cancel context.CancelFunc
 	done   chan error
 
+	listeners Listeners
+
 	mu   sync.Mutex
 	pods map[netip.Addr]*LocalPod
 }
@@ -161,31 +163,35 @@ func (n *node) deny(entries ...policy.Denial) {
 func (w *world) node(addr string, limits Limits) *node {
 	t := w.t
 	t.Helper()
-	n := &node{w: w, addr: netip.MustParseAddr(addr), flows: flow.NewRing(1000), pods: map[netip.Addr]*LocalPod{}, done: make(chan error, 1)}
 	ln, err := Listen(t.Context(), "tcp4", 0)
 	must(t, err)
-	n.entry = ln.Addr().String()
+	tunnels, err := ListenTunnels(t.Context(), netip.AddrPortFrom(netip.MustParseAddr(addr), w.port))
+	must(t, err)
+	return w.nodeOn(addr, limits, Listeners{Pods: []*net.TCPListener{ln}, Tunnels: tunnels}, nil)
+}
+
+// nodeOn is a node on given sockets; prepare, if not nil, comes before it runs.
+func (w *world) nodeOn(addr string, limits Limits, l Listeners, prepare func(n *node)) *node {
+	t := w.t
+	t.Helper()
+	n := &node{w: w, addr: netip.MustParseAddr(addr), flows: flow.NewRing(1000), pods: map[netip.Addr]*LocalPod{}, done: make(chan error, 1), listeners: l}
+	n.entry = l.Pods[0].Addr().String()
+	var err error
 	n.proxy, err = New(Config{
-		Mesh: n, Listeners: []*net.TCPListener{ln}, NodeAddr: n.addr, NodeName: addr, TunnelPort: w.port,
+		Mesh: n, NodeAddr: n.addr, NodeName: addr, TunnelPort: w.port,
 		Limits: limits, Flows: n.flows, Now: w.now, Log: slog.New(slog.DiscardHandler),
 	})
 	must(t, err)
+	n.proxy.Listen(l)
 	n.proxy.origDst = func(*net.TCPConn) netip.AddrPort { return *n.target.Load() }
+	if prepare != nil {
+		prepare(n)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
 	go func() { n.done <- n.proxy.Run(ctx) }()
 	t.Cleanup(n.stop)
-	// Run listens before it serves; wait for it.
-	for range 500 {
-		c, err := net.Dial("tcp", netip.AddrPortFrom(n.addr, w.port).String())
-		if err == nil {
-			c.Close()
-			return n
-		}
-		time.Sleep(time.Millisecond)
-	}
-	t.Fatal("the tunnel port does not open")
-	return nil
+	return n
 }
 
 func (n *node) stop() {

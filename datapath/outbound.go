@@ -20,6 +20,9 @@ func (p *Proxy) outbound(ctx context.Context, app *net.TCPConn, self netip.AddrP
 	src, dst := unmap(app.RemoteAddr()), p.origDst(app)
 	rec := flow.Record{Direction: flow.Egress, Src: src, Dst: dst, Node: p.cfg.NodeName}
 	pod, why := p.source(src, dst, self)
+	if why == nil && p.refusing.Load() {
+		why = shuttingDown()
+	}
 	if pod != nil {
 		rec.Pod, rec.SrcWorkload = pod.Name, pod.Workload
 	}

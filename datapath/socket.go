@@ -115,14 +115,15 @@ func dialPodFrom(ctx context.Context, src *net.TCPAddr, dst netip.AddrPort, mark
 
 func tunnelSocket(_, _ string, raw syscall.RawConn) error { return tunnel.Control(raw, "") }
 
-func listenTunnel(ctx context.Context, addr netip.AddrPort) (net.Listener, error) {
+// ListenTunnels opens the listener for other nodes' tunnels.
+func ListenTunnels(ctx context.Context, addr netip.AddrPort) (*net.TCPListener, error) {
 	lc := net.ListenConfig{KeepAliveConfig: tunnel.KeepAlive(), Control: tunnelSocket}
 	lc.SetMultipathTCP(false)
 	ln, err := lc.Listen(ctx, "tcp", addr.String())
 	if err != nil {
 		return nil, fmt.Errorf("listening for tunnels on %s: %w", addr, err)
 	}
-	return ln, nil
+	return ln.(*net.TCPListener), nil
 }
 
 func dialNode(ctx context.Context, node netip.AddrPort) (net.Conn, error) {

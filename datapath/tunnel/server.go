@@ -53,12 +53,12 @@ type ServerStats struct {
 
 // Server accepts tunnels. Safe for concurrent use.
 type Server struct {
-	cfg  ServerConfig
+	cfg     ServerConfig
 	mu      sync.Mutex
 	open    map[*Tunnel]struct{}
 	retired bool
 
-	telling sync.WaitGroup // other sides that the server retires
+	telling                           sync.WaitGroup // other sides that the server retires
 	handshakes, handshakeErrors, shed atomic.Uint64
 }
 
