@@ -100,8 +100,12 @@ func (c *core) guest(now *inForce, r *request, proof *api.GuestProof) (*finding,
 
 // admit lets the manifest name the pod: the requester never does.
 func (f *inForce) admit(to *finding, st *api.PodStatement) error {
+	signed := make([]policy.SignedImage, len(st.Signed))
+	for i, s := range st.Signed {
+		signed[i] = policy.SignedImage{Digest: s.Digest, Signer: s.Signer}
+	}
 	entry, decision := f.manifest.Manifest.Admit(policy.PodFacts{
-		Namespace: st.Namespace, Name: st.Name, UID: st.UID, Images: st.Images, Entry: st.Entry,
+		Namespace: st.Namespace, Name: st.Name, UID: st.UID, Images: st.Images, Signed: signed, Entry: st.Entry,
 	})
 	if err := decision.Err(); err != nil {
 		return err

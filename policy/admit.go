@@ -3,21 +3,22 @@
 package policy
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // PodFacts say what a pod is, as its node sees it.
 type PodFacts struct {
 	Namespace, Name, UID string
-	Images               []Digest // of every container, init containers included
-	Entry                string   // the entry the pod asks for: narrows, never widens; empty when it does not ask
+	Images               []Digest      // of every container, init containers included
+	Signed               []SignedImage // signatures that the node verified, of images that are listed by signer
+	Entry                string        // the entry the pod asks for: narrows, never widens; empty when it does not ask
 }
 
-// Admit finds the one entry a pod belongs to. All of its images must be in
-// that entry; a pod that fits several must say which it wants.
+// Admit finds the one entry that a pod of the mesh belongs to. All of its
+// images must be in that entry; a pod that fits several must say which it wants.
+// What the containers were started with, and which repository a signature
+// names, was the node's to judge: AdmitContainer.
 func (m *Manifest) Admit(p PodFacts) (*Workload, Decision) {
 	if m == nil || m.index == nil {
 		return nil, undecided()
@@ -37,7 +38,7 @@ func (m *Manifest) Admit(p PodFacts) (*Workload, Decision) {
 	}
 	var fits []*workloadIndex
 	for i := range m.Workloads {
-		if w := m.index.workloads[m.Workloads[i].Name]; w.listsAll(p.Images) && w.inNamespace(p.Namespace) {
+		if w := m.index.workloads[m.Workloads[i].Name]; w.listsAll(&p) && w.inNamespace(p.Namespace) && !w.entry.HostNetwork {
 			fits = append(fits, w)
 		}
 	}
@@ -47,24 +48,24 @@ func (m *Manifest) Admit(p PodFacts) (*Workload, Decision) {
 	case 1:
 		return fits[0].entry, allow(fits[0].path)
 	}
-	names := make([]string, len(fits))
-	for i, w := range fits {
-		names[i] = w.entry.Name
-	}
-	return nil, Decision{
-		Code: CodeWorkloadAmbiguous, Rule: "workloads", Expected: "images of exactly one entry", Actual: "images that fit " + strings.Join(names, ", "),
-		Remedy: "have the pod name the entry it wants, or make the entries' images or namespaces differ",
-	}
+	return nil, ambiguous(fits)
 }
 
-func (w *workloadIndex) lists(image Digest) bool {
-	_, ok := w.images[image]
-	return ok
+// lists reports whether a rule of the entry names the image by its digest, or
+// the key of a signature that it bears.
+func (w *workloadIndex) lists(image Digest, signed []SignedImage) bool {
+	if _, ok := w.images[image]; ok {
+		return image != ""
+	}
+	return slices.ContainsFunc(signed, func(s SignedImage) bool {
+		_, ok := w.signers[s.Signer]
+		return ok && s.Digest == image && image.Valid()
+	})
 }
 
-func (w *workloadIndex) listsAll(images []Digest) bool {
-	for _, image := range images {
-		if !w.lists(image) {
+func (w *workloadIndex) listsAll(p *PodFacts) bool {
+	for _, image := range p.Images {
+		if !w.lists(image, p.Signed) {
 			return false
 		}
 	}
@@ -77,12 +78,15 @@ func (w *workloadIndex) inNamespace(namespace string) bool {
 
 func (w *workloadIndex) admits(p PodFacts) Decision {
 	for _, image := range p.Images {
-		if !w.lists(image) {
+		if !w.lists(image, p.Signed) {
 			return Decision{Code: CodeImageUnlisted, Rule: w.path + ".images", Expected: "a listed image digest", Actual: shorten(string(image)), Remedy: "list the digest in the entry if the image is meant to run there"}
 		}
 	}
 	if !w.inNamespace(p.Namespace) {
-		return Decision{Code: CodeNamespaceNotAllowed, Rule: w.path + ".namespaces", Expected: oneOf(w.entry.Namespaces), Actual: shorten(p.Namespace), Remedy: "run the pod in a listed namespace, or list this one"}
+		return w.wrongNamespace(p.Namespace)
+	}
+	if w.entry.HostNetwork {
+		return Decision{Code: CodeHostNetwork, Rule: w.path + ".hostNetwork", Expected: "an entry of the mesh", Actual: "one of pods in the node's network", Remedy: "such pods get no certificate; list the image in an entry without hostNetwork"}
 	}
 	return Decision{Allowed: true, Code: CodeAllowed, Rule: w.path}
 }
@@ -92,13 +96,13 @@ func (w *workloadIndex) admits(p PodFacts) Decision {
 func (m *Manifest) whyNone(p PodFacts) Decision {
 	for _, image := range p.Images {
 		if !slices.ContainsFunc(m.Workloads, func(w Workload) bool {
-			return m.index.workloads[w.Name].lists(image)
+			return m.index.workloads[w.Name].lists(image, p.Signed)
 		}) {
 			return Decision{Code: CodeImageUnlisted, Rule: "workloads", Expected: "an image digest that some entry lists", Actual: shorten(string(image)), Remedy: "list the digest in an entry, and sign the manifest"}
 		}
 	}
 	for i := range m.Workloads {
-		if w := m.index.workloads[m.Workloads[i].Name]; w.listsAll(p.Images) {
+		if w := m.index.workloads[m.Workloads[i].Name]; w.listsAll(&p) {
 			return w.admits(p)
 		}
 	}
@@ -108,18 +112,6 @@ func (m *Manifest) whyNone(p PodFacts) Decision {
 	}
 }
 
-// Digest identifies what may bear the workload's name: the name itself, the
-// image digests and the namespaces, in any order. Peers and HostAccess are
-// not part of it: they are judged by the current manifest at every
-// connection, so changing them must not void certificates.
-func (w *Workload) Digest() Digest {
-	images := make([]Digest, len(w.Images))
-	for i, image := range w.Images {
-		images[i] = image.Digest
-	}
-	slices.Sort(images)
-	namespaces := slices.Sorted(slices.Values(w.Namespaces))
-	// JSON of strings is unambiguous and cannot fail.
-	text, _ := json.Marshal([]any{"c8s/workload/v1", w.Name, images, filled(namespaces)})
-	return DigestOf(text)
+func (w *workloadIndex) wrongNamespace(namespace string) Decision {
+	return Decision{Code: CodeNamespaceNotAllowed, Rule: w.path + ".namespaces", Expected: oneOf(w.entry.Namespaces), Actual: shorten(namespace), Remedy: "run the pod in a listed namespace, or list this one"}
 }

@@ -221,7 +221,7 @@ func (a *impacts) workload(prev, next *Manifest, w *Workload) {
 // pods names those that cannot enrol again.
 func (a *impacts) pods(path string, was, is *Workload) {
 	d := &differ{}
-	keyed(d, path+".images", was.Images, is.Images, func(i Image) string { return string(i.Digest) }, func(i Image) string { return i.Name }, func(string, Image, Image) {})
+	d.images(path+".images", was.Images, is.Images)
 	d.namespaces(path+".namespaces", was.Namespaces, is.Namespaces)
 	for _, c := range d.changes {
 		if c.Effect == Narrows {

@@ -64,6 +64,21 @@ const (
 	CodeWitnessKeyInvalid  Code = "witness-key-invalid"
 	CodeWitnessQuorum      Code = "witness-quorum-invalid"
 
+	CodeSignerKeyInvalid   Code = "signer-key-invalid"
+	CodeSignerUnknown      Code = "signer-unknown"
+	CodeImageRuleInvalid   Code = "image-rule-invalid"
+	CodeEnvRuleInvalid     Code = "env-rule-invalid"
+	CodeTextInvalid        Code = "text-invalid"
+	CodePathInvalid        Code = "path-invalid"
+	CodeUserInvalid        Code = "user-invalid"
+	CodeMountSourceUnknown Code = "mount-source-unknown"
+	CodeCapabilityUnknown  Code = "capability-unknown"
+	CodeNamespaceUnknown   Code = "host-namespace-unknown"
+	CodeSocketUnknown      Code = "socket-unknown"
+	CodeRlimitUnknown      Code = "rlimit-unknown"
+	CodeBootstrapInvalid   Code = "bootstrap-invalid"
+	CodeUnlistedUnknown    Code = "unlisted-unknown"
+
 	CodeDenyKindUnknown Code = "deny-kind-unknown"
 	CodeSerialInvalid   Code = "serial-invalid"
 )
@@ -135,6 +150,37 @@ const (
 	CodeTCBAdvisories         Code = "tcb-advisories"
 	CodeCollateral            Code = "collateral"
 	CodeReferenceExpired      Code = "reference-expired" // listed, and no longer counts
+)
+
+// Containers and what they are started with.
+const (
+	CodeSandboxUnlisted      Code = "sandbox-unlisted"
+	CodeHostNetwork          Code = "host-network"
+	CodeImageConfigUnknown   Code = "image-config-unknown"
+	CodeArgsNotAllowed       Code = "args-not-allowed"
+	CodeEnvNotAllowed        Code = "env-not-allowed"
+	CodeEnvMissing           Code = "env-missing"
+	CodeCwdNotAllowed        Code = "cwd-not-allowed"
+	CodeUserUnknown          Code = "user-unknown"
+	CodeUserNotAllowed       Code = "user-not-allowed"
+	CodeGroupNotAllowed      Code = "group-not-allowed"
+	CodeStdinNotAllowed      Code = "stdin-not-allowed"
+	CodeMountNotAllowed      Code = "mount-not-allowed"
+	CodeMountWritable        Code = "mount-writable"
+	CodeMountPropagation     Code = "mount-propagation"
+	CodeDeviceNotAllowed     Code = "device-not-allowed"
+	CodeHostNamespace        Code = "host-namespace-not-allowed"
+	CodeHookNotAllowed       Code = "hook-not-allowed"
+	CodeSettingUnknown       Code = "setting-unknown"
+	CodeRlimitNotAllowed     Code = "rlimit-not-allowed"
+	CodeSysctlNotAllowed     Code = "sysctl-not-allowed"
+	CodeSeccompUnknown       Code = "seccomp-unknown"
+	CodeSocketNotAllowed     Code = "socket-not-allowed"
+	CodePrivilegesUnknown    Code = "privileges-unknown"
+	CodeCapabilityNotAllowed Code = "capability-not-allowed"
+	CodePrivileged           Code = "privileged-not-allowed"
+	CodeExecNotAllowed       Code = "exec-not-allowed"
+	CodeExecTerminal         Code = "exec-terminal"
 )
 
 // Fresh evidence.

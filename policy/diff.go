@@ -255,8 +255,7 @@ func simulatedEffect(after bool) Effect {
 }
 
 func (d *differ) workload(path string, a, b Workload) {
-	keyed(d, path+".images", a.Images, b.Images, func(i Image) string { return string(i.Digest) }, func(i Image) string { return i.Name },
-		func(path string, a, b Image) { d.value(path+".name", a.Name, b.Name, Changes) })
+	d.images(path+".images", a.Images, b.Images)
 	d.namespaces(path+".namespaces", a.Namespaces, b.Namespaces)
 	d.rules(path+".peers.to", a.Peers.To, b.Peers.To)
 	d.rules(path+".peers.from", a.Peers.From, b.Peers.From)

@@ -106,6 +106,9 @@ func (f *fields) truth(key string) bool {
 	return n.truth
 }
 
+// optionalTruth reads a boolean that may be missing, which is the same as false.
+func (f *fields) optionalTruth(key string) bool { return f.has(key) && f.truth(key) }
+
 func (f *fields) number(key string, bits int) uint64 {
 	n, path := f.get(key, wantNumber(bits))
 	return number(n, path, bits, f.report)
@@ -175,4 +178,40 @@ func texts[T ~string](f *fields, key string) []T {
 	list := []T{}
 	f.list(key, func(n *node, path string) { list = append(list, T(text(n, path, f.report))) })
 	return list
+}
+
+// optionalTexts reads a list that may be missing but not empty, so that
+// nothing has two spellings.
+func optionalTexts(f *fields, key string) []string {
+	if !f.has(key) {
+		return nil
+	}
+	list := texts[string](f, key)
+	f.filled(key, len(list))
+	return list
+}
+
+func optionalNumbers[T uint16 | uint32](f *fields, key string, bits int) []T {
+	if !f.has(key) {
+		return nil
+	}
+	var list []T
+	f.list(key, func(n *node, path string) { list = append(list, T(number(n, path, bits, f.report))) })
+	f.filled(key, len(list))
+	return list
+}
+
+func optionalList[T any](f *fields, key string, into *[]T, read func(*fields) T) {
+	if !f.has(key) {
+		return
+	}
+	f.list(key, func(n *node, path string) { *into = append(*into, read(object(n, path, f.report))) })
+	f.filled(key, len(*into))
+}
+
+// filled refuses an optional list that is there and empty.
+func (f *fields) filled(key string, n int) {
+	if i := slices.Index(f.node.keys, key); i >= 0 && f.node.values[i].kind == kindArray {
+		needed(n, memberPath(f.path, key), "at least one element", "leave the field out", f.report)
+	}
 }

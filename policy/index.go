@@ -26,6 +26,8 @@ type workloadIndex struct {
 	path   string
 	digest Digest
 	images map[Digest]struct{}
+
+	signers map[Digest]struct{} // ids of the keys
 }
 
 func newIndex(m *Manifest, digest Digest) *index {
@@ -35,9 +37,14 @@ func newIndex(m *Manifest, digest Digest) *index {
 	}
 	for i := range m.Workloads {
 		w := &m.Workloads[i]
-		wx := &workloadIndex{entry: w, path: workloadPath(w.Name), digest: w.Digest(), images: make(map[Digest]struct{}, len(w.Images))}
-		for _, image := range w.Images {
-			wx.images[image.Digest] = struct{}{}
+		wx := &workloadIndex{entry: w, path: workloadPath(w.Name), digest: w.Digest(), images: make(map[Digest]struct{}, len(w.Images)), signers: map[Digest]struct{}{}}
+		for i := range w.Images {
+			if digest := w.Images[i].Digest; digest != "" {
+				wx.images[digest] = struct{}{}
+			}
+			for _, id := range w.Images[i].keys {
+				wx.signers[id] = struct{}{}
+			}
 		}
 		x.workloads[w.Name] = wx
 	}

@@ -10,8 +10,8 @@ import (
 
 func (l *linter) workload(w *Workload) {
 	path := workloadPath(w.Name)
-	for _, i := range w.Images {
-		l.image(fmt.Sprintf("%s.images[%s].name", path, i.Digest), i)
+	for i, key := range imageKeys(w.Images) {
+		l.image(fmt.Sprintf("%s.images[%s].name", path, key), w.Images[i])
 	}
 	if len(w.Namespaces) == 0 {
 		l.add(LintEveryNamespace, path+".namespaces", SeverityInfo, "pods of every namespace may have this name", "list the namespaces it is deployed to")
@@ -33,6 +33,7 @@ func (l *linter) workload(w *Workload) {
 func (l *linter) image(path string, i Image) {
 	tag, digest := tagOf(i.Name)
 	switch {
+	case i.Digest == "": // the signature says what it is
 	case digest != "" && digest != i.Digest:
 		l.add(LintImageName, path, SeverityError, "the name has another digest than the one that counts", "correct one of the two")
 	case digest == "" && tag == "latest":
@@ -81,6 +82,9 @@ func (l *linter) sharedImages() {
 	for i := range l.m.Workloads {
 		w := &l.m.Workloads[i]
 		for _, image := range w.Images {
+			if image.Digest == "" || slices.Contains(entries[image.Digest], w) {
+				continue
+			}
 			if len(entries[image.Digest]) == 1 {
 				order = append(order, image.Digest)
 			}

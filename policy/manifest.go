@@ -87,6 +87,9 @@ type Manifest struct {
 	Recovery      *Recovery   `json:"recovery,omitempty"`      // who may bring the CDS's root secret back; nil: nobody
 	Witnesses     []Witness   `json:"witnesses,omitempty"`     // whose cosignatures on the CDS's checkpoints count
 	WitnessQuorum int         `json:"witnessQuorum,omitempty"` // how many must cosign before auditors call a checkpoint witnessed
+	Signers       []Signer    `json:"signers,omitempty"`       // publishers of images
+	Sandboxes     []Image     `json:"sandboxes,omitempty"`     // pause images, by digest; none: no pod starts on a node that enforces
+	Unlisted      string      `json:"unlisted,omitempty"`      // running containers that are not admitted: UnlistedStop (also "") or UnlistedCut
 	Substrates    []Substrate `json:"substrates"`
 	Workloads     []Workload  `json:"workloads"`
 
@@ -96,17 +99,28 @@ type Manifest struct {
 // Workload is one entry: which images may bear its name and whom they may
 // talk to.
 type Workload struct {
-	Name       string   `json:"name"`       // DNS label; becomes spiffe://<trust domain>/workload/<name>
-	Images     []Image  `json:"images"`     // every container's image digest must be listed
-	Namespaces []string `json:"namespaces"` // empty: every namespace. The control plane names namespaces, so this narrows and never protects
-	Peers      Peers    `json:"peers"`
-	HostAccess bool     `json:"hostAccess"` // processes on the node (kubelet probes) may connect to the pod
+	Name        string   `json:"name"`       // DNS label; becomes spiffe://<trust domain>/workload/<name>
+	Images      []Image  `json:"images"`     // every container must fit one of them
+	Namespaces  []string `json:"namespaces"` // empty: every namespace. The control plane names namespaces, so this narrows and never protects
+	Peers       Peers    `json:"peers"`
+	HostAccess  bool     `json:"hostAccess"`            // processes on the node may connect to the pod, on every port
+	Probes      []uint16 `json:"probes,omitempty"`      // TCP ports that the kubelet, and nothing else on the node, may connect to
+	HostNetwork bool     `json:"hostNetwork,omitempty"` // pods share the node's network: they are not in the mesh and get no certificate
+	Bootstrap   bool     `json:"bootstrap,omitempty"`   // pods may start without the node daemon; needs HostNetwork
+	Exec        []Exec   `json:"exec,omitempty"`        // processes that may be added to running containers; none: no exec
 }
 
-// Image is a container image by digest; the name is for people only.
+// Image is one rule for containers: what they are made from, by digest or by
+// signer, and what they may be started with. The name is for people only. A
+// digest may stand in several rules with different Run.
 type Image struct {
-	Name   string `json:"name"`
-	Digest Digest `json:"digest"`
+	Name       string   `json:"name"`
+	Digest     Digest   `json:"digest,omitempty"`     // of the image's configuration, or:
+	Signers    []string `json:"signers,omitempty"`    // any of these signed it
+	Repository string   `json:"repository,omitempty"` // with signers: the repository that the signature must name; empty: any
+	Run        *Run     `json:"run,omitempty"`        // nil: as the image says
+
+	keys []Digest // of Signers, by Parse
 }
 
 // Peers are the connections of a workload. Both ends must agree: the opener's

@@ -29,6 +29,7 @@ func Parse(payload []byte) (*Manifest, error) {
 	if err := r.err("checking the manifest"); err != nil {
 		return nil, err
 	}
+	m.resolveSigners()
 	m.index = newIndex(m, DigestOf(payload))
 	return m, nil
 }
@@ -51,6 +52,9 @@ func readManifest(n *node, r *report) *Manifest {
 	if f.has("witnessQuorum") {
 		m.WitnessQuorum = int(f.number("witnessQuorum", 16))
 	}
+	optionalList(f, "signers", &m.Signers, readSigner)
+	optionalList(f, "sandboxes", &m.Sandboxes, readImage)
+	m.Unlisted = f.optional("unlisted")
 	f.list("workloads", func(n *node, path string) {
 		m.Workloads = append(m.Workloads, readWorkload(object(n, path, r)))
 	})
@@ -71,16 +75,16 @@ func readOperators(f *fields) Operators {
 
 func readWorkload(f *fields) Workload {
 	w := Workload{Name: f.text("name"), Images: []Image{}}
-	f.list("images", func(n *node, path string) {
-		i := object(n, path, f.report)
-		w.Images = append(w.Images, Image{Name: i.text("name"), Digest: Digest(i.text("digest"))})
-		i.done()
-	})
+	f.list("images", func(n *node, path string) { w.Images = append(w.Images, readImage(object(n, path, f.report))) })
 	w.Namespaces = texts[string](f, "namespaces")
 	peers := f.object("peers")
 	w.Peers = Peers{To: readRules(peers, "to"), From: readRules(peers, "from")}
 	peers.done()
 	w.HostAccess = f.truth("hostAccess")
+	w.Probes = optionalNumbers[uint16](f, "probes", 16)
+	w.HostNetwork = f.optionalTruth("hostNetwork")
+	w.Bootstrap = f.optionalTruth("bootstrap")
+	optionalList(f, "exec", &w.Exec, readExec)
 	f.done()
 	return w
 }

@@ -30,13 +30,18 @@ func (m *Manifest) validate(r *report) {
 		m.Recovery.validate("$.recovery", m.Production, r)
 	}
 	m.validateWitnesses(r)
+	signers := m.validateSigners(r)
+	m.validateSandboxes(r)
+	if m.Unlisted != "" {
+		checkWord(m.Unlisted, "$.unlisted", CodeUnlistedUnknown, r, UnlistedStop, UnlistedCut)
+	}
 	validateSubstrates(m.Substrates, m.Production, r)
 	known := map[string]bool{}
 	for i := range m.Workloads {
 		checkLabel(m.Workloads[i].Name, elementPath("$.workloads", i)+".name", known, r)
 	}
 	for i := range m.Workloads {
-		m.Workloads[i].validate(elementPath("$.workloads", i), known, r)
+		m.Workloads[i].validate(elementPath("$.workloads", i), known, signers, r)
 	}
 }
 
@@ -58,21 +63,10 @@ func checkVersion(version uint64, previous Digest, remedy string, r *report) {
 	}
 }
 
-func (w *Workload) validate(path string, known map[string]bool, r *report) {
+func (w *Workload) validate(path string, known, signers map[string]bool, r *report) {
 	at := func(key string) string { return memberPath(path, key) }
 	needed(len(w.Images), at("images"), "at least one image", "list the digest of every container's image", r)
-	seen := map[Digest]bool{}
-	for i, image := range w.Images {
-		here := elementPath(at("images"), i)
-		if !isPrintableUpTo(image.Name, 1024) {
-			r.add(CodeNameInvalid, here+".name", "the image's name in printable ASCII", quote(image.Name), "")
-		}
-		checkDigest(image.Digest, here+".digest", r)
-		if seen[image.Digest] {
-			r.add(CodeValueDuplicate, here+".digest", "each digest once", quote(string(image.Digest)), "remove one of the two")
-		}
-		seen[image.Digest] = true
-	}
+	validateImages(w.Images, at("images"), signers, r)
 	each(w.Namespaces, at("namespaces"), r, func(ns, path string) {
 		if !isLabel(ns) {
 			r.add(CodeNameInvalid, path, "a Kubernetes namespace (DNS label)", quote(ns), "")
@@ -80,6 +74,30 @@ func (w *Workload) validate(path string, known map[string]bool, r *report) {
 	})
 	checkRules(w.Peers.To, at("peers")+".to", known, r)
 	checkRules(w.Peers.From, at("peers")+".from", known, r)
+	each(w.Probes, at("probes"), r, func(port uint16, path string) { checkPort(port, path, r) })
+	if w.Bootstrap && !w.HostNetwork {
+		r.add(CodeBootstrapInvalid, at("bootstrap"), "hostNetwork beside it", "a pod with a network of its own", "without the node daemon there is no mesh to join")
+	}
+	w.validateExec(at("exec"), r)
+}
+
+func (w *Workload) validateExec(path string, r *report) {
+	seen := map[string]bool{}
+	for i := range w.Exec {
+		at := elementPath(path, i) + ".args"
+		checkArgs(w.Exec[i].Args, at, r)
+		if args := canonical(w.Exec[i].Args); seen[args] {
+			r.add(CodeValueDuplicate, at, "each command once", "one that is already listed", "tty allows to have no terminal, too")
+		} else {
+			seen[args] = true
+		}
+	}
+}
+
+func checkPort(port uint16, path string, r *report) {
+	if port == 0 {
+		r.add(CodePortInvalid, path, "1 to 65535", "0", "")
+	}
 }
 
 func checkRules(rules []PeerRule, path string, known map[string]bool, r *report) {
@@ -97,11 +115,7 @@ func checkRules(rules []PeerRule, path string, known map[string]bool, r *report)
 			r.add(CodeProtocolUnknown, at+".protocol", quote(ProtocolTCP), quote(rule.Protocol), "")
 		}
 		needed(len(rule.Ports), at+".ports", "at least one port", "list every port of the accepting side", r)
-		each(rule.Ports, at+".ports", r, func(port uint16, path string) {
-			if port == 0 {
-				r.add(CodePortInvalid, path, "1 to 65535", "0", "")
-			}
-		})
+		each(rule.Ports, at+".ports", r, func(port uint16, path string) { checkPort(port, path, r) })
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/fxamacker/cbor/v2"
 
@@ -94,6 +95,14 @@ type PodStatement struct {
 	Entry     string          `cbor:"8,keyasint"` // the workload entry asked for; only narrows
 	Images    []policy.Digest `cbor:"9,keyasint"`
 	Addrs     [][]byte        `cbor:"10,keyasint"` // 4 or 16 bytes each
+	Signed    []SignedImage   `cbor:"11,keyasint,omitempty"`
+}
+
+// SignedImage is one of a statement's images with the publisher's key whose
+// signature of it the node verified, where the manifest lists it by signer.
+type SignedImage struct {
+	Digest policy.Digest `cbor:"1,keyasint"` // one of Images
+	Signer policy.Digest `cbor:"2,keyasint"` // policy.Signer.ID of the key
 }
 
 // Marshal encodes the statement deterministically (RFC 8949 section 4.2).
@@ -146,6 +155,11 @@ func (s *PodStatement) check() error {
 		return errors.New("it names no image")
 	case len(s.Addrs) == 0 || len(s.Addrs) > maxAddrs:
 		return fmt.Errorf("it has %d addresses, want 1 to %d", len(s.Addrs), maxAddrs)
+	}
+	for _, signed := range s.Signed {
+		if !signed.Digest.Valid() || !signed.Signer.Valid() || !slices.Contains(s.Images, signed.Digest) {
+			return errors.New("a signature is of none of the images, or by no key")
+		}
 	}
 	_, err := s.Addresses()
 	return err

@@ -39,7 +39,8 @@ type Credential struct {
 type Pod struct {
 	Namespace, Name, UID string
 	Images               []policy.Digest
-	Entry                string // the workload entry asked for
+	Signed               []policy.SignedImage // of images that are listed by signer
+	Entry                string               // the workload entry asked for
 	Addrs                []netip.Addr
 	// Attester gives evidence of its own to the pod, over the statement about
 	// it; nil lets the node's evidence stand behind it alone.
@@ -157,6 +158,9 @@ func (p *Pod) statement(evidence, nonce, exporter []byte, csr *x509.CertificateR
 	st := &api.PodStatement{
 		Nonce: nonce, Exporter: exporter, SPKIHash: spki[:], Evidence: evidence,
 		Namespace: p.Namespace, Name: p.Name, UID: p.UID, Entry: p.Entry, Images: p.Images,
+	}
+	for _, s := range p.Signed {
+		st.Signed = append(st.Signed, api.SignedImage{Digest: s.Digest, Signer: s.Signer})
 	}
 	for _, a := range p.Addrs {
 		st.Addrs = append(st.Addrs, a.AsSlice())

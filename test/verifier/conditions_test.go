@@ -177,8 +177,11 @@ func (a *audit) confine(t *testing.T) {
 	t.Helper()
 	for _, m := range a.manifests {
 		m.Workloads[0].Namespaces = []string{"another"}
-		digest := unhex(t, strings.TrimPrefix(m.Workloads[0].digest(), digestPrefix))
-		a.claims.WorkloadDigest = digest
+		digest, err := m.Workloads[0].digest(m.Signers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.claims.WorkloadDigest = unhex(t, strings.TrimPrefix(digest, digestPrefix))
 	}
 }
 

@@ -141,8 +141,10 @@ func (a *audit) checkLeafManifest() (string, error) {
 			return "", &mismatch{"workload", fmt.Sprintf("an entry of manifest %d", m.Version), a.claims.Workload}
 		}
 		w := &m.Workloads[i]
-		if err := cmp.Or(
-			same("digest of the entry", w.digest(), digestPrefix+hexOf(a.claims.WorkloadDigest)),
+		digest, err := w.digest(m.Signers)
+		if err := cmp.Or(err,
+			must(!w.HostNetwork, "network", "one of its own", "the node's, where pods get no certificate"),
+			same("digest of the entry", digest, digestPrefix+hexOf(a.claims.WorkloadDigest)),
 			must(len(w.Namespaces) == 0 || slices.Contains(w.Namespaces, a.claims.Namespace), "namespace", fmt.Sprint(w.Namespaces), a.claims.Namespace),
 		); err != nil {
 			return "", fmt.Errorf("entry %q of manifest %d: %w", w.Name, m.Version, err)

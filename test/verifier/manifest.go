@@ -28,32 +28,13 @@ type manifest struct {
 	Recovery                                 json.RawMessage
 	Witnesses                                []struct{ Name, Key string }
 	WitnessQuorum                            int
+	Signers                                  []operatorKey
+	Sandboxes                                json.RawMessage
+	Unlisted                                 string
 	Substrates                               []substrate
 	Workloads                                []workload
 
 	digest string
-}
-
-type workload struct {
-	Name       string
-	Images     []struct{ Name, Digest string }
-	Namespaces []string
-	Peers      json.RawMessage
-	HostAccess bool
-}
-
-// digest identifies the entry in certificates: not with its peers, which are
-// judged by the manifest in force at every connection.
-func (w *workload) digest() string {
-	images, namespaces := []string{}, []string{}
-	for _, image := range w.Images {
-		images = append(images, image.Digest)
-	}
-	namespaces = append(namespaces, w.Namespaces...)
-	slices.Sort(images)
-	slices.Sort(namespaces)
-	text, _ := json.Marshal([]any{"c8s/workload/v1", w.Name, images, namespaces}) // strings always can be
-	return digestOf(text)
 }
 
 // readManifests follows "previous" from the manifest in force back as far as

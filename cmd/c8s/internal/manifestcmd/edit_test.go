@@ -43,7 +43,7 @@ func TestAddImageEditsAnUnsignedManifestInPlace(t *testing.T) {
 	}
 	m := parse(t, d.Read("manifest.json"))
 	images := workload(t, m, "web").Images
-	if len(images) != 2 || images[1] != (policy.Image{Name: "web:2", Digest: policytest.Digest("web:2")}) || m.Version != 1 {
+	if len(images) != 2 || !sameImage(images[1], policy.Image{Name: "web:2", Digest: policytest.Digest("web:2")}) || m.Version != 1 {
 		t.Errorf("version %d, images %v", m.Version, images)
 	}
 	if canonical, err := policy.Encode(m); err != nil || !bytes.Equal(canonical, d.Read("manifest.json")) {
@@ -163,7 +163,7 @@ func TestEditsThatNodesWouldRefuseAreNotWritten(t *testing.T) {
 	d := newDesk(t)
 	d.Must(initLine("--new-key @op.pem"))
 	d.Write("entries.json", []byte(`[{"name":"x","images":[],"namespaces":[],"peers":{"to":[],"from":[]},"hostAccess":false}]`))
-	d.Write("unknown.json", []byte(`[{"name":"x","hostNetwork":true}]`))
+	d.Write("unknown.json", []byte(`[{"name":"x","hostUsers":true}]`))
 	d.Write("two.json", []byte(`[] []`))
 	d.Write("none.json", []byte(`[]`))
 	d.Write("dup.json", bytes.Replace(d.Read("manifest.json"), []byte(`"version"`), []byte(`"version": 1, "version"`), 1))
@@ -192,7 +192,7 @@ func TestEditsThatNodesWouldRefuseAreNotWritten(t *testing.T) {
 		{"add-workload @manifest.json --name job --from web:80,x --image " + image("b"), exit.Misuse, "--from must be"},
 		{"add-workload @manifest.json --name job", exit.Misuse, "--image are required"},
 		{"add-workload @manifest.json --entries @entries.json", exit.Refused, string(policy.CodeListEmpty)},
-		{"add-workload @manifest.json --entries @unknown.json", exit.Refused, "hostNetwork"},
+		{"add-workload @manifest.json --entries @unknown.json", exit.Refused, "hostUsers"},
 		{"add-workload @manifest.json --entries @two.json", exit.Refused, "after the array"},
 		{"add-workload @manifest.json --entries @none.json", exit.Refused, "has none"},
 		{"add-workload @manifest.json --entries @entries.json --name job", exit.Misuse, "--entries"},

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+const serviceAccountPath = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+// runtimeMounts are the places where runtime and kubelet mount something in
+// every container. A pod can move the termination log, which could hide any
+// file of the image: only its default place is among them.
+func runtimeMounts() []string {
+	return []string{
+		"/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/console", "/dev/termination-log",
+		"/sys", "/sys/fs/cgroup", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf",
+	}
+}
+
+// mounts: each is the runtime's own, the image's, or a rule's for exactly this
+// place.
+func (s *start) mounts() Decision {
+	for i := range s.c.Mounts {
+		m := &s.c.Mounts[i]
+		if slices.ContainsFunc(s.c.Mounts[:i], func(o MountFacts) bool { return o.Destination == m.Destination && !twiceByRuntime(&o, m) }) {
+			return s.refuse(CodeMountNotAllowed, ".mounts", "one mount at a place", "a second one at "+quote(m.Destination), "the later one hides the other")
+		}
+		if d := s.mount(m); !d.Allowed {
+			return d
+		}
+	}
+	return s.allow()
+}
+
+// twiceByRuntime: /sys/fs/cgroup and the like may be bound over themselves.
+func twiceByRuntime(a, b *MountFacts) bool {
+	return a.Source == MountRuntime && b.Source == MountRuntime
+}
+
+func (s *start) mount(m *MountFacts) Decision {
+	switch m.Source {
+	case MountRuntime:
+		return s.runtimeMount(m)
+	case MountServiceAccount:
+		if m.Destination == serviceAccountPath && m.ReadOnly && private(m) {
+			return s.allow()
+		}
+	case MountImageVolume:
+		if slices.Contains(s.c.Image.Config.Volumes, m.Destination) && private(m) {
+			return s.allow()
+		}
+	}
+	i := slices.IndexFunc(s.run.Mounts, func(r MountRule) bool { return r.Destination == m.Destination })
+	if i < 0 {
+		return s.refuse(CodeMountNotAllowed, ".mounts", "mounts that are listed", mountText(m), "list destination and source if it is meant")
+	}
+	rule, field := &s.run.Mounts[i], elementPath(".mounts", i)
+	if !rule.accepts(m) {
+		return s.refuse(CodeMountNotAllowed, field+".source", rule.Source, mountText(m), "a mount's source decides who fills it")
+	}
+	if rule.ReadOnly && !m.ReadOnly {
+		return s.refuse(CodeMountWritable, field+".readOnly", "a read-only mount", "a writable one", "mount it read-only, or allow writing")
+	}
+	return s.propagation(m, field)
+}
+
+// accepts compares the kind, or of the node's paths the path.
+func (r *MountRule) accepts(m *MountFacts) bool {
+	if strings.HasPrefix(r.Source, "/") {
+		return m.Source == MountHostPath && m.HostPath == r.Source
+	}
+	return m.Source == r.Source && slices.Contains(MountKinds(), r.Source)
+}
+
+func (s *start) runtimeMount(m *MountFacts) Decision {
+	if !slices.Contains(runtimeMounts(), m.Destination) || !private(m) && m.Destination != "/sys/fs/cgroup" && !strings.HasPrefix(m.Destination, "/etc/") {
+		return s.refuse(CodeMountNotAllowed, ".mounts", "the runtime's own mounts at their places", mountText(m), "a termination log elsewhere than /dev/termination-log could hide a file")
+	}
+	if strings.HasPrefix(m.Destination, "/sys") && !m.ReadOnly && !s.run.Privileged {
+		return s.refuse(CodeMountWritable, ".privileged", "a read-only "+m.Destination, "a writable one", "only privileged containers may write there")
+	}
+	return s.allow()
+}
+
+// propagation: what is mounted later must not come in, or go out, unseen.
+func (s *start) propagation(m *MountFacts, field string) Decision {
+	slave := m.Propagation == "slave" || m.Propagation == "rslave"
+	shared := m.Propagation == "shared" || m.Propagation == "rshared"
+	if private(m) || slave && m.Source == MountHostPath || (slave || shared) && s.run.Privileged {
+		return s.allow()
+	}
+	return s.refuse(CodeMountPropagation, field, "a mount that is private, or of a node's path one that follows the node", quote(m.Propagation)+" propagation", "only privileged containers may have it")
+}
+
+func private(m *MountFacts) bool {
+	return m.Propagation == "" || m.Propagation == "private" || m.Propagation == "rprivate"
+}
+
+func mountText(m *MountFacts) string {
+	text := fmt.Sprintf("%s at %s", quote(m.Source), quote(m.Destination))
+	if m.HostPath != "" {
+		text += " from the node's " + quote(m.HostPath)
+	}
+	return text
+}
