@@ -79,6 +79,8 @@ type Agent struct {
 	hostLink func(netns, name string) (int, error)
 	recheck  func() // closes tunnels that are no longer allowed
 
+	changed bell // rings when a pod comes or changes its state
+
 	mu      sync.Mutex
 	pods    map[string]*member // by UID
 	ending  map[*member]struct{}

@@ -334,6 +334,7 @@ func (p *pod) close() {
 func (p *pod) hostIfindex() int { return int(p.link.Load()) }
 
 func (p *pod) set(s State, reason, detail string) {
+	defer p.a.changed.ring() // after the lock is released
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.status.State != s {
