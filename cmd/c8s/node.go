@@ -115,6 +115,13 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 	if err := os.MkdirAll(f.podsDir, 0o700); err != nil {
 		return fmt.Errorf("making the pod folder: %w", err)
 	}
+	if len(f.kernel.uplinks) == 0 {
+		uplink, err := uplinkOf(addr)
+		if err != nil {
+			return err
+		}
+		f.kernel.uplinks = []string{uplink}
+	}
 	ld, err := loader.Open(f.kernel.config(log))
 	if err != nil {
 		return err
@@ -155,7 +162,7 @@ type kernelFlags struct {
 func (k *kernelFlags) register(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&k.bpffs, "bpffs", "/sys/fs/bpf", "mounted bpf file system that holds the pins")
-	f.StringSliceVar(&k.uplinks, "uplink", nil, "links that lead out of the node (repeatable); nothing is ever forwarded to them")
+	f.StringSliceVar(&k.uplinks, "uplink", nil, "links that lead out of the node (repeatable); nothing is ever forwarded to them; none: the one with the node's address")
 	f.StringSliceVar(&k.exclude, "exclude-link", nil, "veth links that are not pods (repeatable); every other veth is locked")
 	f.Uint32Var(&k.captureMark, "capture-mark", loader.DefaultCaptureMark, "firewall mark of captured pod packets")
 	f.Uint32Var(&k.daemonMark, "daemon-mark", loader.DefaultDaemonMark, "firewall mark of the daemon's own packets to pods")
