@@ -28,6 +28,7 @@ import (
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/datapath"
 	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/loader"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -37,11 +38,12 @@ var errNodeNotEnrolled = errors.New("the node itself is not enrolled yet")
 // Config is everything the agent is given. All fields without a comment
 // saying otherwise are required.
 type Config struct {
-	NodeName   string
+	NodeName   string     // as in Kubernetes
 	NodeAddr   netip.Addr // where other nodes reach this one; the tunnel port listens here
 	Version    string     // of this binary, for status
 	RunDir     string     // folder of the admin socket
-	RoutesFile string     // pod prefix to node address; re-read when it changes
+	RoutesFile string     // pod prefix to node address; re-read when it changes; empty for none
+	Cluster    Cluster    // what else says where pods are; nil for nothing
 	Metrics    string     // listen address of metrics and health; empty for none
 	DaemonMark uint32     // firewall mark of the daemon's sockets towards pods
 
@@ -113,12 +115,19 @@ func New(cfg Config) (*Agent, error) {
 	a.recheck = func() { a.proxy.Recheck() }
 	a.manifest.Store(cfg.Manifest)
 	a.denied.Store(cfg.CDS.DenyList()) // kept from an earlier run
-	a.mesh = newMesh(&a.manifest, a.denyList)
-	routes, err := LoadRoutes(cfg.RoutesFile)
+	var err error
+	a.mesh, err = newMesh(resolve.Config{Node: cfg.NodeAddr, NodeName: cfg.NodeName, Rand: rand.Uint64}, &a.manifest, a.denyList)
 	if err != nil {
 		return nil, err
 	}
-	a.mesh.routes.Store(routes)
+	switch {
+	case cfg.RoutesFile != "":
+		if err := a.loadRoutes(); err != nil {
+			return nil, err
+		}
+	case cfg.Cluster == nil:
+		return nil, errors.New("starting the agent: neither a routes file nor a cluster says where pods are")
+	}
 	a.metrics = newMetrics(a)
 	return a, nil
 }
@@ -148,7 +157,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	part("datapath", a.proxy.Run)
 	part("node identity", a.keepNodeEnrolled)
 	part("operators' word", a.watchOperators)
-	part("routes", a.watchRoutes)
+	if a.cfg.RoutesFile != "" {
+		part("routes", a.watchRoutes)
+	}
+	if a.cfg.Cluster != nil {
+		part("cluster", func(ctx context.Context) error { return a.cfg.Cluster.Fill(ctx, a.mesh.table) })
+	}
 	part("pods", a.watchPods)
 	part("memory", a.tidy)
 	part("admin socket", func(ctx context.Context) error {
@@ -318,7 +332,7 @@ func (a *Agent) Status() Status {
 		Node:      NodeStatus{Name: a.cfg.NodeName, Address: a.cfg.NodeAddr.String(), Version: a.cfg.Version},
 		Manifest:  ManifestStatus{TrustDomain: signed.Manifest.TrustDomain, Version: signed.Manifest.Version, Digest: signed.Digest},
 		Simulated: a.cfg.Simulated,
-		Drops:     map[string]uint64{}, Pods: []PodStatus{},
+		Drops:     map[string]uint64{}, Pods: []PodStatus{}, Routes: a.routesStatus(),
 	}
 	if list := a.denied.Load(); list != nil {
 		s.DenyList = &DenyListStatus{Version: list.List.Version, Digest: list.Digest, Entries: len(list.List.Entries)}

@@ -27,6 +27,7 @@ import (
 	"github.com/c8s-dev/c8s/bpf"
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/loader"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/policy/policytest"
@@ -210,13 +211,23 @@ func inWorld(t *testing.T, fn func(w *world)) {
 				return 0, errors.New("no such namespace")
 			},
 		}
-		w.mesh = newMesh(&w.manifest, w.denyList)
+		w.mesh = emptyMesh(t, w.Agent)
 		w.publish(listed("web"))
 		w.adoptNode(credential("", life, root))
 		fn(w)
 		cancel()
 		w.pending.Wait()
 	})
+}
+
+// emptyMesh is a mesh that knows nothing yet.
+func emptyMesh(t *testing.T, a *Agent) *mesh {
+	t.Helper()
+	m, err := newMesh(resolve.Config{Node: a.cfg.NodeAddr, Rand: mathrand.Uint64}, &a.manifest, a.denyList)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // listed is a workload entry with one image of the same name.

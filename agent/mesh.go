@@ -14,6 +14,7 @@ import (
 
 	"github.com/c8s-dev/c8s/cds/ca"
 	"github.com/c8s-dev/c8s/datapath"
+	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -22,7 +23,7 @@ import (
 type mesh struct {
 	mu       sync.Mutex // serialises writers
 	pods     atomic.Pointer[map[netip.Addr]*datapath.LocalPod]
-	routes   atomic.Pointer[Routes]
+	table    *resolve.Table
 	roots    atomic.Pointer[x509.CertPool]
 	manifest *atomic.Pointer[policy.Signed]
 	denied   func() *policy.DenyList
@@ -38,12 +39,14 @@ type retiredRoot struct {
 
 var _ datapath.Mesh = (*mesh)(nil)
 
-func newMesh(manifest *atomic.Pointer[policy.Signed], denied func() *policy.DenyList) *mesh {
+func newMesh(cfg resolve.Config, manifest *atomic.Pointer[policy.Signed], denied func() *policy.DenyList) (*mesh, error) {
 	m := &mesh{manifest: manifest, denied: denied}
 	m.pods.Store(&map[netip.Addr]*datapath.LocalPod{})
-	m.routes.Store(&Routes{})
 	m.roots.Store(x509.NewCertPool())
-	return m
+	cfg.Local = func(addr netip.Addr) bool { _, ok := m.Pod(addr); return ok }
+	var err error
+	m.table, err = resolve.New(cfg)
+	return m, err
 }
 
 // Pod returns the enrolled local pod that owns addr.
@@ -52,8 +55,8 @@ func (m *mesh) Pod(addr netip.Addr) (*datapath.LocalPod, bool) {
 	return p, ok
 }
 
-// Route returns the node that carries dst.
-func (m *mesh) Route(dst netip.Addr) (netip.Addr, bool) { return m.routes.Load().Lookup(dst) }
+// Resolve says which pod a connection means and which node carries it.
+func (m *mesh) Resolve(q resolve.Query) (resolve.Target, resolve.Verdict) { return m.table.Resolve(q) }
 
 // Manifest returns the manifest in force.
 func (m *mesh) Manifest() *policy.Signed { return m.manifest.Load() }

@@ -20,7 +20,7 @@ type metrics struct {
 	a        *Agent
 	registry *prometheus.Registry
 
-	drops, pods, flows, tunnels, handshakes, streams, bytes, expiry, manifest, denyList *prometheus.Desc
+	drops, pods, flows, tunnels, handshakes, streams, bytes, expiry, manifest, denyList, routes, lost *prometheus.Desc
 }
 
 func newMetrics(a *Agent) *metrics {
@@ -39,6 +39,8 @@ func newMetrics(a *Agent) *metrics {
 		expiry:     desc("node_certificate_expiry_seconds", "When the node's certificate expires, in Unix time; 0 while not enrolled."),
 		manifest:   desc("manifest_version", "Version of the manifest in force."),
 		denyList:   desc("deny_list_version", "Version of the deny list in force; 0 while there never was one."),
+		routes:     desc("routes", "What the routing table holds; ignored: what the cluster said and cannot be.", "kind"),
+		lost:       desc("cluster_stale_seconds", "For how long the API server has not been heard; 0 while it is, -1 while it never was. Absent with static routes alone."),
 	}
 	m.registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -46,7 +48,7 @@ func newMetrics(a *Agent) *metrics {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.drops, m.pods, m.flows, m.tunnels, m.handshakes, m.streams, m.bytes, m.expiry, m.manifest, m.denyList} {
+	for _, d := range []*prometheus.Desc{m.drops, m.pods, m.flows, m.tunnels, m.handshakes, m.streams, m.bytes, m.expiry, m.manifest, m.denyList, m.routes, m.lost} {
 		out <- d
 	}
 }
@@ -89,6 +91,26 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		denyList = float64(status.DenyList.Version)
 	}
 	send(m.denyList, prometheus.GaugeValue, denyList)
+	m.collectRoutes(send, status.Routes)
+}
+
+func (m *metrics) collectRoutes(send func(*prometheus.Desc, prometheus.ValueType, float64, ...string), r RoutesStatus) {
+	for kind, n := range map[string]int{
+		"static": r.Static, "nodes": r.Nodes, "pods": r.Pods, "services": r.Services, "endpoints": r.Endpoints, "ignored": r.Ignored,
+	} {
+		send(m.routes, prometheus.GaugeValue, float64(n), kind)
+	}
+	if c := r.Cluster; c != nil {
+		var stale float64
+		switch {
+		case c.Connected:
+		case c.Since.IsZero():
+			stale = -1
+		default:
+			stale = m.a.cfg.Now().Sub(c.Since).Seconds()
+		}
+		send(m.lost, prometheus.GaugeValue, stale)
+	}
 }
 
 // serve answers on addr until ctx ends.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/c8s-dev/c8s/datapath"
 	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/loader"
 	"github.com/c8s-dev/c8s/policy/policytest"
 )
@@ -28,7 +29,7 @@ func quiet(t *testing.T) *Agent {
 		pods: map[string]*member{}, ending: map[*member]struct{}{}, flows: flow.NewRing(8),
 		kernel: &fakeKernel{pods: map[int]loader.Pod{}},
 	}
-	a.mesh = newMesh(&a.manifest, a.denyList)
+	a.mesh = emptyMesh(t, a)
 	a.manifest.Store(policytest.New(t).Signed)
 	var err error
 	a.proxy, err = datapath.New(datapath.Config{Mesh: a.mesh, NodeAddr: a.cfg.NodeAddr, Flows: a.flows, Now: time.Now, Log: a.cfg.Log})
@@ -73,6 +74,46 @@ func TestMetricsExportDropsPodsAndFlows(t *testing.T) {
 	} {
 		if !strings.Contains(body, line+"\n") {
 			t.Errorf("no line %q", line)
+		}
+	}
+}
+
+// fakeCluster is an API server's word that never comes.
+type fakeCluster struct {
+	connected bool
+	since     time.Time
+}
+
+func (c *fakeCluster) Fill(ctx context.Context, _ *resolve.Table) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+func (c *fakeCluster) Contact() (bool, time.Time) { return c.connected, c.since }
+
+func TestMetricsSayHowStaleTheRoutesAre(t *testing.T) {
+	a := quiet(t)
+	now := time.Now()
+	a.cfg.Now = func() time.Time { return now }
+	a.mesh.table.SetStatic([]resolve.Route{{Prefix: netip.MustParsePrefix("10.81.1.0/24"), Node: a.cfg.NodeAddr}})
+	a.mesh.table.SetCluster(resolve.Cluster{Nodes: []resolve.Node{{Name: "n", Addr: a.cfg.NodeAddr}, {Name: "no address"}}})
+	h := newMetrics(a).handler()
+	_, body := get(t, h, "/metrics")
+	if strings.Contains(body, "c8s_cluster_stale_seconds ") {
+		t.Error("static routes cannot be stale")
+	}
+	for _, tt := range []struct {
+		connected bool
+		since     time.Time
+		want      string
+	}{{false, time.Time{}, "-1"}, {true, now.Add(-time.Hour), "0"}, {false, now.Add(-90 * time.Second), "90"}} {
+		a.cfg.Cluster = &fakeCluster{tt.connected, tt.since}
+		_, body := get(t, h, "/metrics")
+		for _, line := range []string{
+			"c8s_cluster_stale_seconds " + tt.want, `c8s_routes{kind="static"} 1`, `c8s_routes{kind="nodes"} 1`, `c8s_routes{kind="ignored"} 1`,
+		} {
+			if !strings.Contains(body, line+"\n") {
+				t.Errorf("%+v: no line %q", tt, line)
+			}
 		}
 	}
 }

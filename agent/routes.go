@@ -10,29 +10,45 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
+	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/c8s-dev/c8s/datapath/resolve"
 )
 
-// Routes says which node carries a pod address. It is routing information
-// only: a wrong route leads to a peer whose certificate does not name the
-// destination, and the connection is refused there.
-type Routes struct{ prefixes []route }
-
-type route struct {
-	prefix netip.Prefix
-	node   netip.Addr
+// Cluster says where pods are and which of them are behind a Service. It is
+// believed as little as a routes file.
+type Cluster interface {
+	// Fill keeps the table up to date until ctx ends. What it last said stays in
+	// force while it has nothing to say.
+	Fill(ctx context.Context, t *resolve.Table) error
+	// Contact reports whether the table follows the cluster now, and since when
+	// this is so; the time is zero while it never did.
+	Contact() (connected bool, since time.Time)
 }
 
-// ParseRoutes reads {"<prefix>": "<node address>", …}.
-func ParseRoutes(raw []byte) (*Routes, error) {
+func (a *Agent) routesStatus() RoutesStatus {
+	r := a.mesh.table.Report()
+	s := RoutesStatus{Static: a.mesh.table.Static(), Nodes: r.Nodes, Pods: r.Pods, Services: r.Services, Endpoints: r.Endpoints, Ignored: r.Ignored}
+	if a.cfg.Cluster != nil {
+		c := &ClusterStatus{}
+		c.Connected, c.Since = a.cfg.Cluster.Contact()
+		s.Cluster = c
+	}
+	return s
+}
+
+// ParseRoutes reads {"<prefix>": "<node address>", …}. They are routing
+// information only: a wrong route leads to a peer whose certificate does not
+// name the destination, and the connection is refused there.
+func ParseRoutes(raw []byte) ([]resolve.Route, error) {
 	var table map[netip.Prefix]netip.Addr
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	if err := dec.Decode(&table); err != nil {
 		return nil, fmt.Errorf("parsing routes (want {\"10.81.1.0/24\": \"10.80.0.1\", …}): %w", err)
 	}
-	r := &Routes{}
+	var routes []resolve.Route
 	for prefix, node := range table {
 		if prefix != prefix.Masked() {
 			return nil, fmt.Errorf("parsing routes: %s has host bits set, did you mean %s?", prefix, prefix.Masked())
@@ -40,29 +56,23 @@ func ParseRoutes(raw []byte) (*Routes, error) {
 		if !node.IsValid() || node.IsUnspecified() || node.IsMulticast() {
 			return nil, fmt.Errorf("parsing routes: %s has no usable node address (%s)", prefix, node)
 		}
-		r.prefixes = append(r.prefixes, route{prefix, node})
+		routes = append(routes, resolve.Route{Prefix: prefix, Node: node})
 	}
-	slices.SortFunc(r.prefixes, func(a, b route) int { return b.prefix.Bits() - a.prefix.Bits() })
-	return r, nil
+	return routes, nil
 }
 
-// LoadRoutes reads the routes file at path.
-func LoadRoutes(path string) (*Routes, error) {
-	raw, err := os.ReadFile(path)
+// loadRoutes takes the routes file into force.
+func (a *Agent) loadRoutes() error {
+	raw, err := os.ReadFile(a.cfg.RoutesFile)
 	if err != nil {
-		return nil, fmt.Errorf("reading routes: %w", err)
+		return fmt.Errorf("reading routes: %w", err)
 	}
-	return ParseRoutes(raw)
-}
-
-// Lookup returns the node behind addr, by longest prefix.
-func (r *Routes) Lookup(addr netip.Addr) (netip.Addr, bool) {
-	for _, e := range r.prefixes {
-		if e.prefix.Contains(addr) {
-			return e.node, true
-		}
+	routes, err := ParseRoutes(raw)
+	if err != nil {
+		return err
 	}
-	return netip.Addr{}, false
+	a.mesh.table.SetStatic(routes)
+	return nil
 }
 
 // watchRoutes re-reads the routes file whenever its folder changes. A file
@@ -86,13 +96,11 @@ func (a *Agent) watchRoutes(ctx context.Context) error {
 }
 
 func (a *Agent) reloadRoutes() {
-	routes, err := LoadRoutes(a.cfg.RoutesFile)
-	if err != nil {
+	if err := a.loadRoutes(); err != nil {
 		a.cfg.Log.Error("routes unchanged", "err", err)
 		return
 	}
-	a.mesh.routes.Store(routes)
-	a.cfg.Log.Info("routes in force", "prefixes", len(routes.prefixes))
+	a.cfg.Log.Info("routes in force", "prefixes", a.mesh.table.Static())
 }
 
 // routesChanged waits for a change of the routes file; false at the end of ctx.

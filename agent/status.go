@@ -31,6 +31,7 @@ type Status struct {
 	Pods      []PodStatus       `json:"pods"`
 	Drops     map[string]uint64 `json:"drops"` // packets refused by the kernel, by reason
 	Tunnels   TunnelStatus      `json:"tunnels"`
+	Routes    RoutesStatus      `json:"routes"`
 	Simulated bool              `json:"simulated"` // the TEE is a development root
 }
 
@@ -78,4 +79,21 @@ type TunnelStatus struct {
 	Inbound    int    `json:"inbound"`
 	Handshakes uint64 `json:"handshakes"`
 	Streams    uint64 `json:"streams"`
+}
+
+// RoutesStatus says what the node knows about where pods are.
+type RoutesStatus struct {
+	Static    int            `json:"static"` // prefixes of the routes file
+	Nodes     int            `json:"nodes"`
+	Pods      int            `json:"pods"`
+	Services  int            `json:"services"`
+	Endpoints int            `json:"endpoints"`
+	Ignored   int            `json:"ignored"`           // things the cluster said that make no sense
+	Cluster   *ClusterStatus `json:"cluster,omitempty"` // absent with static routes alone
+}
+
+// ClusterStatus says how old the cluster's word is.
+type ClusterStatus struct {
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since,omitzero"` // when it last changed; zero: it never was
 }

@@ -27,6 +27,7 @@ import (
 
 	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/datapath/tunnel"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -48,8 +49,9 @@ type LocalPod struct {
 // connection, by many goroutines: they must not block.
 type Mesh interface {
 	Pod(addr netip.Addr) (*LocalPod, bool)
-	// Route names the node that hosts a pod address. Trust never rests on it.
-	Route(dst netip.Addr) (node netip.Addr, ok bool)
+	// Resolve says which pod a connection means and which node carries it. Trust
+	// never rests on it.
+	Resolve(q resolve.Query) (resolve.Target, resolve.Verdict)
 	Manifest() *policy.Signed
 	DenyList() *policy.DenyList // nil denies nobody
 	Roots() *x509.CertPool

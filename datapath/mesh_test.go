@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/policy/policytest"
 )
@@ -95,8 +97,10 @@ type world struct {
 	port     uint16
 	ahead    atomic.Int64 // of the real time, in nanoseconds
 
-	mu     sync.Mutex
-	routes map[netip.Addr]netip.Addr
+	mu       sync.Mutex
+	routes   map[netip.Addr]netip.Addr
+	services map[netip.AddrPort][]netip.AddrPort
+	verdicts map[netip.Addr]resolve.Verdict
 }
 
 // node is a Proxy with its Mesh. Connections dialled to entry go to target,
@@ -119,7 +123,10 @@ type node struct {
 }
 
 func newWorld(t testing.TB, opts ...policytest.Option) *world {
-	w := &world{t: t, ca: newCA(t), fixture: policytest.New(t, opts...), routes: map[netip.Addr]netip.Addr{}}
+	w := &world{
+		t: t, ca: newCA(t), fixture: policytest.New(t, opts...), routes: map[netip.Addr]netip.Addr{},
+		services: map[netip.AddrPort][]netip.AddrPort{}, verdicts: map[netip.Addr]resolve.Verdict{},
+	}
 	w.manifest.Store(w.fixture.Signed)
 	w.roots.Store(w.ca.pool())
 	// A port that is free on every loopback address, most likely.
@@ -139,11 +146,37 @@ func (n *node) Pod(a netip.Addr) (*LocalPod, bool) {
 	return p, ok
 }
 
-func (n *node) Route(a netip.Addr) (netip.Addr, bool) {
+// Resolve is a table of which the tests decide the order of endpoints.
+func (n *node) Resolve(q resolve.Query) (resolve.Target, resolve.Verdict) {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
-	r, ok := n.w.routes[a]
-	return r, ok
+	if endpoints, ok := n.w.services[q.Dst]; ok {
+		left := slices.DeleteFunc(slices.Clone(endpoints), func(e netip.AddrPort) bool {
+			return slices.Contains(q.Avoid, e.Addr()) || slices.Contains(q.Avoid, n.w.routes[e.Addr()])
+		})
+		if len(left) == 0 {
+			return resolve.Target{Service: "default/db"}, resolve.NoEndpoints
+		}
+		return resolve.Target{Pod: left[0], Node: n.w.routes[left[0].Addr()], Service: "default/db", Others: len(left) > 1}, resolve.Found
+	}
+	if verdict, ok := n.w.verdicts[q.Dst.Addr()]; ok {
+		return resolve.Target{}, verdict
+	}
+	if r, ok := n.w.routes[q.Dst.Addr()]; ok {
+		return resolve.Target{Pod: q.Dst, Node: r}, resolve.Found
+	}
+	return resolve.Target{}, resolve.NoRoute
+}
+
+// service puts endpoints behind a Service's address.
+func (w *world) service(vip string, endpoints ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := []netip.AddrPort{}
+	for _, e := range endpoints {
+		all = append(all, netip.MustParseAddrPort(e))
+	}
+	w.services[netip.MustParseAddrPort(vip)] = all
 }
 func (n *node) Manifest() *policy.Signed { return n.w.manifest.Load() }
 func (n *node) Roots() *x509.CertPool    { return n.w.roots.Load() }

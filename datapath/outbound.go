@@ -56,16 +56,9 @@ func (p *Proxy) carry(ctx context.Context, app *net.TCPConn, pod *LocalPod, rec 
 	if _, why := p.usable(pod); why != nil {
 		return why
 	}
-	dst := rec.Dst
-	if _, ok := p.cfg.Mesh.Route(dst.Addr()); !ok {
-		return refuse(reasonNoRoute, "routes", "the address of a pod of the mesh", dst.Addr().String())
-	}
-	// A handshake may take a while; nobody waits longer than this.
-	getCtx, cancel := context.WithTimeout(ctx, p.cfg.Limits.DialTimeout)
-	lease, err := p.pool.Get(getCtx, tunnel.Key{Src: rec.Src.Addr(), Dst: dst.Addr(), Owner: pod.UID})
-	cancel()
-	if err != nil {
-		return asRefusal(err)
+	lease, dst, why := p.reach(ctx, pod, rec)
+	if why != nil {
+		return why
 	}
 	defer p.pool.Put(lease)
 	lease.Tunnel.Reserve(tunnel.Header{Proto: tunnel.ProtoTCP, Src: rec.Src, Dst: dst})
@@ -78,17 +71,17 @@ func (p *Proxy) carry(ctx context.Context, app *net.TCPConn, pod *LocalPod, rec 
 	if why := p.allowed(pod.Workload, meta.peer.facts.Workload, dst.Port()); why != nil {
 		return why
 	}
-	p.relay(app, lease, *rec)
+	p.relay(app, lease, dst, *rec)
 	return nil
 }
 
-func (p *Proxy) relay(app *net.TCPConn, lease *tunnel.Lease, rec flow.Record) {
+func (p *Proxy) relay(app *net.TCPConn, lease *tunnel.Lease, dst netip.AddrPort, rec flow.Record) {
 	began := p.cfg.Now()
 	rec.Time, rec.Verdict = began, flow.Allowed
 	p.cfg.Flows.Add(rec)
 	p.streams.Add(1)
 	done := p.watch(lease.Tunnel)
-	res := lease.Tunnel.Relay(app, tunnel.Header{Proto: tunnel.ProtoTCP, Src: rec.Src, Dst: rec.Dst})
+	res := lease.Tunnel.Relay(app, tunnel.Header{Proto: tunnel.ProtoTCP, Src: rec.Src, Dst: dst})
 	done()
 	p.ended(rec, res, began, res.Sent, res.Received)
 	p.sent.Add(res.Sent)
@@ -101,7 +94,8 @@ type outboundPeer struct {
 	self *Credential
 }
 
-// dialTunnel makes a tunnel from the pod behind key to the pod at key.Dst.
+// dialTunnel makes a tunnel from the pod behind key to the pod at key.Dst,
+// over the daemon at key.Node.
 func (p *Proxy) dialTunnel(ctx context.Context, key tunnel.Key) (*tunnel.Tunnel, tunnel.Meta, error) {
 	t, meta, why := p.handshake(ctx, key)
 	if why != nil {
@@ -120,11 +114,7 @@ func (p *Proxy) handshake(ctx context.Context, key tunnel.Key) (*tunnel.Tunnel, 
 	if why != nil {
 		return nil, tunnel.Meta{}, why
 	}
-	node, ok := p.cfg.Mesh.Route(key.Dst)
-	if !ok {
-		return nil, tunnel.Meta{}, refuse(reasonNoRoute, "routes", "the address of a pod of the mesh", key.Dst.String())
-	}
-	conn, err := dialNode(ctx, netip.AddrPortFrom(node, p.cfg.TunnelPort))
+	conn, err := dialNode(ctx, netip.AddrPortFrom(key.Node, p.cfg.TunnelPort))
 	if err != nil {
 		code := reasonNodeUnreachable
 		if ctx.Err() != nil {

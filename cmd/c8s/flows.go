@@ -69,7 +69,7 @@ expected and found. Kernel refusals are rate-limited per pod; the counters of
 }
 
 func mentions(r flow.Record, text string) bool {
-	for _, s := range []string{r.Src.String(), r.Dst.String(), r.SrcID, r.DstID, r.SrcWorkload, r.DstWorkload} {
+	for _, s := range []string{r.Src.String(), r.Dst.String(), r.SrcID, r.DstID, r.SrcWorkload, r.DstWorkload, r.Service, r.Endpoint.String()} {
 		if strings.Contains(s, text) {
 			return true
 		}
@@ -82,7 +82,7 @@ func mentions(r flow.Record, text string) bool {
 func writeFlow(w io.Writer, r flow.Record) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %-7s  %-7s  %s%s -> %s%s", r.Time.Format("15:04:05.000"), r.Verdict, r.Direction,
-		endpoint(r.Src), paren(r.SrcWorkload), endpoint(r.Dst), paren(r.DstWorkload))
+		endpoint(r.Src), paren(r.SrcWorkload), destination(r), paren(r.DstWorkload))
 	if r.Verdict == flow.Closed {
 		fmt.Fprintf(&b, "  %d B sent, %d B received in %s", r.BytesSent, r.BytesReceived, r.Duration.Round(time.Millisecond))
 	}
@@ -94,6 +94,18 @@ func writeFlow(w io.Writer, r flow.Record) error {
 	}
 	_, err := fmt.Fprintln(w, b.String())
 	return err
+}
+
+// destination names a Service and the pod that was chosen for it.
+func destination(r flow.Record) string {
+	s := endpoint(r.Dst)
+	if r.Service != "" {
+		s += " [" + r.Service + "]"
+	}
+	if r.Endpoint.IsValid() {
+		s += " -> " + r.Endpoint.String()
+	}
+	return s
 }
 
 // endpoint leaves out what a refused packet does not have.

@@ -90,6 +90,7 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 	}
 	fmt.Fprintf(tw, "Tunnels\t%d idle, %d busy, %d inbound; %d streams over %d handshakes\n",
 		s.Tunnels.Idle, s.Tunnels.Busy, s.Tunnels.Inbound, s.Tunnels.Streams, s.Tunnels.Handshakes)
+	fmt.Fprintf(tw, "Routes\t%s\n", routesLine(s.Routes, now))
 	fmt.Fprintf(tw, "\nPOD\tSTATE\tWORKLOAD\tADDRESSES\tEXPIRES\tREASON\n")
 	for _, p := range s.Pods {
 		addrs := make([]string, len(p.Addrs))
@@ -113,6 +114,24 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 		}
 	}
 	return tw.Flush()
+}
+
+func routesLine(r agent.RoutesStatus, now time.Time) string {
+	line := fmt.Sprintf("%d static", r.Static)
+	if r.Cluster == nil {
+		return line
+	}
+	line += fmt.Sprintf("; %d nodes, %d pods, %d services with %d endpoints", r.Nodes, r.Pods, r.Services, r.Endpoints)
+	if r.Ignored > 0 {
+		line += fmt.Sprintf(", %d ignored", r.Ignored)
+	}
+	switch {
+	case r.Cluster.Connected:
+		return line
+	case r.Cluster.Since.IsZero():
+		return line + "; the API server was never reached"
+	}
+	return line + fmt.Sprintf("; the API server is lost since %s", now.Sub(r.Cluster.Since).Round(time.Second))
 }
 
 func orDash(s string) string {

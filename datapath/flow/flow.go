@@ -44,8 +44,10 @@ type Record struct {
 	Actual    string    `json:"actual,omitempty"`
 
 	Src         netip.AddrPort `json:"src"`
-	Dst         netip.AddrPort `json:"dst"`
-	SrcID       string         `json:"srcID,omitempty"` // SPIFFE ID, as verified
+	Dst         netip.AddrPort `json:"dst"`               // what the pod connected to
+	Endpoint    netip.AddrPort `json:"endpoint,omitzero"` // the pod that a Service chose for it
+	Service     string         `json:"service,omitempty"` // that was asked for, namespace/name
+	SrcID       string         `json:"srcID,omitempty"`   // SPIFFE ID, as verified
 	DstID       string         `json:"dstID,omitempty"`
 	SrcWorkload string         `json:"srcWorkload,omitempty"`
 	DstWorkload string         `json:"dstWorkload,omitempty"`

@@ -25,9 +25,11 @@ const (
 
 // Key names the two pods a tunnel joins: tunnels are never shared between
 // identities. Owner is the unique id of the source pod, because addresses are
-// used again.
+// used again. Node is where the other pod's daemon is said to be: what one
+// connection was told does not serve another that was told otherwise.
 type Key struct {
 	Src, Dst netip.Addr
+	Node     netip.Addr
 	Owner    string
 }
 

@@ -88,7 +88,7 @@ func TestRefusalsReachTheApplicationAtOnce(t *testing.T) {
 		{"peer not listed", stranger, netip.AddrPortFrom(server.Addr4, echoPort), "peer-not-allowed-egress"},
 		{"no such pod", client, netip.AddrPortFrom(c.Nodes[1].Lab.PodCIDR4.Addr().Next().Next().Next().Next().Next().Next().Next().Next(), echoPort), ""},
 		{"outside the cluster", client, netip.AddrPortFrom(c.Lab.Outside("outside").Addr4, echoPort), "no-route"},
-		{"the node itself", client, netip.AddrPortFrom(c.Nodes[0].Lab.Addr4, cluster.MetricsPort), "no-route"},
+		{"the node itself", client, netip.AddrPortFrom(c.Nodes[0].Lab.Addr4, cluster.MetricsPort), "host-address"},
 		{"IPv6, port not listed", client, netip.AddrPortFrom(server.Addr6, otherPort), "port-not-allowed"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package resolve says which pod a destination means and which node carries
+// it, and keeps this invariant: what it answers is a hint. It names only pods
+// that somebody put into it, never an address of a node, of the loopback or of
+// a link; and since every answer is checked against the certificate of the pod
+// at the other end, a table full of lies can make connections fail, or lead
+// them to another pod that the manifest allows on that port, and nothing else.
+//
+// The table is pure: who fills it (a file, Kubernetes) is not known here.
+// Tables are immutable and swapped whole; a lookup takes no lock and no memory.
+package resolve
+
+import (
+	"errors"
+	"net/netip"
+	"sync/atomic"
+)
+
+// Query asks where a connection goes.
+type Query struct {
+	Src netip.Addr // the pod that connects
+	Dst netip.AddrPort
+	// Avoid names pods and nodes that just failed: endpoints of a Service there
+	// are passed over.
+	Avoid []netip.Addr
+}
+
+// Target is an answer.
+type Target struct {
+	Pod     netip.AddrPort // whose certificate the other end must show, and its own port
+	Node    netip.Addr     // whose daemon to ask for it
+	Service string         // namespace/name; empty where the pod itself was asked for
+	Others  bool           // further endpoints are left to try
+}
+
+// Verdict is Found, or why there is no answer.
+type Verdict uint8
+
+// The verdicts. The zero value refuses.
+const (
+	NoRoute       Verdict = iota // nobody knows the address
+	Found                        // there is a Target
+	NoEndpoints                  // a Service without endpoints that can be used
+	NoServicePort                // a Service that does not have this port
+	HostAddress                  // a node's own address, or a Service of programs on nodes' own addresses
+)
+
+// Config is what a Table knows from its node rather than from those who fill
+// it. Node and Rand are required.
+type Config struct {
+	Node     netip.Addr            // where other nodes reach this one
+	NodeName string                // as in Cluster.Nodes
+	Local    func(netip.Addr) bool // is it a pod of this node, as the runtime says? Must not block; nil knows none
+	Rand     func() uint64         // spreads connections; called by many goroutines
+}
+
+// Table resolves destinations. Safe for concurrent use.
+type Table struct {
+	cfg     Config
+	static  atomic.Pointer[prefixes]
+	cluster atomic.Pointer[snapshot]
+	report  atomic.Pointer[Report]
+}
+
+// New makes an empty table: every destination is NoRoute, except pods of this
+// node.
+func New(cfg Config) (*Table, error) {
+	if !cfg.Node.IsValid() || cfg.Rand == nil {
+		return nil, errors.New("making the routing table: the configuration lacks a part")
+	}
+	if cfg.Local == nil {
+		cfg.Local = func(netip.Addr) bool { return false }
+	}
+	t := &Table{cfg: cfg}
+	t.static.Store(&prefixes{})
+	t.cluster.Store(&snapshot{})
+	t.report.Store(&Report{})
+	return t, nil
+}
+
+// SetStatic replaces the static routes. They win over what SetCluster says.
+func (t *Table) SetStatic(routes []Route) { t.static.Store(newPrefixes(routes)) }
+
+// SetCluster replaces what is known about the cluster, and owns c from then on.
+// What makes no sense is left out and reported.
+func (t *Table) SetCluster(c Cluster) Report {
+	s, report := build(t.cfg, c)
+	t.cluster.Store(s)
+	t.report.Store(&report)
+	return report
+}
+
+// Report is what the last SetCluster returned.
+func (t *Table) Report() Report { return *t.report.Load() }
+
+// Static is the number of static routes.
+func (t *Table) Static() int { return t.static.Load().len() }
+
+// Resolve says where a connection goes. Pods of this node, as the runtime
+// knows them, come first, then static routes, then the cluster.
+func (t *Table) Resolve(q Query) (Target, Verdict) {
+	addr := q.Dst.Addr()
+	switch {
+	case t.cfg.Local(addr):
+		return Target{Pod: q.Dst, Node: t.cfg.Node}, Found
+	case addr == t.cfg.Node:
+		return Target{}, HostAddress
+	case !usable(addr): // whatever prefix covers it
+		return Target{}, NoRoute
+	}
+	if node, ok := t.static.Load().lookup(addr); ok {
+		return Target{Pod: q.Dst, Node: node}, Found
+	}
+	s := t.cluster.Load()
+	if p := s.ports[q.Dst]; p != nil {
+		return t.endpoint(p, &q)
+	}
+	if node, ok := s.addrs[addr]; ok {
+		if node == hostAddr {
+			return Target{}, HostAddress
+		}
+		return Target{Pod: q.Dst, Node: node}, Found
+	}
+	if _, ok := s.vips[addr]; ok {
+		return Target{}, NoServicePort
+	}
+	if node, ok := s.cidrs.lookup(addr); ok {
+		return Target{Pod: q.Dst, Node: node}, Found
+	}
+	return Target{}, NoRoute
+}
+
+func (t *Table) endpoint(p *servicePort, q *Query) (Target, Verdict) {
+	if len(p.endpoints) == 0 && p.host {
+		return Target{}, HostAddress
+	}
+	e := p.pick(q, t.cfg.Rand)
+	if e == nil {
+		return Target{Service: p.service}, NoEndpoints
+	}
+	node := e.node
+	if t.cfg.Local(e.pod.Addr()) {
+		node = t.cfg.Node
+	} else if static, ok := t.static.Load().lookup(e.pod.Addr()); ok {
+		node = static
+	}
+	return Target{Pod: e.pod, Node: node, Service: p.service, Others: len(q.Avoid)+1 < len(p.endpoints)}, Found
+}

@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package resolve
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func addr(s string) netip.Addr     { return netip.MustParseAddr(s) }
+func ap(s string) netip.AddrPort   { return netip.MustParseAddrPort(s) }
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+const (
+	nodeA, nodeB = "10.80.0.1", "10.80.0.2"
+	podA, podB   = "10.81.1.2", "10.81.2.2"
+	vip4, vip6   = "10.96.0.10", "fd96::10"
+)
+
+func table(t testing.TB, local ...netip.Addr) *Table {
+	t.Helper()
+	r := rand.New(rand.NewPCG(1, 2))
+	tab, err := New(Config{
+		Node: addr(nodeA), NodeName: "a", Rand: r.Uint64,
+		Local: func(a netip.Addr) bool { return slices.Contains(local, a) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tab
+}
+
+// nodes a and b with one pod each.
+func nodes() Cluster {
+	return Cluster{
+		Nodes: []Node{
+			{Name: "a", Addr: addr(nodeA), Addrs: []netip.Addr{addr(nodeA)}, Pods: []netip.Prefix{prefix("10.81.1.0/24")}},
+			{Name: "b", Addr: addr(nodeB), Addrs: []netip.Addr{addr(nodeB), addr("fd80::2")}, Pods: []netip.Prefix{prefix("10.81.2.0/24"), prefix("fd81:2::/64")}},
+		},
+		Pods: []Pod{{Name: "d/a", Addrs: []netip.Addr{addr(podA)}, Node: "a"}, {Name: "d/b", Addrs: []netip.Addr{addr(podB), addr("fd81:2::2")}, Node: "b"}},
+	}
+}
+
+func service(endpoints ...Endpoint) Service {
+	return Service{Name: "d/web", VIPs: []netip.Addr{addr(vip4), addr(vip6)}, Ports: []Port{{Port: 80, Endpoints: endpoints}}}
+}
+
+func at(s string) Endpoint { return Endpoint{Addr: ap(s)} }
+
+// outcome spells an answer for table tests.
+func outcome(t Target, v Verdict) string {
+	switch v {
+	case Found:
+		s := fmt.Sprintf("%s on %s", t.Pod, t.Node)
+		if t.Service != "" {
+			s += " for " + t.Service
+		}
+		return s
+	case NoRoute:
+		return "no route"
+	case NoEndpoints:
+		return "no endpoints"
+	case NoServicePort:
+		return "no service port"
+	case HostAddress:
+		return "host address"
+	}
+	return "?"
+}
+
+func TestResolve(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(c *Cluster)
+		static []Route
+		local  []netip.Addr
+		dst    string
+		want   string
+	}{
+		{name: "a pod", dst: podB + ":80", want: podB + ":80 on " + nodeB},
+		{name: "a pod, IPv6", dst: "[fd81:2::2]:80", want: "[fd81:2::2]:80 on " + nodeB},
+		{name: "a pod not listed, by its node's prefix", dst: "10.81.2.99:80", want: "10.81.2.99:80 on " + nodeB},
+		{name: "outside", dst: "192.0.2.1:80", want: "no route"},
+		{name: "node-local DNS", dst: "169.254.20.10:53", want: "no route"},
+		{name: "this node", dst: nodeA + ":10250", want: "host address"},
+		{name: "another node", dst: nodeB + ":22", want: "host address"},
+		{name: "another address of a node", dst: "[fd80::2]:22", want: "host address"},
+		{name: "a pod without its node", change: func(c *Cluster) { c.Nodes = c.Nodes[:1] }, dst: podB + ":80", want: "no route"},
+		{name: "a pod of this node that only the runtime knows", local: []netip.Addr{addr("10.99.0.1")}, dst: "10.99.0.1:1", want: "10.99.0.1:1 on " + nodeA},
+		{
+			name: "the runtime is believed against everybody", local: []netip.Addr{addr(podB)},
+			static: []Route{{prefix("10.81.0.0/16"), addr("10.80.0.9")}}, dst: podB + ":80", want: podB + ":80 on " + nodeA,
+		},
+		{
+			name: "a static route wins over the cluster", static: []Route{{prefix("10.81.2.0/24"), addr("10.80.0.9")}},
+			dst: podB + ":80", want: podB + ":80 on 10.80.0.9",
+		},
+		{
+			name: "the longest static route wins", static: []Route{{prefix("10.0.0.0/8"), addr("10.80.0.8")}, {prefix("10.81.2.2/32"), addr("10.80.0.9")}},
+			dst: podB + ":80", want: podB + ":80 on 10.80.0.9",
+		},
+		{
+			name: "a static route does not make a pod of this node's own address", static: []Route{{prefix("10.80.0.0/24"), addr("10.80.0.9")}},
+			dst: nodeA + ":80", want: "host address",
+		},
+		{name: "a Service", change: with(service(at(podB + ":8080"))), dst: vip4 + ":80", want: podB + ":8080 on " + nodeB + " for d/web"},
+		{name: "a Service, IPv6", change: with(service(at(podB+":8080"), at("[fd81:2::2]:8080"))), dst: "[" + vip6 + "]:80", want: "[fd81:2::2]:8080 on " + nodeB + " for d/web"},
+		{name: "a Service has no endpoint of its family", change: with(service(at(podB + ":8080"))), dst: "[" + vip6 + "]:80", want: "no endpoints"},
+		{name: "another port of a Service", change: with(service(at(podB + ":8080"))), dst: vip4 + ":81", want: "no service port"},
+		{name: "a Service without endpoints", change: with(service()), dst: vip4 + ":80", want: "no endpoints"},
+		{name: "the API server's own Service", change: with(service(at(nodeB + ":6443"))), dst: vip4 + ":80", want: "host address"},
+		{name: "an endpoint nobody carries", change: with(service(at("192.0.2.7:80"))), dst: vip4 + ":80", want: "no endpoints"},
+		{
+			name: "an endpoint whose pod is not listed is where it is said to be", change: with(service(Endpoint{Addr: ap("10.200.0.1:80"), Node: "b"})),
+			dst: vip4 + ":80", want: "10.200.0.1:80 on " + nodeB + " for d/web",
+		},
+		{
+			name: "an endpoint is where its pod is", change: with(service(Endpoint{Addr: ap(podB + ":80"), Node: "a"})),
+			dst: vip4 + ":80", want: podB + ":80 on " + nodeB + " for d/web",
+		},
+		{
+			name: "an endpoint of this node, as the runtime says", change: with(service(at(podB + ":80"))), local: []netip.Addr{addr(podB)},
+			dst: vip4 + ":80", want: podB + ":80 on " + nodeA + " for d/web",
+		},
+		{
+			name: "an endpoint behind a static route", change: with(service(at(podB + ":80"))), static: []Route{{prefix("10.81.2.0/24"), addr("10.80.0.9")}},
+			dst: vip4 + ":80", want: podB + ":80 on 10.80.0.9 for d/web",
+		},
+		{
+			name: "an endpoint on its way out is for when there is no other", change: with(service(Endpoint{Addr: ap(podB + ":80"), Terminating: true})),
+			dst: vip4 + ":80", want: podB + ":80 on " + nodeB + " for d/web",
+		},
+		{
+			name: "an endpoint on its way out yields", change: with(service(Endpoint{Addr: ap(podB + ":80"), Terminating: true}, at(podA+":80"))),
+			dst: vip4 + ":80", want: podA + ":80 on " + nodeA + " for d/web",
+		},
+		{
+			name: "local traffic only", change: func(c *Cluster) {
+				s := service(at(podB+":80"), at(podA+":80"))
+				s.Local = true
+				c.Services = []Service{s}
+			}, dst: vip4 + ":80", want: podA + ":80 on " + nodeA + " for d/web",
+		},
+		{
+			name: "local traffic only, nobody here", change: func(c *Cluster) {
+				s := service(at(podB + ":80"))
+				s.Local = true
+				c.Services = []Service{s}
+			}, dst: vip4 + ":80", want: "no endpoints",
+		},
+		{
+			name: "a Service cannot take a pod's address", change: func(c *Cluster) {
+				s := service(at(podA + ":80"))
+				s.VIPs = []netip.Addr{addr(podB)}
+				c.Services = []Service{s}
+			}, dst: podB + ":80", want: podB + ":80 on " + nodeB,
+		},
+		{
+			name: "of two Services with one address the smaller name has it", change: func(c *Cluster) {
+				other := service(at(podA + ":80"))
+				other.Name = "d/aaa"
+				c.Services = []Service{service(at(podB + ":80")), other}
+			}, dst: vip4 + ":80", want: podA + ":80 on " + nodeA + " for d/aaa",
+		},
+		{
+			name: "of two pods with one address the smaller name has it", change: func(c *Cluster) {
+				c.Pods = append(c.Pods, Pod{Name: "d/aaa", Addrs: []netip.Addr{addr(podB)}, Node: "a"})
+			}, dst: podB + ":80", want: podB + ":80 on " + nodeA,
+		},
+		{
+			name: "a pod on its way out yields its address", change: func(c *Cluster) {
+				c.Pods = append(c.Pods, Pod{Name: "d/aaa", Addrs: []netip.Addr{addr(podB)}, Node: "a", Leaving: true})
+			}, dst: podB + ":80", want: podB + ":80 on " + nodeB,
+		},
+		{
+			name: "a pod cannot have a node's address", change: func(c *Cluster) {
+				c.Pods = append(c.Pods, Pod{Name: "d/x", Addrs: []netip.Addr{addr(nodeB)}, Node: "b"})
+			}, dst: nodeB + ":80", want: "host address",
+		},
+		{
+			name: "nobody says where this node is", change: func(c *Cluster) { c.Nodes[0].Addr = addr("10.80.0.66") },
+			dst: podA + ":80", want: podA + ":80 on " + nodeA,
+		},
+		{name: "a node that is nowhere", change: func(c *Cluster) { c.Nodes[1].Addr = netip.Addr{} }, dst: podB + ":80", want: "no route"},
+		{name: "a node on the loopback", change: func(c *Cluster) { c.Nodes[1].Addr = addr("127.0.0.1") }, dst: podB + ":80", want: "no route"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tab := table(t, tt.local...)
+			tab.SetStatic(tt.static)
+			c := nodes()
+			if tt.change != nil {
+				tt.change(&c)
+			}
+			tab.SetCluster(c)
+			if got := outcome(tab.Resolve(Query{Src: addr(podA), Dst: ap(tt.dst)})); got != tt.want {
+				t.Errorf("%s: %s, want %s (%+v)", tt.dst, got, tt.want, tab.Report())
+			}
+		})
+	}
+}
+
+func with(s ...Service) func(*Cluster) { return func(c *Cluster) { c.Services = s } }
+
+func TestAddressesThatNoPodHasAreIgnored(t *testing.T) {
+	for _, bad := range []string{"127.0.0.1", "::1", "0.0.0.0", "::", "169.254.1.1", "fe80::1", "224.0.0.1", "ff02::1", "255.255.255.255", "::ffff:10.81.2.9"} {
+		a := addr(bad)
+		c := nodes()
+		c.Pods = append(c.Pods, Pod{Name: "d/x", Addrs: []netip.Addr{a}, Node: "b"})
+		s := service(Endpoint{Addr: netip.AddrPortFrom(a, 80), Node: "b"})
+		s.VIPs = append(s.VIPs, a)
+		c.Services = []Service{s}
+		tab := table(t)
+		r := tab.SetCluster(c)
+		if r.Ignored < 3 || len(r.Examples) == 0 {
+			t.Errorf("%s: %+v", bad, r)
+		}
+		for _, dst := range []string{netip.AddrPortFrom(a, 80).String(), vip4 + ":80", "[" + vip6 + "]:80"} {
+			if target, v := tab.Resolve(Query{Src: addr(podA), Dst: ap(dst)}); v == Found {
+				t.Errorf("%s as %s: %+v", bad, dst, target)
+			}
+		}
+	}
+}
+
+func many(n int) (all []Endpoint) {
+	for i := range n {
+		all = append(all, at(fmt.Sprintf("10.81.2.%d:80", i+1)))
+	}
+	return all
+}
+
+func TestConnectionsAreSpread(t *testing.T) {
+	tab := table(t)
+	c := nodes()
+	with(service(many(10)...))(&c)
+	tab.SetCluster(c)
+	counts := map[netip.AddrPort]int{}
+	for range 10_000 {
+		target, _ := tab.Resolve(Query{Src: addr(podA), Dst: ap(vip4 + ":80")})
+		counts[target.Pod]++
+	}
+	for pod, n := range counts {
+		if len(counts) != 10 || n < 800 || n > 1200 {
+			t.Errorf("%s: %d of 10,000 over %d pods", pod, n, len(counts))
+		}
+	}
+}
+
+func TestAffinityHoldsAndMovesOnlyWhatItMust(t *testing.T) {
+	tab := table(t)
+	c := func(n int) Cluster {
+		c := nodes()
+		s := service(many(n)...)
+		s.Affinity = true
+		c.Services = []Service{s}
+		return c
+	}
+	ask := func() (all []netip.AddrPort) {
+		for i := range 200 {
+			src := netip.AddrFrom4([4]byte{10, 81, 1, byte(i)})
+			target, _ := tab.Resolve(Query{Src: src, Dst: ap(vip4 + ":80")})
+			all = append(all, target.Pod)
+		}
+		return all
+	}
+	tab.SetCluster(c(10))
+	before := ask()
+	if again := ask(); !slices.Equal(before, again) {
+		t.Error("a source changed its endpoint without a reason")
+	}
+	pods := slices.Clone(before)
+	slices.SortFunc(pods, netip.AddrPort.Compare)
+	if n := len(slices.Compact(pods)); n < 8 {
+		t.Errorf("200 sources share %d of 10 endpoints", n)
+	}
+	tab.SetCluster(c(9))
+	for i, pod := range ask() {
+		if pod != before[i] && before[i] != ap("10.81.2.10:80") {
+			t.Errorf("source %d moved from %s, which is still there, to %s", i, before[i], pod)
+		}
+	}
+}
+
+func TestFailedPodsAndNodesAreAvoided(t *testing.T) {
+	for _, affinity := range []bool{false, true} {
+		tab := table(t)
+		c := nodes()
+		s := service(at(podA+":80"), at(podB+":80"), at("10.81.2.3:80"))
+		s.Affinity = affinity
+		c.Services = []Service{s}
+		tab.SetCluster(c)
+		for range 50 {
+			q := Query{Src: addr(podA), Dst: ap(vip4 + ":80"), Avoid: []netip.Addr{addr(podB)}}
+			if target, v := tab.Resolve(q); v != Found || target.Pod == ap(podB+":80") || !target.Others {
+				t.Fatalf("%+v %v", target, v)
+			}
+			q.Avoid = []netip.Addr{addr(nodeB)}
+			if target, v := tab.Resolve(q); v != Found || target.Pod != ap(podA+":80") {
+				t.Fatalf("%+v %v", target, v)
+			}
+			q.Avoid = append(q.Avoid, addr(podA))
+			if target, v := tab.Resolve(q); v != NoEndpoints {
+				t.Fatalf("%+v %v", target, v)
+			}
+		}
+	}
+}
+
+func TestTablesAreBounded(t *testing.T) {
+	c := nodes()
+	for i := range MaxServices + 10 {
+		c.Services = append(c.Services, Service{Name: fmt.Sprintf("d/%06d", i), VIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 100 + byte(i>>16), byte(i >> 8), byte(i)})}})
+	}
+	var crowd []Endpoint
+	for i := range maxPerPort + 5 {
+		crowd = append(crowd, Endpoint{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 81, byte(i >> 8), byte(i)}), 80), Node: "b"})
+	}
+	c.Services = append(c.Services, Service{Name: "a/crowd", VIPs: []netip.Addr{addr(vip4)}, Ports: []Port{{80, crowd}}})
+	r := table(t).SetCluster(c)
+	if r.Services > MaxServices || r.Endpoints > maxPerPort || r.Ignored < 12 || len(r.Examples) > maxExamples {
+		t.Errorf("%d services, %d endpoints, %d ignored: %s", r.Services, r.Endpoints, r.Ignored, strings.Join(r.Examples, "; "))
+	}
+}
+
+func TestTheConfigurationMustBeWhole(t *testing.T) {
+	for _, cfg := range []Config{{}, {Node: addr(nodeA)}, {Rand: rand.Uint64}} {
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%+v was accepted", cfg)
+		}
+	}
+}
