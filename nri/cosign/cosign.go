@@ -23,9 +23,9 @@ import (
 	"github.com/c8s-dev/c8s/policy"
 )
 
-// Key is a publisher's, under the name the manifest gives it.
+// Key is a publisher's.
 type Key struct {
-	Name   string
+	ID     policy.Digest    // policy.Signer's ID
 	Public crypto.PublicKey // ed25519.PublicKey or *ecdsa.PublicKey on P-256
 }
 
@@ -38,7 +38,7 @@ type Signature struct {
 
 // Claim is what a verified signature says.
 type Claim struct {
-	Signer     string        // name of the key
+	Signer     policy.Digest // ID of the key
 	Manifest   policy.Digest // what was signed
 	Repository string        // where the publisher said it belongs, without a tag; empty if it did not say
 }
@@ -70,9 +70,9 @@ func Verify(s Signature, keys []Key) (Claim, error) {
 			}
 			claim, err := read(message)
 			if err != nil {
-				return Claim{}, fmt.Errorf("reading what %s signed: %w", key.Name, err)
+				return Claim{}, fmt.Errorf("reading what %s signed: %w", key.ID, err)
 			}
-			claim.Signer = key.Name
+			claim.Signer = key.ID
 			return claim, nil
 		}
 	}

@@ -42,7 +42,9 @@ func newPublisher(t testing.TB, name, algorithm string) publisher {
 	return publisher{name, key}
 }
 
-func (p publisher) public() cosign.Key { return cosign.Key{Name: p.name, Public: p.key.Public()} }
+func (p publisher) public() cosign.Key {
+	return cosign.Key{ID: policy.Digest(p.name), Public: p.key.Public()}
+}
 
 func (p publisher) sign(t testing.TB, message []byte) []byte {
 	t.Helper()

@@ -113,7 +113,7 @@ func newClock() *clock { return &clock{time.Date(2026, 1, 1, 0, 0, 0, 0, time.UT
 func signers(claims []cosign.Claim) string {
 	var names []string
 	for _, c := range claims {
-		names = append(names, c.Signer)
+		names = append(names, string(c.Signer))
 	}
 	return strings.Join(names, ",")
 }
