@@ -13,6 +13,7 @@ import (
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -29,6 +30,7 @@ type store struct {
 	images     []*imagesapi.Image
 	snapshots  map[string]string // parent by name
 	blobs      map[policy.Digest][]byte
+	tasks      map[string]uint32 // process by container
 	reads      int
 }
 
@@ -49,6 +51,7 @@ func (s *store) serve(t testing.TB) *Resolver {
 	contentapi.RegisterContentServer(g, contentService{s: s})
 	imagesapi.RegisterImagesServer(g, imagesService{s: s})
 	snapshotsapi.RegisterSnapshotsServer(g, snapshotsService{s: s})
+	tasksapi.RegisterTasksServer(g, tasksService{s: s})
 	go func() { _ = g.Serve(ln) }()
 	t.Cleanup(g.Stop)
 	r, err := Open(socket)

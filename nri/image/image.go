@@ -21,6 +21,7 @@ import (
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
@@ -43,6 +44,7 @@ type Resolver struct {
 	content    contentapi.ContentClient
 	images     imagesapi.ImagesClient
 	snapshots  snapshotsapi.SnapshotsClient
+	tasks      tasksapi.TasksClient
 
 	configs   *cache[Config]
 	documents *cache[document]
@@ -65,7 +67,7 @@ func Open(socket string) (*Resolver, error) {
 func New(conn grpc.ClientConnInterface) *Resolver {
 	return &Resolver{
 		containers: containersapi.NewContainersClient(conn), content: contentapi.NewContentClient(conn),
-		images: imagesapi.NewImagesClient(conn), snapshots: snapshotsapi.NewSnapshotsClient(conn),
+		images: imagesapi.NewImagesClient(conn), snapshots: snapshotsapi.NewSnapshotsClient(conn), tasks: tasksapi.NewTasksClient(conn),
 		configs: newCache[Config](cached), documents: newCache[document](cached),
 	}
 }
@@ -85,9 +87,9 @@ func inNamespace(ctx context.Context) context.Context {
 // Container is what containerd's own records and the snapshot say about a
 // container.
 type Container struct {
-	Image  policy.ImageFacts // Digest and Config
-	Name   string            // of the image in containerd's record, for people
-	Record CRIRecord         // what the kubelet asked for
+	Image policy.ImageFacts // Digest and Config
+	Name  string            // of the image in containerd's record, for people
+	Pod   Record            // what the kubelet asked for
 }
 
 // Container finds what the container of that id runs. It can be asked once the
@@ -106,7 +108,7 @@ func (r *Resolver) container(ctx context.Context, id string) (Container, error) 
 		return Container{}, fmt.Errorf("reading its record: %w", err)
 	}
 	record := got.GetContainer()
-	cri, err := criRecord(record.GetExtensions())
+	cri, err := recordOf(id, record.GetExtensions())
 	if err != nil {
 		return Container{}, fmt.Errorf("reading what the kubelet asked for: %w", err)
 	}
@@ -120,7 +122,7 @@ func (r *Resolver) container(ctx context.Context, id string) (Container, error) 
 	}
 	return Container{
 		Image: policy.ImageFacts{Digest: config.Digest, Config: &config.ImageConfig},
-		Name:  record.GetImage(), Record: cri,
+		Name:  record.GetImage(), Pod: cri,
 	}, nil
 }
 

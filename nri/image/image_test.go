@@ -151,13 +151,13 @@ func TestTheRecordTellsAboutStdin(t *testing.T) {
 	extensions[sandboxExtension] = extensions[containerExtension]
 	s.containers["pause"].Extensions = map[string]*anypb.Any{sandboxExtension: extensions[containerExtension]}
 	r := s.serve(t)
-	for id, want := range map[string]CRIRecord{
+	for id, want := range map[string]Record{
 		"open":   {SandboxID: "sb", ImageID: a, Stdin: true, TTY: true},
 		"closed": {SandboxID: "sb", ImageID: a},
-		"pause":  {Sandbox: true},
+		"pause":  {Sandbox: true, SandboxID: "pause"},
 	} {
-		if got, err := r.Container(t.Context(), id); err != nil || got.Record != want {
-			t.Errorf("%s: %+v, %v, want %+v", id, got.Record, err, want)
+		if got, err := r.Container(t.Context(), id); err != nil || got.Pod != want {
+			t.Errorf("%s: %+v, %v, want %+v", id, got.Pod, err, want)
 		}
 	}
 	if got, err := r.Container(t.Context(), "both"); err == nil {

@@ -4,6 +4,7 @@ package image
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/types/known/anypb"
@@ -19,33 +20,33 @@ const (
 	recordVersion      = "v1"
 )
 
-// CRIRecord is what the kubelet asked containerd for, where only this tells: an
+// Record is what the kubelet asked containerd for, where only this tells: an
 // open stdin is in no OCI configuration. The zero value is that of a container
 // that did not come from the kubelet.
-type CRIRecord struct {
+type Record struct {
 	Sandbox   bool          // it is a pod's sandbox (pause)
-	SandboxID string        // of the pod it belongs to
-	ImageID   policy.Digest // config digest that containerd chose; to be checked
+	SandboxID string        // of the pod it belongs to; a sandbox's own
+	ImageID   policy.Digest // config digest that containerd chose; Container checks it
 	Stdin     bool          // the kubelet can type into it
 	TTY       bool
 }
 
-func criRecord(extensions map[string]*anypb.Any) (CRIRecord, error) {
+func recordOf(id string, extensions map[string]*anypb.Any) (Record, error) {
 	container, sandbox := extensions[containerExtension], extensions[sandboxExtension]
 	switch {
 	case container != nil && sandbox != nil:
-		return CRIRecord{}, fmt.Errorf("it is recorded as a container and as a sandbox")
+		return Record{}, errors.New("it is recorded as a container and as a sandbox")
 	case container != nil:
 		return parseRecord(container.GetValue())
 	case sandbox != nil:
-		return CRIRecord{Sandbox: true}, nil
+		return Record{Sandbox: true, SandboxID: id}, nil
 	}
-	return CRIRecord{}, nil
+	return Record{}, nil
 }
 
 // parseRecord reads containerd's own JSON (internal/cri/store/container,
 // Metadata); an absent stdin is how it writes a closed one.
-func parseRecord(b []byte) (CRIRecord, error) {
+func parseRecord(b []byte) (Record, error) {
 	var v struct {
 		Version  string
 		Metadata *struct {
@@ -58,12 +59,12 @@ func parseRecord(b []byte) (CRIRecord, error) {
 		}
 	}
 	if err := json.Unmarshal(b, &v); err != nil {
-		return CRIRecord{}, err
+		return Record{}, err
 	}
 	if v.Version != recordVersion || v.Metadata == nil || v.Metadata.Config == nil {
-		return CRIRecord{}, fmt.Errorf("its record has version %.20q, or lacks parts of version %s: this containerd is newer than this program", v.Version, recordVersion)
+		return Record{}, fmt.Errorf("its record has version %.20q, or lacks parts of version %s: this containerd is newer than this program", v.Version, recordVersion)
 	}
-	r := CRIRecord{SandboxID: v.Metadata.SandboxID, Stdin: v.Metadata.Config.Stdin, TTY: v.Metadata.Config.TTY}
+	r := Record{SandboxID: v.Metadata.SandboxID, Stdin: v.Metadata.Config.Stdin, TTY: v.Metadata.Config.TTY}
 	if d := policy.Digest(v.Metadata.ImageRef); d.Valid() {
 		r.ImageID = d
 	}

@@ -11,8 +11,6 @@ import (
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	"github.com/containerd/containerd/api/types"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -72,10 +70,7 @@ func (r *Resolver) blob(ctx context.Context, d policy.Digest, limit int) ([]byte
 	}
 	b, err := r.read(ctx, d, limit)
 	if err != nil {
-		if status.Code(err) == codes.NotFound {
-			err = ErrNotFound
-		}
-		return nil, fmt.Errorf("reading %s: %w", d, err)
+		return nil, fmt.Errorf("reading %s: %w", d, notFound(err))
 	}
 	if got := policy.DigestOf(b); got != d {
 		return nil, fmt.Errorf("reading %s: the content store holds %s under this name", d, got)
