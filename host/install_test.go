@@ -283,13 +283,21 @@ func TestInstallRefusesWhatItCannotGuard(t *testing.T) {
 		"two runtimes": {func(m map[string]string) {
 			m["/etc/containerd/config.toml"] += "[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.crun]\nruntime_type = 'io.containerd.runc.v2'\noptions = { BinaryName = '/usr/bin/crun' }\n"
 		}, "--runc"},
-		"no NRI":                {func(m map[string]string) { m["/etc/containerd/config.toml"] = "version = 3\ndisabled_plugins = ['io.containerd.nri.v1.nri']\n" }, "disabled_plugins"},
-		"no runtime":            {func(m map[string]string) { delete(m, "/usr/local/sbin/runc") }, "not there"},
-		"several networks":      {func(m map[string]string) { m["/etc/containerd/config.toml"] += "[plugins.'io.containerd.cri.v1.runtime'.cni]\nmax_conf_num = 2\n" }, "max_conf_num"},
-		"an old CNI":            {func(m map[string]string) { m["/etc/cni/net.d/10-pods.conflist"] = `{"cniVersion":"0.2.0","name":"x","plugins":[{"type":"bridge"}]}` }, "0.3.0"},
-		"a broken network":      {func(m map[string]string) { m["/etc/cni/net.d/10-pods.conflist"] = "{" }, "10-pods.conflist"},
-		"a broken containerd":   {func(m map[string]string) { m["/etc/containerd/config.toml"] = "version = [" }, "config.toml"},
-		"a list and its single": {func(m map[string]string) { m["/etc/cni/net.d/10-pods.conf"] = `{"cniVersion":"1.0.0","name":"x","type":"ptp"}` }, "remove one"},
+		"no NRI": {func(m map[string]string) {
+			m["/etc/containerd/config.toml"] = "version = 3\ndisabled_plugins = ['io.containerd.nri.v1.nri']\n"
+		}, "disabled_plugins"},
+		"no runtime": {func(m map[string]string) { delete(m, "/usr/local/sbin/runc") }, "not there"},
+		"several networks": {func(m map[string]string) {
+			m["/etc/containerd/config.toml"] += "[plugins.'io.containerd.cri.v1.runtime'.cni]\nmax_conf_num = 2\n"
+		}, "max_conf_num"},
+		"an old CNI": {func(m map[string]string) {
+			m["/etc/cni/net.d/10-pods.conflist"] = `{"cniVersion":"0.2.0","name":"x","plugins":[{"type":"bridge"}]}`
+		}, "0.3.0"},
+		"a broken network":    {func(m map[string]string) { m["/etc/cni/net.d/10-pods.conflist"] = "{" }, "10-pods.conflist"},
+		"a broken containerd": {func(m map[string]string) { m["/etc/containerd/config.toml"] = "version = [" }, "config.toml"},
+		"a list and its single": {func(m map[string]string) {
+			m["/etc/cni/net.d/10-pods.conf"] = `{"cniVersion":"1.0.0","name":"x","type":"ptp"}`
+		}, "remove one"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			set := maps.Clone(ordinary())

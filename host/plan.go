@@ -20,7 +20,7 @@ type Node struct {
 
 // Open takes the node as it is; it changes nothing.
 func Open(l Layout) (*Node, error) {
-	root := strings.TrimRight(l.Root, "/")
+	root := trimRoot(l.Root)
 	if info, err := os.Stat(root + "/"); err != nil || !info.IsDir() {
 		return nil, fmt.Errorf("opening the node's root %s: %w", l.Root, errors.Join(err, errNotFolder(info)))
 	}
@@ -33,6 +33,8 @@ func Open(l Layout) (*Node, error) {
 	}
 	return &Node{l, node{root}}, nil
 }
+
+func trimRoot(root string) string { return strings.TrimRight(root, "/") }
 
 func errNotFolder(info os.FileInfo) error {
 	if info != nil && !info.IsDir() {

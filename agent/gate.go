@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"github.com/c8s-dev/c8s/nri/gate"
+	"github.com/c8s-dev/c8s/policy"
+)
+
+// CodePodLink refuses a pod whose network cannot be locked as a whole.
+const CodePodLink policy.Code = "pod-link"
+
+// LinkLock answers c8s-cni at the gate: it locks a pod's link before the pod
+// has a process. Its error is nil only if the link is locked, and no other link
+// leads out of the pod.
+type LinkLock struct {
+	Kernel interface {
+		LockLink(ctx context.Context, ifindex int) error
+	}
+}
+
+// Lock implements the gate's question of that name.
+func (l LinkLock) Lock(ctx context.Context, r gate.LockRequest) error {
+	refuse := func(expected, actual, remedy string) error {
+		return policy.Decision{Code: CodePodLink, Rule: "the lock of pod links", Expected: expected, Actual: actual, Remedy: remedy}
+	}
+	ifindex, err := hostLink(r.NetNS, r.Interface)
+	if err != nil {
+		return refuse("a veth or netkit pair between pod and node", err.Error(), "use a CNI plugin that gives pods such a pair")
+	}
+	if r.HostInterface != "" {
+		host, err := netlink.LinkByIndex(ifindex)
+		if err != nil {
+			return fmt.Errorf("locking the pod's link: %w", err)
+		}
+		if host.Attrs().Name != r.HostInterface {
+			return refuse("the node's side of the link to be "+r.HostInterface, "it is "+host.Attrs().Name, "")
+		}
+	}
+	// The lock first: it is never wrong to have it.
+	if err := l.Kernel.LockLink(ctx, ifindex); err != nil {
+		return fmt.Errorf("locking the pod's link: %w", err)
+	}
+	others, err := otherLinks(r.NetNS, r.Interface)
+	if err != nil {
+		return fmt.Errorf("locking the pod's link: %w", err)
+	}
+	if len(others) > 0 {
+		return refuse("no link in the pod but "+r.Interface, "there is "+strings.Join(others, ", "), "take the additional networks off the pod")
+	}
+	return nil
+}
+
+// fallbackTunnels are made by the kernel in every new network namespace where
+// their modules are loaded. What they send leaves through the locked link.
+var fallbackTunnels = []string{"ipip", "sit", "ip6tnl", "gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan", "vti", "vti6"}
+
+// otherLinks names the links of a network namespace that could carry packets
+// past the one that is locked.
+func otherLinks(netnsPath, name string) ([]string, error) {
+	ns, err := netns.GetFromPath(netnsPath)
+	if err != nil {
+		return nil, fmt.Errorf("opening the pod's network namespace %s: %w", netnsPath, err)
+	}
+	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		return nil, fmt.Errorf("asking in the pod's network namespace: %w", err)
+	}
+	defer h.Close()
+	links, err := h.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("listing the pod's links: %w", err)
+	}
+	var others []string
+	for _, link := range links {
+		a := link.Attrs()
+		tunnel := slices.Contains(fallbackTunnels, link.Type()) && a.ParentIndex == 0
+		if a.Name != name && a.Flags&net.FlagLoopback == 0 && !tunnel {
+			others = append(others, fmt.Sprintf("%s (%s)", a.Name, link.Type()))
+		}
+	}
+	return others, nil
+}
