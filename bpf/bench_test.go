@@ -11,7 +11,8 @@ import (
 // BenchmarkPrograms runs each program b.N times within one system call.
 func BenchmarkPrograms(b *testing.B) {
 	k := load(b)
-	k.pod(nil)
+	k.pod(func(p *Pod) { p.Probes[0], p.Probes[1] = 8443, probed })
+	k.kubelet(k.cgroup())
 	k.listen()
 	full := make([]byte, 1400)
 	for name, c := range map[string]struct {
@@ -24,6 +25,8 @@ func BenchmarkPrograms(b *testing.B) {
 		"pod_egress/refused-udp": {k.PodEgress, ip(pod4, other4, 17, full), skb{}},
 		"pod_ingress/v4":         {k.PodIngress, ip(other4, pod4, 6, append(tcp(), full...)), skb{Mark: 0x2000}},
 		"pod_ingress/v6":         {k.PodIngress, ip(other6, pod6, 6, append(tcp(), full...)), skb{Mark: 0x2000}},
+		"pod_ingress/probe-syn":  {k.PodIngress, ip(other4, pod4, 6, segment(kubeletPort, probed, syn)), skb{}},
+		"pod_ingress/probe":      {k.PodIngress, ip(other4, pod4, 6, append(segment(kubeletPort, probed, ack), full...)), skb{}},
 		"pod_guard/refused":      {k.PodGuard, ip(other4, pod4, 6, tcp()), skb{}},
 		"node_egress/own":        {k.NodeEgress, ip(other4, pod4, 6, tcp()), skb{}},
 		"node_egress/refused":    {k.NodeEgress, ip(other4, pod4, 6, tcp()), skb{IngressIfindex: 1}},

@@ -23,6 +23,7 @@
 
 #include "maps.h"
 #include "packet.h"
+#include "probe.h"
 #include "reasons.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -74,7 +75,12 @@ static __always_inline enum c8s_reason judge_egress(struct __sk_buff *skb, const
 	reason = parse_transport(skb, p);
 	if (reason)
 		return reason;
-	return listening(p->v6 ? C8S_SLOT_TCP6 : C8S_SLOT_TCP4) ? C8S_ALLOWED : C8S_NO_LISTENER;
+	if (listening(p->v6 ? C8S_SLOT_TCP6 : C8S_SLOT_TCP4))
+		return C8S_ALLOWED;
+	/* Probes go on without the daemon, or the kubelet would restart every
+	 * pod. Local delivery finds the kubelet's connection; for anything
+	 * else steer finds no listener either, and drops. */
+	return is_probe_reply(pod, p) ? C8S_ALLOWED : C8S_NO_LISTENER;
 }
 
 /*
@@ -115,8 +121,9 @@ int pod_egress(struct __sk_buff *skb)
 
 /*
  * pod_ingress: host side of a pod's link, egress hook.
- * Contract: only the daemon's packets, and the node's own where the pod
- * admits them, reach the pod; forwarded ones never do.
+ * Contract: only the daemon's packets, the kubelet's probes of the pod's probe
+ * ports, and the node's own where the pod admits them, reach the pod;
+ * forwarded ones never do.
  */
 SEC("tc")
 int pod_ingress(struct __sk_buff *skb)
@@ -139,7 +146,7 @@ int pod_ingress(struct __sk_buff *skb)
 	} else {
 		if (skb->ingress_ifindex)
 			return drop(skb, &p, C8S_FORWARDED_TO_POD);
-		if ((skb->mark & mark_mask) != mark_daemon && !(pod->flags & C8S_POD_HOST_ACCESS))
+		if ((skb->mark & mark_mask) != mark_daemon && !(pod->flags & C8S_POD_HOST_ACCESS) && !is_probe(skb, pod, &p))
 			return drop(skb, &p, C8S_NOT_FROM_DAEMON);
 	}
 	/* On TC_ACT_OK both tcx (tcx_action_code) and clsact (tc_run) copy
@@ -226,4 +233,36 @@ int steer(struct bpf_sk_lookup *ctx)
 	err = bpf_sk_assign(ctx, sk, BPF_SK_LOOKUP_F_REPLACE);
 	bpf_sk_release(sk);
 	return err ? steer_drop(ctx, &p, C8S_STEER_NO_LISTENER) : SK_PASS;
+}
+
+/* Deeper cgroups than this are refused. */
+#define CGROUP_DEPTH 32
+
+/*
+ * netns_guard: socket creation, at the root of the node's cgroups.
+ * Contract: in the network namespace of a pod whose cgroup is known, only
+ * processes in and below that cgroup make IP sockets. The kernel's own
+ * sockets, netlink and packet sockets are not asked about.
+ */
+SEC("cgroup/sock_create")
+int netns_guard(struct bpf_sock *sk)
+{
+	__u64 cookie = bpf_get_netns_cookie(sk);
+	struct c8s_netns_owner *owner = bpf_map_lookup_elem(&netns_owners, &cookie);
+	struct packet p = {};
+
+	if (!owner)
+		return 1;
+	/* Level 0 is the root of the hierarchy, which is nobody's alone. */
+	for (int level = 1; level < CGROUP_DEPTH; level++) {
+		__u64 id = bpf_get_current_ancestor_cgroup_id(level);
+
+		if (!id)
+			break; /* deeper than the process */
+		if (id == owner->cgroup)
+			return 1;
+	}
+	p.proto = sk->protocol;
+	refuse(owner->ifindex, &p, C8S_FOREIGN_SOCKET);
+	return 0;
 }

@@ -35,6 +35,26 @@ type C8sC8sEvent struct {
 	Pad2       uint32
 }
 
+type C8sC8sFlow struct {
+	_     structs.HostLayout
+	Src   [4]uint32
+	Dst   [4]uint32
+	Sport uint16
+	Dport uint16
+}
+
+type C8sC8sNetnsOwner struct {
+	_       structs.HostLayout
+	Cgroup  uint64
+	Ifindex uint32
+	Pad     uint32
+}
+
+type C8sC8sNode struct {
+	_       structs.HostLayout
+	Kubelet uint64
+}
+
 type C8sC8sPod struct {
 	_       structs.HostLayout
 	Netns   uint64
@@ -45,6 +65,7 @@ type C8sC8sPod struct {
 	Addr6   [4]uint32
 	Gateway [6]uint8
 	Pad     [2]uint8
+	Probes  [16]uint16
 }
 
 type C8sC8sPodAddr struct {
@@ -61,8 +82,12 @@ const (
 	C8sMapEventBudget = "event_budget"
 	C8sMapEvents      = "events"
 	C8sMapListeners   = "listeners"
+	C8sMapNetnsOwners = "netns_owners"
+	C8sMapNode        = "node"
 	C8sMapPodAddrs    = "pod_addrs"
 	C8sMapPods        = "pods"
+	C8sMapProbeFlows  = "probe_flows"
+	C8sProgNetnsGuard = "netns_guard"
 	C8sProgNodeEgress = "node_egress"
 	C8sProgPodEgress  = "pod_egress"
 	C8sProgPodGuard   = "pod_guard"
@@ -116,6 +141,7 @@ type C8sSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type C8sProgramSpecs struct {
+	NetnsGuard *ebpf.ProgramSpec `ebpf:"netns_guard"`
 	NodeEgress *ebpf.ProgramSpec `ebpf:"node_egress"`
 	PodEgress  *ebpf.ProgramSpec `ebpf:"pod_egress"`
 	PodGuard   *ebpf.ProgramSpec `ebpf:"pod_guard"`
@@ -131,8 +157,11 @@ type C8sMapSpecs struct {
 	EventBudget *ebpf.MapSpec `ebpf:"event_budget"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Listeners   *ebpf.MapSpec `ebpf:"listeners"`
+	NetnsOwners *ebpf.MapSpec `ebpf:"netns_owners"`
+	Node        *ebpf.MapSpec `ebpf:"node"`
 	PodAddrs    *ebpf.MapSpec `ebpf:"pod_addrs"`
 	Pods        *ebpf.MapSpec `ebpf:"pods"`
+	ProbeFlows  *ebpf.MapSpec `ebpf:"probe_flows"`
 }
 
 // C8sVariableSpecs contains global variables before they are loaded into the kernel.
@@ -169,8 +198,11 @@ type C8sMaps struct {
 	EventBudget *ebpf.Map `ebpf:"event_budget"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Listeners   *ebpf.Map `ebpf:"listeners"`
+	NetnsOwners *ebpf.Map `ebpf:"netns_owners"`
+	Node        *ebpf.Map `ebpf:"node"`
 	PodAddrs    *ebpf.Map `ebpf:"pod_addrs"`
 	Pods        *ebpf.Map `ebpf:"pods"`
+	ProbeFlows  *ebpf.Map `ebpf:"probe_flows"`
 }
 
 func (m *C8sMaps) Close() error {
@@ -179,8 +211,11 @@ func (m *C8sMaps) Close() error {
 		m.EventBudget,
 		m.Events,
 		m.Listeners,
+		m.NetnsOwners,
+		m.Node,
 		m.PodAddrs,
 		m.Pods,
+		m.ProbeFlows,
 	)
 }
 
@@ -198,6 +233,7 @@ type C8sVariables struct {
 //
 // It can be passed to LoadC8sObjects or ebpf.CollectionSpec.LoadAndAssign.
 type C8sPrograms struct {
+	NetnsGuard *ebpf.Program `ebpf:"netns_guard"`
 	NodeEgress *ebpf.Program `ebpf:"node_egress"`
 	PodEgress  *ebpf.Program `ebpf:"pod_egress"`
 	PodGuard   *ebpf.Program `ebpf:"pod_guard"`
@@ -207,6 +243,7 @@ type C8sPrograms struct {
 
 func (p *C8sPrograms) Close() error {
 	return _C8sClose(
+		p.NetnsGuard,
 		p.NodeEgress,
 		p.PodEgress,
 		p.PodGuard,

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/rlimit"
 )
 
@@ -183,4 +184,49 @@ func (k *kernel) counted(before map[Reason]uint64) Reason {
 		}
 	}
 	return found
+}
+
+// cgroup is the id of this process's cgroup, which BPF_PROG_RUN gives to the
+// packets of a test: their socket is made here.
+func (k *kernel) cgroup() uint64 {
+	k.t.Helper()
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	defer m.Close()
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{
+			asm.FnSkbCgroupId.Call(),
+			asm.StoreMem(asm.R10, -8, asm.R0, asm.DWord),
+			asm.StoreImm(asm.R10, -12, 0, asm.Word),
+			asm.LoadMapPtr(asm.R1, m.FD()),
+			asm.Mov.Reg(asm.R2, asm.R10), asm.Add.Imm(asm.R2, -12),
+			asm.Mov.Reg(asm.R3, asm.R10), asm.Add.Imm(asm.R3, -8),
+			asm.Mov.Imm(asm.R4, 0),
+			asm.FnMapUpdateElem.Call(),
+			asm.Mov.Imm(asm.R0, 0), asm.Return(),
+		},
+	})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	defer prog.Close()
+	if _, err := prog.Run(&ebpf.RunOptions{Data: ip(other4, pod4, 6, tcp())}); err != nil {
+		k.t.Fatal(err)
+	}
+	var id uint64
+	if err := m.Lookup(uint32(0), &id); err != nil {
+		k.t.Fatal(err)
+	}
+	return id
+}
+
+// kubelet makes a cgroup the kubelet's.
+func (k *kernel) kubelet(cgroup uint64) {
+	k.t.Helper()
+	if err := k.Node.Put(uint32(0), Node{Kubelet: cgroup}); err != nil {
+		k.t.Fatal(err)
+	}
 }

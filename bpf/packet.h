@@ -25,6 +25,7 @@ struct packet {
 	bool options;  /* IPv4 options */
 	bool fragment; /* IPv4 fragment */
 	__u8 nd_type;
+	__u8 tcp_flags;
 	__u32 l4; /* offset of the transport header */
 };
 
@@ -259,6 +260,7 @@ static __always_inline enum c8s_reason parse_transport(struct __sk_buff *skb, st
 		return C8S_MALFORMED;
 	__builtin_memcpy(&p->sport, tcp, 2);
 	__builtin_memcpy(&p->dport, tcp + 2, 2);
+	p->tcp_flags = tcp[13];
 	return C8S_ALLOWED;
 }
 

@@ -41,6 +41,14 @@ func tcp() []byte {
 	return b
 }
 
+// segment is a TCP header with ports and flags.
+func segment(sport, dport uint16, flags byte) []byte {
+	b := with(tcp(), 13, flags)
+	be.PutUint16(b, sport)
+	be.PutUint16(b[2:], dport)
+	return b
+}
+
 // with returns a copy of b with one byte changed.
 func with(b []byte, at int, v byte) []byte {
 	b = slices.Clone(b)

@@ -40,7 +40,7 @@ const (
 	ReasonNoListener Reason = 14
 	// ReasonForwardedToPod: A packet that the node did not originate was on its way to a pod.
 	ReasonForwardedToPod Reason = 15
-	// ReasonNotFromDaemon: A process of the node other than the daemon sent to a pod that admits only the daemon.
+	// ReasonNotFromDaemon: A process of the node sent to a pod: neither the daemon, nor the kubelet to a port that the pod's entry lists for probes.
 	ReasonNotFromDaemon Reason = 16
 	// ReasonGuardBypass: A packet arrived in the pod's namespace without passing the host side of its link.
 	ReasonGuardBypass Reason = 17
@@ -50,6 +50,8 @@ const (
 	ReasonSteerSpoofed Reason = 19
 	// ReasonSteerNoListener: A new flow from a pod found no listener of the node daemon.
 	ReasonSteerNoListener Reason = 20
+	// ReasonForeignSocket: A process outside a pod tried to make an IP socket in the pod's network namespace; no packet is involved.
+	ReasonForeignSocket Reason = 21
 )
 
 var reasonNames = [...]string{
@@ -74,6 +76,7 @@ var reasonNames = [...]string{
 	ReasonForwarded:       "forwarded",
 	ReasonSteerSpoofed:    "steer-spoofed",
 	ReasonSteerNoListener: "steer-no-listener",
+	ReasonForeignSocket:   "foreign-socket",
 }
 
 var reasonDescriptions = [...]string{
@@ -93,9 +96,10 @@ var reasonDescriptions = [...]string{
 	ReasonProtocol:        "The transport protocol is neither TCP, UDP nor ICMP.",
 	ReasonNoListener:      "The node daemon does not listen; without it the packet could reach a listener of the host.",
 	ReasonForwardedToPod:  "A packet that the node did not originate was on its way to a pod.",
-	ReasonNotFromDaemon:   "A process of the node other than the daemon sent to a pod that admits only the daemon.",
+	ReasonNotFromDaemon:   "A process of the node sent to a pod: neither the daemon, nor the kubelet to a port that the pod's entry lists for probes.",
 	ReasonGuardBypass:     "A packet arrived in the pod's namespace without passing the host side of its link.",
 	ReasonForwarded:       "A packet that the node did not originate was leaving through an uplink.",
 	ReasonSteerSpoofed:    "A pod's address was the source of a packet that came in over another link.",
 	ReasonSteerNoListener: "A new flow from a pod found no listener of the node daemon.",
+	ReasonForeignSocket:   "A process outside a pod tried to make an IP socket in the pod's network namespace; no packet is involved.",
 }

@@ -3,7 +3,7 @@
 #define C8S_REASONS_H
 
 /*
- * Why a packet was refused. The comment above each value is its description in
+ * Why a packet, or a socket, was refused. The comment above each value is its description in
  * Go and in docs/drop-reasons.md (internal/genreasons). The numbers key a
  * pinned map: append only.
  */
@@ -40,7 +40,7 @@ enum c8s_reason {
 	C8S_NO_LISTENER,
 	/* A packet that the node did not originate was on its way to a pod. */
 	C8S_FORWARDED_TO_POD,
-	/* A process of the node other than the daemon sent to a pod that admits only the daemon. */
+	/* A process of the node sent to a pod: neither the daemon, nor the kubelet to a port that the pod's entry lists for probes. */
 	C8S_NOT_FROM_DAEMON,
 	/* A packet arrived in the pod's namespace without passing the host side of its link. */
 	C8S_GUARD_BYPASS,
@@ -50,6 +50,8 @@ enum c8s_reason {
 	C8S_STEER_SPOOFED,
 	/* A new flow from a pod found no listener of the node daemon. */
 	C8S_STEER_NO_LISTENER,
+	/* A process outside a pod tried to make an IP socket in the pod's network namespace; no packet is involved. */
+	C8S_FOREIGN_SOCKET,
 	C8S_REASON_COUNT,
 };
 #endif

@@ -20,6 +20,7 @@ const (
 	progGuard   = "pod_guard"
 	progUplink  = "node_egress"
 	progSteer   = "steer"
+	progNetns   = "netns_guard"
 )
 
 // filterPrefix marks our clsact filters; filterHandle leaves handle 1 of our

@@ -47,6 +47,9 @@ type Config struct {
 	// Uplinks are the links to other machines, ExcludeLinks further links
 	// that no pod is behind; both are names or path.Match patterns.
 	Uplinks, ExcludeLinks []string
+	// KubeletCgroup is the path of the kubelet's cgroup in the cgroup2
+	// hierarchy, KubeletAuto, or empty: nobody may probe pods.
+	KubeletCgroup string
 	// ForceClsact attaches below 6.6 style even where tcx is there.
 	ForceClsact bool
 	Log         *slog.Logger
@@ -62,6 +65,8 @@ type Loader struct {
 	nl     *netlink.Handle
 	objs   bpf.C8sObjects
 	clsact bool
+
+	unguarded sync.Once // the node cannot guard namespaces: said once
 
 	mu     sync.Mutex // serialises changes of links and pods
 	turn   *turn      // serialises them between processes
@@ -142,7 +147,7 @@ func (l *Loader) open() error {
 	if err := l.load(); err != nil {
 		return err
 	}
-	if err := l.attachSteer(); err != nil {
+	if err := errors.Join(l.attachSteer(), l.updateNetnsGuard()); err != nil {
 		return err
 	}
 	return l.guardUplinks()

@@ -30,6 +30,14 @@ type Pod struct {
 	Open bool
 	// HostAccess admits connections of all processes of the node.
 	HostAccess bool
+	// Probes are the TCP ports that the kubelet may connect to, at most
+	// bpf.ProbePorts.
+	Probes []uint16
+	// Cgroup is the pod's own cgroup in the cgroup2 hierarchy, as the runtime
+	// names a sandbox's parent: a path, or the name of a systemd slice. Only
+	// processes in and below it make IP sockets in the pod's namespace. Empty:
+	// any process can, as for pods that no Kubernetes runtime made.
+	Cgroup string
 }
 
 // LockLink refuses everything on a pod's link until SetPod opens it. On a link
@@ -107,6 +115,9 @@ func (l *Loader) setPod(p Pod) error {
 			return err
 		}
 	}
+	if err := l.ownNetns(p, entry.Netns); err != nil {
+		return err
+	}
 	// Addresses first: a pod must not send before steer knows it.
 	for _, a := range addrs {
 		if err := l.claimAddr(a, p.Ifindex, entry.Master); err != nil {
@@ -131,6 +142,10 @@ func (p Pod) entry() (bpf.Pod, []addrKey, error) {
 	if p.HostAccess {
 		e.Flags |= bpf.PodHostAccess
 	}
+	if len(p.Probes) > len(e.Probes) || slices.Contains(p.Probes, 0) {
+		return e, nil, fmt.Errorf("the probe ports %v must be at most %d and not 0", p.Probes, len(e.Probes))
+	}
+	copy(e.Probes[:], p.Probes)
 	var keys []addrKey
 	for _, a := range p.Addrs {
 		a = a.Unmap()
@@ -256,7 +271,7 @@ func (l *Loader) DeletePod(ifindex int) error {
 		return fmt.Errorf("deleting the pod on link %d: %w", ifindex, err)
 	}
 	defer l.end()
-	if err := errors.Join(l.closePod(ifindex), l.deleteAddrs(ifindex, nil)); err != nil {
+	if err := errors.Join(l.closePod(ifindex), l.deleteAddrs(ifindex, nil), l.disownNetns(ifindex, 0)); err != nil {
 		return fmt.Errorf("deleting the pod on link %d: %w", ifindex, err)
 	}
 	if _, err := l.nl.LinkByIndex(ifindex); errors.As(err, new(netlink.LinkNotFoundError)) {
@@ -314,7 +329,7 @@ func (l *Loader) deletePodEntries(ifindex int) error {
 	if err := l.objs.Pods.Delete(uint32(ifindex)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("deleting the pod: %w", err)
 	}
-	return l.deleteAddrs(ifindex, nil)
+	return errors.Join(l.deleteAddrs(ifindex, nil), l.disownNetns(ifindex, 0))
 }
 
 // deleteAddrs forgets a link's addresses except those to keep.

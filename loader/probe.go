@@ -37,6 +37,7 @@ func Probe() []Feature {
 	}
 	_, btfErr := os.Stat("/sys/kernel/btf/vmlinux")
 	tcx := haveTCX()
+	_, cgroup2Err := findCgroups()
 	return []Feature{
 		required("tc programs", "4.1, CONFIG_NET_CLS_ACT", features.HaveProgramType(ebpf.SchedCLS)),
 		required("sk_lookup programs", "5.9", features.HaveProgramType(ebpf.SkLookup)),
@@ -46,6 +47,11 @@ func Probe() []Feature {
 		required("ring buffers", "5.8", features.HaveMapType(ebpf.RingBuf)),
 		required("LRU maps", "4.10", features.HaveMapType(ebpf.LRUHash)),
 		required("changing a packet's type", "4.8", features.HaveProgramHelper(ebpf.SchedCLS, asm.FnSkbChangeType)),
+		required("knowing a packet's cgroup", "4.18, CONFIG_SOCK_CGROUP_DATA", features.HaveProgramHelper(ebpf.SchedCLS, asm.FnSkbCgroupId)),
+		required("knowing a new socket's cgroup and network namespace", "5.7, CONFIG_CGROUP_BPF", errors.Join(
+			features.HaveProgramHelper(ebpf.CGroupSock, asm.FnGetNetnsCookie),
+			features.HaveProgramHelper(ebpf.CGroupSock, asm.FnGetCurrentAncestorCgroupId))),
+		{Name: "cgroup2 mount, for the kubelet's probes and against kubectl port-forward", Present: cgroup2Err == nil, Since: "4.5", Err: cgroup2Err},
 		{Name: featureTCX, Present: tcx == nil, Since: "6.6", Err: tcx},
 		{Name: "kernel BTF", Present: btfErr == nil, Since: "5.2, CONFIG_DEBUG_INFO_BTF", Err: btfErr},
 	}

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+// CgroupDir is where the cgroup2 hierarchy is mounted.
+func CgroupDir() (string, error) {
+	tree, err := findCgroups()
+	return tree.dir, err
+}
