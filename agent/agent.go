@@ -153,6 +153,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	part("policy routing", a.cfg.Loader.Routing)
 	part("link watcher", func(ctx context.Context) error { return a.cfg.Loader.WatchLinks(ctx, a.linkEvent) })
+	part("kubelet watcher", a.cfg.Loader.WatchKubelet)
 	part("kernel events", a.kernelEvents)
 	part("datapath", a.proxy.Run)
 	part("node identity", a.keepNodeEnrolled)

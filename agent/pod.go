@@ -51,7 +51,7 @@ type pod struct {
 	link    atomic.Int32 // host side ifindex once locked, else 0
 
 	opened bool             // the kernel may have it open
-	access bool             // with host access
+	access access           // with this much of it for the node
 	entry  *policy.Workload // as admitted
 	digest policy.Digest    // of entry
 	cred   *client.Credential
@@ -61,6 +61,17 @@ type pod struct {
 	mu     sync.Mutex
 	status PodStatus
 }
+
+// access is what of a pod the node itself may reach. It is no part of an
+// entry's digest: the manifest in force says it.
+type access struct {
+	host   bool
+	probes []uint16
+}
+
+func accessOf(w *policy.Workload) access { return access{w.HostAccess, w.Probes} }
+
+func (a access) equal(b access) bool { return a.host == b.host && slices.Equal(a.probes, b.probes) }
 
 func newPod(a *Agent, info PodInfo) *pod {
 	return &pod{
@@ -114,8 +125,8 @@ func (p *pod) step(ctx context.Context) time.Duration {
 		p.set(StateAdmitted, "", "")
 	}
 	if p.cred != nil && p.opened {
-		// Host access is no part of the digest, and must not wait for a renewal.
-		if err := p.open(entry.HostAccess); err != nil {
+		// This must not wait for a renewal.
+		if err := p.open(accessOf(entry)); err != nil {
 			return p.failed(ctx, StateEnrolled, "open-failed", err)
 		}
 	}
@@ -131,7 +142,7 @@ func (p *pod) step(ctx context.Context) time.Duration {
 			return 0 // judge again: enrolling may have taken long
 		}
 	}
-	if err := p.open(entry.HostAccess); err != nil {
+	if err := p.open(accessOf(entry)); err != nil {
 		return p.failed(ctx, StateEnrolled, "open-failed", err)
 	}
 	return p.renew.Sub(p.a.cfg.Now())
@@ -155,7 +166,7 @@ func (p *pod) lock(ctx context.Context) error {
 	if err := p.a.kernel.LockLink(ctx, ifindex); err != nil {
 		return err
 	}
-	if err := p.a.kernel.SetPod(p.kernelPod(ifindex, false, false)); err != nil {
+	if err := p.a.kernel.SetPod(p.kernelPod(ifindex, false, access{})); err != nil {
 		return err
 	}
 	p.link.Store(int32(ifindex))
@@ -173,10 +184,10 @@ func (p *pod) unlink(ifindex int) {
 	p.drop()
 }
 
-func (p *pod) kernelPod(ifindex int, open, hostAccess bool) loader.Pod {
+func (p *pod) kernelPod(ifindex int, open bool, a access) loader.Pod {
 	return loader.Pod{
 		Ifindex: ifindex, NetnsPath: p.info.Netns, GuestInterface: p.info.Interface,
-		Addrs: p.info.Addrs, Open: open, HostAccess: hostAccess,
+		Addrs: p.info.Addrs, Open: open, HostAccess: a.host, Probes: a.probes, Cgroup: p.info.Cgroup,
 	}
 }
 
@@ -200,7 +211,7 @@ func (p *pod) shut(d policy.Decision) time.Duration {
 // mesh, then the tunnels that used it.
 func (p *pod) drop() {
 	if p.opened {
-		if err := p.a.kernel.SetPod(p.kernelPod(p.hostIfindex(), false, false)); err != nil {
+		if err := p.a.kernel.SetPod(p.kernelPod(p.hostIfindex(), false, access{})); err != nil {
 			p.log.Error("locking the pod", "err", err)
 		} else {
 			p.opened = false
@@ -294,13 +305,13 @@ func nodeSuspect(err error) bool {
 
 // open publishes the pod and steers its traffic into the mesh. A renewed
 // certificate alone changes neither.
-func (p *pod) open(hostAccess bool) error {
-	if !p.opened || p.access != hostAccess || p.statusNow().State != StateOpen {
+func (p *pod) open(a access) error {
+	if !p.opened || !p.access.equal(a) || p.statusNow().State != StateOpen {
 		if err := p.a.mesh.add(p); err != nil {
 			return err
 		}
-		p.opened, p.access = true, hostAccess
-		if err := p.a.kernel.SetPod(p.kernelPod(p.hostIfindex(), true, hostAccess)); err != nil {
+		p.opened, p.access = true, a
+		if err := p.a.kernel.SetPod(p.kernelPod(p.hostIfindex(), true, a)); err != nil {
 			return err
 		}
 	}

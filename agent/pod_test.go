@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,7 +50,7 @@ func TestPodHasEvidenceOfItsOwnWhereTheNodeIsToldTo(t *testing.T) {
 func TestPodIsClosedInTheKernelBeforeItIsJudged(t *testing.T) {
 	inWorld(t, func(w *world) {
 		web := w.web()
-		old := (&pod{info: web}).kernelPod(7, true, true) // as an earlier daemon left it
+		old := (&pod{info: web}).kernelPod(7, true, access{host: true}) // as an earlier daemon left it
 		w.kernel.pods[7] = old
 		w.cds.hook = func(ctx context.Context) { <-ctx.Done() }
 		w.add(web)
@@ -157,8 +158,9 @@ func TestRetriesBackOffAndRefusalsOfThePodLeaveTheNodeAlone(t *testing.T) {
 }
 
 func TestManifestChange(t *testing.T) {
-	access, changed := listed("web"), listed("web")
-	access.HostAccess = true
+	reached, probed, changed := listed("web"), listed("web"), listed("web")
+	reached.HostAccess = true
+	probed.Probes = []uint16{8080}
 	changed.Namespaces = []string{"default"}
 	for _, tt := range []struct {
 		name       string
@@ -168,7 +170,8 @@ func TestManifestChange(t *testing.T) {
 		enrolments int
 	}{
 		{"entry unchanged", listed("web"), StateOpen, "", 1},
-		{"host access given", access, StateOpen, "", 1},
+		{"host access given", reached, StateOpen, "", 1},
+		{"probes given", probed, StateOpen, "", 1},
 		{"entry changed", changed, StateOpen, "", 2},
 		{"entry gone", listed("db"), StateLocked, string(policy.CodeImageUnlisted), 1},
 	} {
@@ -185,8 +188,8 @@ func TestManifestChange(t *testing.T) {
 				if tt.name == "entry unchanged" && w.kernel.sets != sets {
 					t.Error("the kernel was asked although nothing changed")
 				}
-				if p, _ := w.kernel.pod(7); p.HostAccess != tt.next.HostAccess {
-					t.Errorf("host access is %t", p.HostAccess)
+				if p, _ := w.kernel.pod(7); p.HostAccess != tt.next.HostAccess || !slices.Equal(p.Probes, tt.next.Probes) {
+					t.Errorf("host access is %t, probes are %v", p.HostAccess, p.Probes)
 				}
 			})
 		})
