@@ -15,7 +15,7 @@ type Contents interface {
 	// there is no such image.
 	Target(ctx context.Context, name string) (digest policy.Digest, ok bool, err error)
 	// Blob returns at most limit bytes of content, checked against its digest.
-	Blob(ctx context.Context, digest policy.Digest, limit int64) ([]byte, error)
+	Blob(ctx context.Context, digest policy.Digest, limit int) ([]byte, error)
 }
 
 // Local finds signatures in the node's own image store, where nodes without a

@@ -195,9 +195,9 @@ func (c contents) Target(_ context.Context, name string) (policy.Digest, bool, e
 	return d, ok, c.err
 }
 
-func (c contents) Blob(_ context.Context, digest policy.Digest, limit int64) ([]byte, error) {
+func (c contents) Blob(_ context.Context, digest policy.Digest, limit int) ([]byte, error) {
 	raw, ok := c.blobs[digest]
-	if !ok || int64(len(raw)) > limit {
+	if !ok || len(raw) > limit {
 		return nil, errors.New("no such content")
 	}
 	return raw, nil

@@ -161,6 +161,15 @@ func (i imagesService) List(ctx context.Context, _ *imagesapi.ListImagesRequest)
 	return &imagesapi.ListImagesResponse{Images: i.s.images}, inKubernetes(ctx)
 }
 
+func (i imagesService) Get(ctx context.Context, q *imagesapi.GetImageRequest) (*imagesapi.GetImageResponse, error) {
+	for _, img := range i.s.images {
+		if img.GetName() == q.GetName() {
+			return &imagesapi.GetImageResponse{Image: img}, inKubernetes(ctx)
+		}
+	}
+	return nil, status.Error(codes.NotFound, "no such image")
+}
+
 type snapshotsService struct {
 	snapshotsapi.UnimplementedSnapshotsServer
 	s *store

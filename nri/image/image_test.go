@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/c8s-dev/c8s/policy"
@@ -170,14 +171,25 @@ func TestManifestsOfNamesEveryReference(t *testing.T) {
 	a, b := s.config("a", layer("a")), s.config("b", layer("b"))
 	one, two := s.manifest(a), s.addJSON(map[string]any{"mediaType": dockerManifest, "config": described(dockerConfig, a)})
 	s.image("r/a:1", ociManifest, one)
-	s.image("r/index:1", ociIndex, s.index(one, s.manifest(b), layer("not here")))
+	index := s.index(one, s.manifest(b), layer("not here"))
+	s.image("r/index:1", ociIndex, index)
 	s.image("r/docker:1", dockerManifest, two)
 	s.image("r/b:1", ociManifest, s.manifest(b))
 	s.image("r/broken:1", ociManifest, s.add([]byte("{")))
 	got, err := s.serve(t).ManifestsOf(t.Context(), a)
-	want := []Manifest{{"r/a:1", one, a}, {"r/index:1", one, a}, {"r/docker:1", two, a}}
-	if err != nil || !slices.Equal(got, want) {
-		t.Errorf("ManifestsOf = %v, %v, want %v", got, err, want)
+	want := []Manifest{
+		{Reference: "r/a:1", Digest: one, Config: a},
+		{Reference: "r/index:1", Digest: one, Config: a, Indexes: []policy.Digest{index}},
+		{Reference: "r/docker:1", Digest: two, Config: a},
+	}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("ManifestsOf: %v, %s", err, diff)
+	}
+	if got, ok, err := s.serve(t).Target(t.Context(), "r/index:1"); err != nil || !ok || got != index {
+		t.Errorf("Target = %s, %t, %v, want %s", got, ok, err, index)
+	}
+	if got, ok, err := s.serve(t).Target(t.Context(), "r/absent:1"); err != nil || ok {
+		t.Errorf("Target of an absent image = %s, %t, %v", got, ok, err)
 	}
 }
 

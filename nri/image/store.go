@@ -7,10 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	"github.com/containerd/containerd/api/types"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -28,6 +32,7 @@ type Manifest struct {
 	Reference string        // "registry.example/app:1"
 	Digest    policy.Digest // of the manifest of one platform
 	Config    policy.Digest
+	Indexes   []policy.Digest // that lead from the reference to it, the outermost first
 }
 
 // Config reads the config of that digest from the node's content store.
@@ -56,6 +61,19 @@ func (r *Resolver) ManifestsOf(ctx context.Context, config policy.Digest) ([]Man
 		}
 	}
 	return found, nil
+}
+
+// Target returns what the image of that name points at; ok is false when there is
+// no such image.
+func (r *Resolver) Target(ctx context.Context, name string) (digest policy.Digest, ok bool, err error) {
+	got, err := r.images.Get(inNamespace(ctx), &imagesapi.GetImageRequest{Name: name})
+	if status.Code(err) == codes.NotFound {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	return policy.Digest(got.GetImage().GetTarget().GetDigest()), true, nil
 }
 
 // Blob reads a blob of at most limit bytes from the node's content store and
@@ -122,7 +140,7 @@ func (r *Resolver) config(ctx context.Context, d policy.Digest) (Config, error) 
 // comes beside those that could.
 func (r *Resolver) manifests(ctx context.Context, target *types.Descriptor) ([]Manifest, error) {
 	w := walk{r: r}
-	w.visit(ctx, descriptor{target.GetMediaType(), policy.Digest(target.GetDigest())}, 0)
+	w.visit(ctx, descriptor{target.GetMediaType(), policy.Digest(target.GetDigest())}, nil)
 	return w.found, errors.Join(w.errs...)
 }
 
@@ -133,7 +151,8 @@ type walk struct {
 	errs  []error
 }
 
-func (w *walk) visit(ctx context.Context, d descriptor, depth int) {
+func (w *walk) visit(ctx context.Context, d descriptor, above []policy.Digest) {
+	depth := len(above)
 	if w.seen++; depth > maxDepth || w.seen > maxManifests {
 		w.errs = append(w.errs, fmt.Errorf("%s: more than %d manifests or %d indexes in each other", d.digest, maxManifests, maxDepth))
 		return
@@ -144,10 +163,10 @@ func (w *walk) visit(ctx context.Context, d descriptor, depth int) {
 	case err != nil:
 		w.errs = append(w.errs, err)
 	case doc.config.digest != "":
-		w.found = append(w.found, Manifest{Digest: d.digest, Config: doc.config.digest})
+		w.found = append(w.found, Manifest{Digest: d.digest, Config: doc.config.digest, Indexes: above})
 	}
 	for _, below := range doc.manifests {
-		w.visit(ctx, below, depth+1)
+		w.visit(ctx, below, append(slices.Clip(above), d.digest))
 	}
 }
 
