@@ -46,6 +46,7 @@ func Affected(prev, next *Manifest, now time.Time) []Impact {
 	for i := range prev.Substrates {
 		a.substrate(prev.Substrates[i], next.Substrates, now)
 	}
+	a.sandboxes(prev, next)
 	for i := range prev.Workloads {
 		a.workload(prev, next, &prev.Workloads[i])
 	}
@@ -204,28 +205,14 @@ func (a *impacts) workload(prev, next *Manifest, w *Workload) {
 		return
 	}
 	if w.Digest() != is.Digest() {
-		a.add(Impact{Path: path, Outcome: ReEnrols, Before: string(w.Digest()), After: string(is.Digest()), Why: "the entry's images or namespaces changed"})
+		a.add(Impact{Path: path, Outcome: ReEnrols, Before: string(w.Digest()), After: string(is.Digest()), Why: "what may run under the entry's name, or how, changed"})
 		a.pods(path, w, is)
 	}
-	if w.HostAccess && !is.HostAccess {
-		a.add(Impact{Path: path + ".hostAccess", Outcome: Stops, Before: "true", After: "false", Why: "processes on the node, such as the kubelet's probes, are refused"})
-	}
+	a.host(path, w, is)
 	for i := range prev.Workloads {
 		to := prev.Workloads[i].Name
 		if _, ok := next.Workload(to); ok {
 			a.connections(prev, next, w, to)
-		}
-	}
-}
-
-// pods names those that cannot enrol again.
-func (a *impacts) pods(path string, was, is *Workload) {
-	d := &differ{}
-	d.images(path+".images", was.Images, is.Images)
-	d.namespaces(path+".namespaces", was.Namespaces, is.Namespaces)
-	for _, c := range d.changes {
-		if c.Effect == Narrows {
-			a.add(Impact{Path: c.Path, Outcome: Stops, Before: c.Before, After: c.After, Why: "pods with it do not fit the entry any more"})
 		}
 	}
 }

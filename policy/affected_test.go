@@ -24,6 +24,18 @@ func TestAffectedSaysWhatStops(t *testing.T) {
 	aa, bb, cc := policytest.Hex(0xaa, 48), policytest.Hex(0xbb, 48), policytest.Hex(0xcc, 64)
 	web, db := string(policytest.Digest(policytest.Web)), string(policytest.Digest(policytest.DB))
 	const sim = "substrates[sim-milan]"
+	image, alice := "workloads[web].images["+web+"]", signerOf(t, "alice")
+	run := func(r policy.Run) func(m *policy.Manifest) {
+		return func(m *policy.Manifest) { m.Workloads[0].Images[0].Run = &r }
+	}
+	changed := func(paths ...string) []string {
+		want := []string{"workloads[web] re-enrols"}
+		for _, p := range paths {
+			want = append(want, p+" stops")
+		}
+		return want
+	}
+	one, two := "1", "2"
 	for name, c := range map[string]struct {
 		before, edit func(m *policy.Manifest) // before: edits both
 		want         []string
@@ -93,6 +105,47 @@ func TestAffectedSaysWhatStops(t *testing.T) {
 			func(m *policy.Manifest) { m.Workloads[0].Peers.To[0].Ports = []uint16{1, policytest.DBPort} },
 			func(m *policy.Manifest) { m.Workloads[0].Peers.To[0].Ports = []uint16{policytest.DBPort} },
 			[]string{},
+		},
+		"another command line": {nil, run(policy.Run{Args: []string{"/web"}}), changed(image + ".run.args")},
+		"any command line":     {nil, run(policy.Run{Args: []string{policy.Any}}), changed()},
+		"one variable more":    {nil, run(policy.Run{Env: []policy.EnvRule{{Name: "A", Any: true}}}), changed()},
+		"a demanded variable":  {nil, run(policy.Run{Env: []policy.EnvRule{{Name: "A", Value: &one}}}), changed(image + ".run.env[A]")},
+		"another value": {
+			run(policy.Run{Env: []policy.EnvRule{{Name: "A", Value: &one}}}), run(policy.Run{Env: []policy.EnvRule{{Name: "A", Value: &two}}}),
+			changed(image + ".run.env[A]"),
+		},
+		"fewer privileges": {run(policy.Run{Privileged: true, Stdin: true}), run(policy.Run{}), changed(image+".run.privileged", image+".run.stdin")},
+		"read-only": {
+			run(policy.Run{Mounts: []policy.MountRule{{Destination: "/a", Source: "csi"}}}),
+			run(policy.Run{Mounts: []policy.MountRule{{Destination: "/a", Source: "csi", ReadOnly: true}}}), changed(image + ".run.mounts[/a].readOnly"),
+		},
+		"into the node's network": {nil, func(m *policy.Manifest) { m.Workloads[0].HostNetwork = true }, changed("workloads[web].hostNetwork")},
+		"no exec": {
+			func(m *policy.Manifest) { m.Workloads[0].Exec = []policy.Exec{{Args: []string{"/a"}}} },
+			func(m *policy.Manifest) { m.Workloads[0].Exec = nil }, changed(`workloads[web].exec[["/a"]]`),
+		},
+		"another probe": {
+			func(m *policy.Manifest) { m.Workloads[0].HostAccess, m.Workloads[0].Probes = false, []uint16{1} },
+			func(m *policy.Manifest) { m.Workloads[0].Probes = []uint16{2} },
+			[]string{"workloads[web].probes[1] stops"},
+		},
+		"no bootstrap": {
+			func(m *policy.Manifest) { m.Workloads[0].HostNetwork, m.Workloads[0].Bootstrap = true, true },
+			func(m *policy.Manifest) { m.Workloads[0].Bootstrap = false },
+			[]string{"workloads[web].bootstrap stops"},
+		},
+		"sandbox": {
+			func(m *policy.Manifest) {
+				m.Sandboxes = []policy.Image{{Name: "pause", Digest: policytest.Digest("pause")}}
+			},
+			func(m *policy.Manifest) { m.Sandboxes = nil },
+			[]string{"sandboxes[" + string(policytest.Digest("pause")) + "] stops"},
+		},
+		"another key of the same name": {
+			func(m *policy.Manifest) {
+				m.Signers, m.Workloads[0].Images = []policy.Signer{alice}, []policy.Image{{Name: "w", Signers: []string{"alice"}}}
+			},
+			func(m *policy.Manifest) { m.Signers = []policy.Signer{signerOf(t, "alice")} }, changed("workloads[web].images[signed by alice].signers"),
 		},
 		"both images": {nil, func(m *policy.Manifest) {
 			m.Workloads[0].Images[0].Digest, m.Workloads[1].Images[0].Digest = policytest.Digest("x"), policytest.Digest("y")

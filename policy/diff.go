@@ -43,6 +43,9 @@ func Diff(a, b *Manifest) []Change {
 	keyed(d, "witnesses", a.Witnesses, b.Witnesses, func(w Witness) string { return w.Key }, func(w Witness) string { return w.Name },
 		func(path string, a, b Witness) { d.value(path+".name", a.Name, b.Name, Changes) })
 	d.floor("witnessQuorum", a.WitnessQuorum, b.WitnessQuorum)
+	d.signers(a.Signers, b.Signers)
+	d.images("sandboxes", a.Sandboxes, b.Sandboxes)
+	d.value("unlisted", orStop(a.Unlisted), orStop(b.Unlisted), Changes)
 	keyed(d, "substrates", a.Substrates, b.Substrates, func(s Substrate) string { return s.Name }, summary, d.substrate)
 	keyed(d, "workloads", a.Workloads, b.Workloads, func(w Workload) string { return w.Name }, workloadSummary, d.workload)
 	return d.changes
@@ -260,6 +263,17 @@ func (d *differ) workload(path string, a, b Workload) {
 	d.rules(path+".peers.to", a.Peers.To, b.Peers.To)
 	d.rules(path+".peers.from", a.Peers.From, b.Peers.From)
 	d.allowed(path+".hostAccess", a.HostAccess, b.HostAccess)
+	values(d, path+".probes", a.Probes, b.Probes)
+	d.value(path+".hostNetwork", a.HostNetwork, b.HostNetwork, Changes)
+	d.allowed(path+".bootstrap", a.Bootstrap, b.Bootstrap)
+	d.exec(path+".exec", a.Exec, b.Exec)
+}
+
+func orStop(word string) string {
+	if word == "" {
+		return UnlistedStop
+	}
+	return word
 }
 
 func (d *differ) rules(path string, a, b []PeerRule) {

@@ -2,7 +2,10 @@
 
 package policy
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+)
 
 // imageKeys names the rules: by what they list, and its further rules by their
 // number.
@@ -34,5 +37,130 @@ func named(images []Image) []namedImage {
 
 func (d *differ) images(path string, a, b []Image) {
 	keyed(d, path, named(a), named(b), func(i namedImage) string { return i.key }, func(i namedImage) string { return i.Name },
-		func(path string, a, b namedImage) { d.value(path+".name", a.Name, b.Name, Changes) })
+		func(path string, a, b namedImage) {
+			d.value(path+".name", a.Name, b.Name, Changes)
+			d.run(path+".run", a.Run, b.Run)
+		})
+}
+
+func (d *differ) signers(a, b []Signer) {
+	id := func(s Signer) string {
+		if id, err := s.ID(); err == nil {
+			return string(id)
+		}
+		return s.PublicKey
+	}
+	keyed(d, "signers", a, b, id, func(s Signer) string { return s.Name + " (" + s.Algorithm + ")" },
+		func(path string, a, b Signer) { d.value(path+".name", a.Name, b.Name, Changes) })
+}
+
+func (d *differ) run(path string, before, after *Run) {
+	a, b := orNone(before), orNone(after)
+	d.commandLines(path+".args", a.Args, b.Args)
+	d.env(path+".env", a.Env, b.Env)
+	d.allowed(path+".serviceEnv", a.ServiceEnv, b.ServiceEnv)
+	d.own(path+".cwd", a.Cwd, b.Cwd)
+	d.own(path+".user", a.User, b.User)
+	values(d, path+".groups", a.Groups, b.Groups)
+	keyed(d, path+".mounts", a.Mounts, b.Mounts, func(m MountRule) string { return m.Destination }, mountRuleText, func(path string, a, b MountRule) {
+		d.value(path+".source", a.Source, b.Source, Changes)
+		d.demanded(path+".readOnly", a.ReadOnly, b.ReadOnly)
+	})
+	values(d, path+".devices", a.Devices, b.Devices)
+	values(d, path+".capabilities", a.Capabilities, b.Capabilities)
+	d.allowed(path+".privileged", a.Privileged, b.Privileged)
+	values(d, path+".hostNamespaces", a.HostNamespaces, b.HostNamespaces)
+	values(d, path+".sockets", a.Sockets, b.Sockets)
+	values(d, path+".rlimits", a.Rlimits, b.Rlimits)
+	values(d, path+".sysctls", a.Sysctls, b.Sysctls)
+	d.allowed(path+".stdin", a.Stdin, b.Stdin)
+}
+
+func orNone(r *Run) *Run {
+	if r == nil {
+		return &Run{}
+	}
+	return r
+}
+
+func (d *differ) commandLines(path string, a, b []string) {
+	text := func(args []string) string {
+		if args == nil {
+			return "the image's own"
+		}
+		return commandLine(args)
+	}
+	if isAny(a) || isAny(b) {
+		d.flag(path, isAny(a), isAny(b), text(a), text(b))
+		return
+	}
+	d.value(path, text(a), text(b), Changes)
+}
+
+// own compares what replaces the image's own word.
+func (d *differ) own(path, a, b string) {
+	text := func(v string) string {
+		if v == "" {
+			return "the image's own"
+		}
+		return v
+	}
+	d.value(path, text(a), text(b), Changes)
+}
+
+// env: a rule with a value demands it, so that neither adding nor removing one
+// only widens.
+func (d *differ) env(path string, a, b []EnvRule) {
+	name := func(e EnvRule) string { return e.Name }
+	was, is := byKey(a, name), byKey(b, name)
+	effect := func(e EnvRule, ofAny Effect) Effect {
+		if e.Any {
+			return ofAny
+		}
+		return Changes
+	}
+	for _, e := range a {
+		at := path + "[" + e.Name + "]"
+		after, both := is[e.Name]
+		switch {
+		case !both:
+			d.add(at, envText(e), "", effect(e, Narrows))
+		case e.Any != after.Any:
+			d.flag(at, e.Any, after.Any, envText(e), envText(after))
+		default:
+			d.value(at, envText(e), envText(after), Changes)
+		}
+	}
+	for _, e := range b {
+		if _, both := was[e.Name]; !both {
+			d.add(path+"["+e.Name+"]", "", envText(e), effect(e, Widens))
+		}
+	}
+}
+
+func envText(e EnvRule) string {
+	if e.Value == nil {
+		return Any
+	}
+	return strconv.Quote(*e.Value)
+}
+
+func mountRuleText(m MountRule) string {
+	if m.ReadOnly {
+		return m.Source + ", read-only"
+	}
+	return m.Source
+}
+
+func (d *differ) exec(path string, a, b []Exec) {
+	keyed(d, path, a, b, func(e Exec) string { return commandLine(e.Args) }, execText, func(path string, a, b Exec) {
+		d.allowed(path+".tty", a.TTY, b.TTY)
+	})
+}
+
+func execText(e Exec) string {
+	if e.TTY {
+		return commandLine(e.Args) + " with a terminal"
+	}
+	return commandLine(e.Args)
 }

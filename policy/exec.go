@@ -14,13 +14,13 @@ func (w *Workload) AdmitExec(e ExecFacts) Decision {
 	refuse := func(code Code, expected, actual, remedy string) Decision {
 		return Decision{Code: code, Rule: rule, Expected: expected, Actual: actual, Remedy: remedy}
 	}
-	i := slices.IndexFunc(w.Exec, func(r Exec) bool { return slices.Equal(r.Args, e.Args) })
-	if i < 0 {
-		i = slices.IndexFunc(w.Exec, func(r Exec) bool { return isAny(r.Args) })
-	}
+	matches := func(r Exec) bool { return slices.Equal(r.Args, e.Args) || isAny(r.Args) }
+	i := slices.IndexFunc(w.Exec, func(r Exec) bool { return matches(r) && (r.TTY || !e.Terminal) })
 	switch {
 	case len(e.Args) == 0:
 		return refuse(CodeExecNotAllowed, "a command", "none", "")
+	case i < 0 && slices.ContainsFunc(w.Exec, matches):
+		return refuse(CodeExecTerminal, "no terminal", "a terminal", `write "tty": true if one may be open`)
 	case i < 0 && len(w.Exec) == 0:
 		return refuse(CodeExecNotAllowed, "no added process", commandLine(e.Args), "list the whole argv under exec if it is meant; probes of the kind exec need it")
 	case i < 0:
@@ -28,9 +28,5 @@ func (w *Workload) AdmitExec(e ExecFacts) Decision {
 	case len(e.Differs) > 0:
 		return refuse(CodeExecNotAllowed, "a process like the container's own", "one with another "+quote(e.Differs[0]), "added processes must not have more than the container")
 	}
-	rule = elementPath(rule, i)
-	if e.Terminal && !w.Exec[i].TTY {
-		return refuse(CodeExecTerminal, "no terminal", "a terminal", `write "tty": true if one may be open`)
-	}
-	return allow(rule)
+	return allow(elementPath(rule, i))
 }

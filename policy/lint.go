@@ -53,6 +53,7 @@ func Lint(m *Manifest, now time.Time) []Finding {
 		l.unions(i)
 	}
 	l.sharedMeasurements()
+	l.publishers()
 	for i := range m.Workloads {
 		l.workload(&m.Workloads[i])
 	}

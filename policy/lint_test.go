@@ -21,6 +21,7 @@ func clean(m *policy.Manifest) {
 	s.Simulated, s.Machines, s.HostData, s.Collateral = false, []string{policytest.Hex(0xcc, 64)}, []string{policytest.Hex(7, 32)}, required()
 	s.SNP.MinLaunchTCB = &policy.TCB{BootLoader: 3, SNP: 8, Microcode: 115}
 	s.Roles = []policy.Role{policy.RoleNode}
+	m.Sandboxes = []policy.Image{{Name: "pause", Digest: policytest.Digest("pause")}}
 	for i := range m.Workloads {
 		m.Workloads[i].Namespaces, m.Workloads[i].HostAccess = []string{"prod"}, false
 	}
@@ -129,9 +130,48 @@ func lintCases(t *testing.T) []lintCase {
 	}
 }
 
+// runCases are about what containers may be started with.
+func runCases(t *testing.T) []lintCase {
+	alice, bob := signerOf(t, "alice"), signerOf(t, "bob")
+	web := "workloads[web].images[" + string(policytest.Digest(policytest.Web)) + "].run"
+	run := func(r policy.Run) func(m *policy.Manifest) {
+		return func(m *policy.Manifest) { m.Workloads[0].Images[0].Run = &r }
+	}
+	strict := "strict"
+	return []lintCase{
+		{"harmless run", run(policy.Run{
+			Args: []string{"/web"}, Env: []policy.EnvRule{{Name: "PATH", Value: &strict}}, ServiceEnv: true, User: "1:1",
+			Mounts: []policy.MountRule{{Destination: "/tmp", Source: policy.MountEmptyDir}}, Capabilities: []string{"SYS_NICE"},
+		}), nil},
+		{"no sandbox", func(m *policy.Manifest) { m.Sandboxes = nil }, []string{"no-sandbox sandboxes info"}},
+		{"any args", run(policy.Run{Args: []string{policy.Any}}), []string{"any-args " + web + ".args warning"}},
+		{"any env", run(policy.Run{Env: []policy.EnvRule{{Name: "MODE", Any: true}}}), []string{"any-env " + web + ".env info"}},
+		{"env that loads code", run(policy.Run{Env: []policy.EnvRule{{Name: "LD_PRELOAD", Any: true}}}), []string{"any-env " + web + ".env[LD_PRELOAD] warning"}},
+		{"path of the node", run(policy.Run{Mounts: []policy.MountRule{{Destination: "/host", Source: "/", ReadOnly: true}}}), []string{"host-path " + web + ".mounts[/host] warning"}},
+		{"privileged", run(policy.Run{Privileged: true}), []string{"privileged " + web + ".privileged warning"}},
+		{"namespace of the node", run(policy.Run{HostNamespaces: []string{"pid"}}), []string{"host-namespace " + web + ".hostNamespaces warning"}},
+		{"sockets", run(policy.Run{Sockets: []string{"raw"}}), []string{"sockets " + web + ".sockets warning"}},
+		{"stdin", run(policy.Run{Stdin: true}), []string{"stdin " + web + ".stdin warning"}},
+		{"exec", func(m *policy.Manifest) { m.Workloads[0].Exec = []policy.Exec{{Args: []string{"/probe"}}} }, nil},
+		{"any exec", func(m *policy.Manifest) { m.Workloads[0].Exec = []policy.Exec{{Args: []string{policy.Any}}} }, []string{"exec workloads[web].exec warning"}},
+		{"exec with a terminal", func(m *policy.Manifest) { m.Workloads[0].Exec = []policy.Exec{{Args: []string{"/sh"}, TTY: true}} }, []string{`exec workloads[web].exec[["/sh"]] warning`}},
+		{"outside the mesh", func(m *policy.Manifest) {
+			m.Workloads = append(m.Workloads, policy.Workload{Name: "cni", Images: []policy.Image{{Name: "cni", Digest: policytest.Digest("cni")}}, Namespaces: []string{"kube-system"}, HostNetwork: true, Bootstrap: true})
+		}, []string{"node-network workloads[cni].hostNetwork info"}},
+		{"outside the mesh, with peers", func(m *policy.Manifest) { m.Workloads[0].HostNetwork = true }, []string{"node-network workloads[web].hostNetwork warning"}},
+		{"signed", func(m *policy.Manifest) {
+			m.Signers, m.Workloads[0].Images = []policy.Signer{alice}, []policy.Image{{Name: "w", Signers: []string{"alice"}, Repository: "example.org/w"}}
+		}, nil},
+		{"signed by any of two as anything", func(m *policy.Manifest) {
+			m.Signers, m.Workloads[0].Images = []policy.Signer{alice, bob}, []policy.Image{{Name: "w", Signers: []string{"alice", "bob"}}}
+		}, []string{"any-key workloads[web].images[signed by alice or bob].signers warning", "any-repository workloads[web].images[signed by alice or bob].repository warning"}},
+		{"unused signer", func(m *policy.Manifest) { m.Signers = []policy.Signer{alice} }, []string{"unused-signer signers[alice] info"}},
+	}
+}
+
 func TestLintFindsEachByItself(t *testing.T) {
 	found := map[string]bool{}
-	for _, c := range lintCases(t) {
+	for _, c := range append(lintCases(t), runCases(t)...) {
 		t.Run(c.name, func(t *testing.T) {
 			m := policytest.New(t, policytest.With(clean), policytest.With(c.edit)).Manifest
 			var got []string

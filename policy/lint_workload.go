@@ -11,21 +11,26 @@ import (
 func (l *linter) workload(w *Workload) {
 	path := workloadPath(w.Name)
 	for i, key := range imageKeys(w.Images) {
-		l.image(fmt.Sprintf("%s.images[%s].name", path, key), w.Images[i])
+		at := fmt.Sprintf("%s.images[%s]", path, key)
+		l.image(at+".name", w.Images[i])
+		l.signed(at, &w.Images[i])
+		l.run(at+".run", w.Images[i].Run)
 	}
 	if len(w.Namespaces) == 0 {
 		l.add(LintEveryNamespace, path+".namespaces", SeverityInfo, "pods of every namespace may have this name", "list the namespaces it is deployed to")
 	}
 	if w.HostAccess {
-		l.add(LintHostAccess, path+".hostAccess", SeverityInfo, "processes on the node may connect to the pod without a certificate", "needed for the kubelet's probes only")
+		l.add(LintHostAccess, path+".hostAccess", SeverityInfo, "processes on the node may connect to the pod without a certificate", "for the kubelet list the ports that it probes, under probes")
 	}
+	l.exec(path+".exec", w.Exec)
+	l.nodeNetwork(path+".hostNetwork", w)
 	for _, rule := range w.Peers.To {
 		l.deadRule(path+".peers.to["+rule.Workload+"]", w.Name, rule.Workload, rule, "peers.from")
 	}
 	for _, rule := range w.Peers.From {
 		l.deadRule(path+".peers.from["+rule.Workload+"]", rule.Workload, w.Name, rule, "peers.to")
 	}
-	if !l.reachable(w.Name) {
+	if !w.HostNetwork && !l.reachable(w.Name) {
 		l.add(LintUnreachable, path+".peers.from", SeverityInfo, "no workload may connect to it", "fine for one that only connects to others; else allow the connection in both entries")
 	}
 }

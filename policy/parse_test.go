@@ -362,6 +362,7 @@ func FuzzParse(f *testing.F) {
 		m.NotBefore, m.Substrates[0].Expires = nextYear, map[string]string{policytest.Hex(0xaa, 48): nextYear}
 		m.Recovery, m.Witnesses, m.WitnessQuorum = recoveryOf(f, 1, 2), []policy.Witness{witnessOf(f, "w1", 1)}, 1
 	})).Payload)
+	f.Add(policytest.New(f, policytest.With(func(m *policy.Manifest) { full(f, m) })).Payload)
 	f.Add([]byte(`{"schema":"c8s.dev/manifest/v1","schema":1}`))
 	f.Add(bytes.Replace(good, []byte(`"any"`), []byte(`null`), 1))
 	f.Add(bytes.Replace(good, []byte(`"version": 1`), []byte(`"version": 1e0`), 1))
@@ -395,6 +396,7 @@ func FuzzParse(f *testing.F) {
 		}
 		policy.Lint(m, policytest.Now())
 		m.PeerAllowed("web", "db", 6379)
+		m.Bind(policy.PodFacts{}, policytest.Container(policytest.Web))
 		m.AcceptPeer(policy.Peer{Role: policy.RoleNode, TrustDomain: m.TrustDomain, ManifestVersion: 1, ManifestDigest: m.Digest()}, policytest.Now())
 	})
 }

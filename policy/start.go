@@ -47,7 +47,7 @@ func (s *start) known() Decision {
 }
 
 func (s *start) args() Decision {
-	if isAny(s.run.Args) {
+	if isAny(s.run.Args) && len(s.c.Args) > 0 {
 		return s.allow()
 	}
 	want, whose := s.run.Args, ""
@@ -122,7 +122,7 @@ func (s *start) user() Decision {
 	if got.UID != uid {
 		return s.refuse(CodeUserNotAllowed, ".user", text, actual, `write "uid:gid" if the container is meant to run as that user`)
 	}
-	own := gid < 0 && (got.GID == 0 || got.GID == uid || s.c.Early)
+	own := gid < 0 && (got.GID == 0 || got.GID == uid || s.c.Early || account != nil && account.UID == uid && account.GID == got.GID)
 	if !own && int64(got.GID) != gid {
 		return s.refuse(CodeUserNotAllowed, ".user", text, actual, `write "uid:gid" if the container is meant to run with that group`)
 	}

@@ -46,10 +46,14 @@ func (s *start) environment() Decision {
 			return s.refuse(CodeEnvNotAllowed, ".env", "variables of the image and listed ones", quote(name), "list the variable with its value, or with any")
 		}
 	}
+	var missing []string
 	for name := range fixed {
 		if !seen[name] {
-			return s.refuse(CodeEnvMissing, ".env", quote(name)+" with the listed value, or the image's", "no such variable", "set it, or list it with any")
+			missing = append(missing, name)
 		}
+	}
+	if len(missing) > 0 {
+		return s.refuse(CodeEnvMissing, ".env", quote(slices.Min(missing))+" with the listed value, or the image's", "no such variable", "set it, or list it with any")
 	}
 	return s.allow()
 }

@@ -25,7 +25,7 @@ func runtimeMounts() []string {
 func (s *start) mounts() Decision {
 	for i := range s.c.Mounts {
 		m := &s.c.Mounts[i]
-		if slices.ContainsFunc(s.c.Mounts[:i], func(o MountFacts) bool { return o.Destination == m.Destination && !twiceByRuntime(&o, m) }) {
+		if slices.ContainsFunc(s.c.Mounts[:i], func(o MountFacts) bool { return o.Destination == m.Destination }) {
 			return s.refuse(CodeMountNotAllowed, ".mounts", "one mount at a place", "a second one at "+quote(m.Destination), "the later one hides the other")
 		}
 		if d := s.mount(m); !d.Allowed {
@@ -33,11 +33,6 @@ func (s *start) mounts() Decision {
 		}
 	}
 	return s.allow()
-}
-
-// twiceByRuntime: /sys/fs/cgroup and the like may be bound over themselves.
-func twiceByRuntime(a, b *MountFacts) bool {
-	return a.Source == MountRuntime && b.Source == MountRuntime
 }
 
 func (s *start) mount(m *MountFacts) Decision {
@@ -76,7 +71,7 @@ func (r *MountRule) accepts(m *MountFacts) bool {
 }
 
 func (s *start) runtimeMount(m *MountFacts) Decision {
-	if !slices.Contains(runtimeMounts(), m.Destination) || !private(m) && m.Destination != "/sys/fs/cgroup" && !strings.HasPrefix(m.Destination, "/etc/") {
+	if !slices.Contains(runtimeMounts(), m.Destination) || !private(m) {
 		return s.refuse(CodeMountNotAllowed, ".mounts", "the runtime's own mounts at their places", mountText(m), "a termination log elsewhere than /dev/termination-log could hide a file")
 	}
 	if strings.HasPrefix(m.Destination, "/sys") && !m.ReadOnly && !s.run.Privileged {
