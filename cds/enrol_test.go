@@ -238,6 +238,45 @@ func TestPodIsJudgedByTheManifestInForceNotByTheOneItsNodeEnrolledUnder(t *testi
 	wantCode(t, err, "tcb-floor")
 }
 
+func TestAPodIsIssuedForImagesThatItsNodeFoundSigned(t *testing.T) {
+	w := newWorld(t)
+	c := w.client()
+	node, err := c.EnrolNode(t.Context(), w.node())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, _ := policytest.Operators(t, 2, 1)
+	publisher, other := policy.Signer(keys.Keys[0]), policy.Signer(keys.Keys[1])
+	next := w.f.Next(t, func(m *policy.Manifest) {
+		m.Signers = []policy.Signer{publisher, other}
+		m.Workloads[0].Images = []policy.Image{{Name: "web", Signers: []string{publisher.Name}, Repository: "registry.example/web"}}
+	})
+	if _, err := c.PublishManifest(t.Context(), next.Envelope); err != nil {
+		t.Fatal(err)
+	}
+	pod := webPod()
+	_, err = c.EnrolPod(t.Context(), node, pod)
+	refusedWith(t, err, "image-unlisted")
+	signed := func(s policy.Signer) []policy.SignedImage {
+		id, err := s.ID()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []policy.SignedImage{{Digest: pod.Images[0], Signer: id}}
+	}
+	pod.Signed = signed(other)
+	_, err = c.EnrolPod(t.Context(), node, pod)
+	refusedWith(t, err, "image-unlisted")
+	pod.Signed = signed(publisher)
+	cred, err := c.EnrolPod(t.Context(), node, pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if entry, _ := next.Manifest.Workload(policytest.Web); cred.Peer.Claims.Workload != policytest.Web || cred.Peer.Claims.WorkloadDigest != entry.Digest() {
+		t.Errorf("issued for %+v", cred.Peer.Claims)
+	}
+}
+
 func TestRenewKeepsTheIdentity(t *testing.T) {
 	w := newWorld(t)
 	node, err := w.client().EnrolNode(t.Context(), w.node())

@@ -32,6 +32,34 @@ func TestStatementHasOneForm(t *testing.T) {
 	}
 }
 
+// A statement without signatures has ten members, as before there were any:
+// its bytes are what nodes and pods have signed.
+func TestSignaturesAreOptional(t *testing.T) {
+	plain, err := sample().Marshal()
+	if err != nil || plain[0] != 0xaa {
+		t.Fatalf("a map of %#x members; %v", plain[0], err)
+	}
+	s := signedSample()
+	raw, err := s.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParsePodStatement(raw)
+	if err != nil || len(got.Signed) != 1 || got.Signed[0] != s.Signed[0] {
+		t.Errorf("read %+v; %v", got, err)
+	}
+	empty := append([]byte{0xab}, plain[1:]...)
+	if _, err := ParsePodStatement(append(empty, 0x0b, 0x80)); err == nil {
+		t.Error("an empty list of signatures is a second form")
+	}
+}
+
+func signedSample() *PodStatement {
+	s := sample()
+	s.Signed = []SignedImage{{Digest: s.Images[0], Signer: policy.DigestOf([]byte("key"))}}
+	return s
+}
+
 func TestStatementRefusals(t *testing.T) {
 	for name, edit := range map[string]func(*PodStatement){
 		"short nonce":        func(s *PodStatement) { s.Nonce = s.Nonce[1:] },
@@ -49,7 +77,16 @@ func TestStatementRefusals(t *testing.T) {
 		"address of 5 bytes": func(s *PodStatement) { s.Addrs = [][]byte{{1, 2, 3, 4, 5}} },
 		"unspecified":        func(s *PodStatement) { s.Addrs = [][]byte{{0, 0, 0, 0}} },
 		"loopback":           func(s *PodStatement) { s.Addrs = [][]byte{{127, 0, 0, 1}} },
-		"multicast":          func(s *PodStatement) { s.Addrs = [][]byte{{224, 0, 0, 1}} },
+		"signature of no image": func(s *PodStatement) {
+			s.Signed = []SignedImage{{Digest: policy.DigestOf(nil), Signer: policy.DigestOf(nil)}}
+		},
+		"signature by no key": func(s *PodStatement) { s.Signed = []SignedImage{{Digest: s.Images[0]}} },
+		"too many signatures": func(s *PodStatement) {
+			for range maxImages + 1 {
+				s.Signed = append(s.Signed, SignedImage{Digest: s.Images[0], Signer: policy.DigestOf(nil)})
+			}
+		},
+		"multicast": func(s *PodStatement) { s.Addrs = [][]byte{{224, 0, 0, 1}} },
 	} {
 		s := sample()
 		edit(s)
@@ -76,6 +113,10 @@ func TestStatementRefusals(t *testing.T) {
 func FuzzPodStatement(f *testing.F) {
 	raw, err := sample().Marshal()
 	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	if raw, err = signedSample().Marshal(); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(raw)

@@ -56,6 +56,28 @@ func TestVectorsOfTranscripts(t *testing.T) {
 	}
 }
 
+func TestVectorsOfWorkloads(t *testing.T) {
+	var v struct {
+		Signers   []operatorKey
+		Workloads []struct {
+			Entry  workload
+			Digest string
+		}
+	}
+	if err := strictJSON(read(t, "../../docs/vectors/workload.json"), &v); err != nil {
+		t.Fatal(err)
+	}
+	for i := range v.Workloads {
+		w := &v.Workloads[i]
+		if got, err := w.Entry.digest(v.Signers); err != nil || got != w.Digest {
+			t.Errorf("%s: %s, want %s; %v", w.Entry.Name, got, w.Digest, err)
+		}
+	}
+	if _, err := (&workload{Name: "x", Images: []image{{Signers: []string{"nobody"}}}}).digest(v.Signers); err == nil {
+		t.Error("a signer that the manifest does not have has a key")
+	}
+}
+
 type evidenceVectors struct {
 	Accepted, Refused []struct{ Name, CBOR, Hash string }
 }
