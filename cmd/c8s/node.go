@@ -35,7 +35,7 @@ type nodeFlags struct {
 	address  string
 	cds      []string
 	podsDir  string
-	routes   string
+	routes   routesFlags
 	stateDir string
 	runDir   string
 	metrics  string
@@ -58,7 +58,7 @@ keeps dropping what they send. Only 'c8s node uninstall' removes the lock.
 ` + envflag.Note,
 		Example: `  c8s node --node-address 10.80.0.1 --uplink eth0 --cds 10.80.0.100:15009 \
     --operators operators.json --manifest manifest.signed.json \
-    --pods-dir /run/c8s/pods --routes /run/c8s/routes.json`,
+    --pods-dir /run/c8s/pods --kubeconfig node.kubeconfig`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
@@ -68,11 +68,11 @@ keeps dropping what they send. Only 'c8s node uninstall' removes the lock.
 	f.kernel.register(c)
 	host, _ := os.Hostname()
 	fl := c.Flags()
-	fl.StringVar(&f.name, "node-name", host, "name of this node in logs and status")
+	fl.StringVar(&f.name, "node-name", host, "name of this node, as in Kubernetes")
 	fl.StringVar(&f.address, "node-address", "", "address at which other nodes reach this one (required)")
 	fl.StringSliceVar(&f.cds, "cds", nil, "address and port of each replica of the CDS (required, repeatable)")
 	fl.StringVar(&f.podsDir, "pods-dir", "", "folder with one JSON description per pod (required)")
-	fl.StringVar(&f.routes, "routes", "", "JSON file {pod prefix: node address} (required)")
+	f.routes.register(c)
 	fl.StringVar(&f.stateDir, "state-dir", "/var/lib/c8s", "folder for what must never be older after a restart: manifest, deny list, the log's checkpoint")
 	fl.StringVar(&f.runDir, "run-dir", defaultRunDir, "folder for the admin socket")
 	fl.StringVar(&f.metrics, "metrics-address", "127.0.0.1:15020", "listen address of /metrics, /healthz and /readyz; empty for none")
@@ -86,7 +86,7 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 		return err
 	}
 	for _, need := range [][2]string{
-		{"node-address", f.address}, {"cds", strings.Join(f.cds, ",")}, {"pods-dir", f.podsDir}, {"routes", f.routes},
+		{"node-address", f.address}, {"cds", strings.Join(f.cds, ",")}, {"pods-dir", f.podsDir},
 	} {
 		if err := requireFlag(need[0], need[1]); err != nil {
 			return err
@@ -96,7 +96,14 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 	if err != nil {
 		return exit.Usage(fmt.Errorf("--node-address: %w", err))
 	}
+	if err := f.routes.check(); err != nil {
+		return err
+	}
 	log := f.log.logger().With("node", f.name)
+	cluster, err := f.routes.cluster(addr, log)
+	if err != nil {
+		return err
+	}
 	trust, err := f.trust.load()
 	if err != nil {
 		return err
@@ -135,7 +142,7 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 	}
 	a, err := agent.New(agent.Config{
 		NodeName: f.name, NodeAddr: addr, Version: version.String(), RunDir: f.runDir,
-		RoutesFile: f.routes, Metrics: f.metrics, DaemonMark: f.kernel.daemonMark,
+		RoutesFile: f.routes.file, Cluster: cluster, Metrics: f.metrics, DaemonMark: f.kernel.daemonMark,
 		Manifest: cds.Manifest(), Attester: attester, Simulated: simulated, PodEvidence: f.podEvidence, CDS: cds, Loader: ld,
 		Source: &agent.DirSource{Dir: f.podsDir, Log: log},
 		Now:    time.Now, Log: log,

@@ -45,8 +45,11 @@ type Options struct {
 	Workloads []policy.Workload // of the first manifest
 	NodeFlags []string          // further flags of every node daemon
 	CDSFlags  []string          // further flags of every replica of the CDS
-	Impostors map[string]string // nodes that run another binary; New does not wait for them
-	Log       *slog.Logger
+	// Kubeconfig has the node daemons ask an API server where pods are; with none
+	// they have static routes.
+	Kubeconfig string
+	Impostors  map[string]string // nodes that run another binary; New does not wait for them
+	Log        *slog.Logger
 	// SimDir is the folder of the simulated vendor and its machines; one of the
 	// cluster's own if empty. Making a vendor takes seconds: it has RSA keys.
 	SimDir string

@@ -64,9 +64,14 @@ func (c *Cluster) newNode(n *lab.Node) (*Node, error) {
 			"node", "--node-name", n.Name, "--node-address", n.Addr4.String(),
 			"--uplink", lab.Uplink, "--bpffs", node.BPFFS, "--cds", strings.Join(c.cdsAddrs(), ","),
 			"--operators", c.path("operators.json"), "--manifest", c.path("manifest.dsse.json"),
-			"--pods-dir", node.podsDir(), "--routes", filepath.Join(node.dir, "routes.json"),
+			"--pods-dir", node.podsDir(),
 			"--state-dir", filepath.Join(node.dir, "state"), "--run-dir", node.dir,
 			"--tee", "sim", "--sim-dir", c.simDir, "--metrics-address", fmt.Sprintf("127.0.0.1:%d", MetricsPort),
+		}
+		if c.opts.Kubeconfig == "" {
+			args = append(args, "--no-kubernetes", "--routes", filepath.Join(node.dir, "routes.json"))
+		} else {
+			args = append(args, "--kubeconfig", c.opts.Kubeconfig)
 		}
 		binary := c.opts.Binary
 		if other, ok := c.opts.Impostors[n.Name]; ok {

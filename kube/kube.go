@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kube says where pods are, as the API server tells it, and keeps this
+// invariant: what comes from there is routing information and nothing else. No
+// workload is admitted, no identity given and no peer allowed because of it;
+// package resolve bounds what a lie can do.
+//
+// What was last heard stays in force while the API server is away.
+package kube
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/c8s-dev/c8s/datapath/resolve"
+)
+
+// settle is the least time between two tables. Building one may take no more
+// than a tenth of the time either.
+const settle = 100 * time.Millisecond
+
+// Config is what a Watcher is given. All fields are required.
+type Config struct {
+	API      *rest.Config // from Connect
+	NodeAddr netip.Addr   // of this node: others are reached in its address family
+	Now      func() time.Time
+	Log      *slog.Logger
+}
+
+// Watcher follows the API server.
+type Watcher struct {
+	cfg   Config
+	dirty chan struct{} // something changed since the last table
+
+	mu       sync.Mutex
+	nodes    store[resolve.Node]
+	pods     store[resolve.Pod]
+	services store[serviceInfo]
+	slices   store[sliceInfo]
+	contact  contact
+}
+
+// New prepares a watcher. Nothing is asked until Fill.
+func New(cfg Config) (*Watcher, error) {
+	if cfg.API == nil || !cfg.NodeAddr.IsValid() || cfg.Now == nil || cfg.Log == nil {
+		return nil, errors.New("preparing to follow Kubernetes: the configuration lacks a part")
+	}
+	w := &Watcher{cfg: cfg, dirty: make(chan struct{}, 1)}
+	w.contact = contact{now: cfg.Now, log: cfg.Log, wrong: map[string]string{}}
+	w.nodes = newStore(w, resolve.MaxNodes, func(resolve.Node) int { return 1 }, func(n *node) (resolve.Node, bool) { return nodeOf(n, cfg.NodeAddr.Is4()) })
+	w.pods = newStore(w, resolve.MaxPods, func(resolve.Pod) int { return 1 }, podOf)
+	w.services = newStore(w, 2*resolve.MaxServices, func(s serviceInfo) int { return 1 + len(s.ports)/8 }, serviceOf)
+	w.slices = newStore(w, resolve.MaxEndpoints, func(s sliceInfo) int { return 1 + len(s.endpoints) + len(s.ports)/8 }, sliceOf)
+	return w, nil
+}
+
+func newStore[O, V any](w *Watcher, most int, weight func(V) int, convert func(*O) (V, bool)) store[V] {
+	return store[V]{
+		mu: &w.mu, changed: w.changed, weight: weight, most: most, items: map[string]V{},
+		convert: func(obj any) (v V, keep bool) {
+			o, ok := obj.(*O)
+			if !ok {
+				return v, false
+			}
+			return convert(o)
+		},
+	}
+}
+
+func (w *Watcher) changed() {
+	select {
+	case w.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// Contact reports whether all of the API server that is asked for is being
+// followed now, and since when this is so; the time is zero while it never was.
+func (w *Watcher) Contact() (connected bool, since time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := &w.contact
+	return c.connected, c.since
+}
+
+// Fill keeps t up to date until ctx ends. A Watcher fills one table, once.
+func (w *Watcher) Fill(ctx context.Context, t *resolve.Table) error {
+	clients, err := newClients(w.cfg.API)
+	if err != nil {
+		return err
+	}
+	ctx = quiet(ctx, w.cfg.Log)
+	g, ctx := errgroup.WithContext(ctx)
+	follow := func(c rest.Interface, resource string, one any, many func() runtime.Object, s cache.ReflectorStore, most int) {
+		w.contact.wrong[resource] = "not asked yet"
+		r := cache.NewReflectorWithOptions(w.source(c, resource, many, most), one, s, cache.ReflectorOptions{Name: resource})
+		g.Go(func() error { r.RunWithContext(ctx); return ctx.Err() })
+	}
+	w.mu.Lock()
+	follow(clients.core, "nodes", &node{}, func() runtime.Object { return &list[node]{} }, &w.nodes, w.nodes.most)
+	follow(clients.core, "pods", &pod{}, func() runtime.Object { return &list[pod]{} }, &w.pods, w.pods.most)
+	follow(clients.core, "services", &service{}, func() runtime.Object { return &list[service]{} }, &w.services, w.services.most)
+	follow(clients.discovery, "endpointslices", &endpointSlice{}, func() runtime.Object { return &list[endpointSlice]{} }, &w.slices, w.slices.most)
+	w.mu.Unlock()
+	g.Go(func() error { return w.publish(ctx, t) })
+	return g.Wait()
+}
+
+// publish makes a table whenever something changed, but not all the time.
+func (w *Watcher) publish(ctx context.Context, t *resolve.Table) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	ignored, first := 0, true
+	for {
+		if err := wait(ctx, w.dirty); err != nil {
+			return err
+		}
+		if err := wait(ctx, timer.C); err != nil {
+			return err
+		}
+		began := w.cfg.Now()
+		c, ok := w.cluster()
+		if ok {
+			r := t.SetCluster(c)
+			if first {
+				w.cfg.Log.Info("the cluster's routes are in force", "nodes", r.Nodes, "pods", r.Pods, "services", r.Services, "endpoints", r.Endpoints)
+			}
+			if r.Ignored > ignored {
+				w.cfg.Log.Warn("the API server says things that cannot be; they are ignored", "count", r.Ignored, "examples", r.Examples)
+			}
+			ignored, first = r.Ignored, false
+		}
+		timer.Reset(max(settle, 9*w.cfg.Now().Sub(began)))
+	}
+}
+
+func wait[T any](ctx context.Context, c <-chan T) error {
+	select {
+	case <-c:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// cluster is everything known at this moment, once there is a whole.
+func (w *Watcher) cluster() (c resolve.Cluster, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.nodes.synced || !w.pods.synced || !w.services.synced || !w.slices.synced {
+		return c, false
+	}
+	behind := make(map[string][]sliceInfo, len(w.services.items))
+	for _, s := range w.slices.items {
+		behind[s.service] = append(behind[s.service], s)
+	}
+	c.Nodes, c.Pods = w.nodes.values(), w.pods.values()
+	c.Services = make([]resolve.Service, 0, len(w.services.items))
+	for _, s := range w.services.items {
+		c.Services = append(c.Services, join(s, behind[s.service.Name]))
+	}
+	return c, true
+}
