@@ -45,9 +45,10 @@ type Options struct {
 	Workloads []policy.Workload // of the first manifest
 	NodeFlags []string          // further flags of every node daemon
 	CDSFlags  []string          // further flags of every replica of the CDS
-	// Kubeconfig has the node daemons ask an API server where pods are; with none
-	// they have static routes.
-	Kubeconfig string
+	// Kubernetes is called with the lab before a daemon starts, and returns the
+	// kubeconfig of an API server: the node daemons ask it where pods are. With
+	// none they have static routes.
+	Kubernetes func(*lab.Lab) (kubeconfig string, err error)
 	Impostors  map[string]string // nodes that run another binary; New does not wait for them
 	Log        *slog.Logger
 	// SimDir is the folder of the simulated vendor and its machines; one of the
@@ -73,6 +74,7 @@ type Cluster struct {
 	dir         string
 	simDir      string
 	measurement string
+	kubeconfig  string
 	desk        desk
 }
 
@@ -112,6 +114,12 @@ func (c *Cluster) start(ctx context.Context) error {
 	}
 	if err := c.startCDS(ctx); err != nil {
 		return err
+	}
+	if c.opts.Kubernetes != nil {
+		var err error
+		if c.kubeconfig, err = c.opts.Kubernetes(c.Lab); err != nil {
+			return fmt.Errorf("starting the API server: %w", err)
+		}
 	}
 	for _, n := range c.Lab.Nodes() {
 		node, err := c.newNode(n)

@@ -68,10 +68,10 @@ func (c *Cluster) newNode(n *lab.Node) (*Node, error) {
 			"--state-dir", filepath.Join(node.dir, "state"), "--run-dir", node.dir,
 			"--tee", "sim", "--sim-dir", c.simDir, "--metrics-address", fmt.Sprintf("127.0.0.1:%d", MetricsPort),
 		}
-		if c.opts.Kubeconfig == "" {
+		if c.kubeconfig == "" {
 			args = append(args, "--no-kubernetes", "--routes", filepath.Join(node.dir, "routes.json"))
 		} else {
-			args = append(args, "--kubeconfig", c.opts.Kubeconfig)
+			args = append(args, "--kubeconfig", c.kubeconfig)
 		}
 		binary := c.opts.Binary
 		if other, ok := c.opts.Impostors[n.Name]; ok {
