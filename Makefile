@@ -59,7 +59,12 @@ unit: etcd
 .PHONY: privileged
 privileged: etcd ## only the tests that need root
 	@hack/need-root "make privileged"
-	hack/test-privileged $(TESTFLAGS)
+	hack/test-privileged privileged $(TESTFLAGS)
+
+.PHONY: test-e2e
+test-e2e: stack ## the tests with real containerd and Kubernetes (root)
+	@hack/need-root "make test-e2e"
+	hack/test-privileged e2e $(TESTFLAGS)
 
 .PHONY: bench
 bench: build etcd ## Go benchmarks, then the ratios of test/bench (root)
@@ -94,17 +99,15 @@ tools: .tools/.stamp
 	GOBIN='$(CURDIR)/.tools' CGO_ENABLED=0 go -C hack/tools install tool
 	touch $@
 
-# Built once for what its go.mod and go.sum hold, whenever they were written.
-ETCD_STAMP := .tools/.etcd-$(shell cat hack/etcd/go.mod hack/etcd/go.sum | sha256sum | cut -c1-16)
-
 .PHONY: etcd
-etcd: $(ETCD_STAMP) ## build the etcd that tests run against
+etcd: ## build the etcd that tests run against
+	@hack/stack/build etcd
+	@mkdir -p .tools && ln -sf "$$(hack/stack/build --print etcd)/etcd" .tools/etcd
 
-$(ETCD_STAMP):
-	mkdir -p .tools
-	CGO_ENABLED=0 go -C hack/etcd build -trimpath -ldflags '-s -w' -o '$(CURDIR)/.tools/etcd' go.etcd.io/etcd/server/v3
-	rm -f .tools/.etcd-*
-	touch $@
+.PHONY: stack
+stack: ## build containerd, runc, CNI plugins, etcd, Kubernetes and helm, once
+	@hack/deps e2e
+	hack/stack/build all
 
 .PHONY: deps
 deps: ## check, and as root install, the Debian packages of all targets

@@ -1,6 +1,6 @@
 // The etcd server that tests run against, kept out of the main module: its
 // dependencies are not those of the binary.
-module github.com/c8s-dev/c8s/hack/etcd
+module github.com/c8s-dev/c8s/hack/stack/etcd
 
 go 1.26.8
 

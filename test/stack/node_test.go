@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stack
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/c8s-dev/c8s/test/privileged"
+	"github.com/c8s-dev/c8s/test/stack/image"
+)
+
+func appImage(t *testing.T, nodes ...*Node) *image.Image {
+	t.Helper()
+	app, err := image.App(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range nodes {
+		if err := n.Import(t.Context(), app); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return app
+}
+
+// runApp starts a pod with one container of the test program.
+func runApp(t *testing.T, n *Node, name string, args ...string) *Container {
+	t.Helper()
+	c, err := n.CRI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod, err := c.RunPod(t.Context(), PodSpec{Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	container, err := pod.Run(t.Context(), ContainerSpec{Image: image.AppRef, Args: args})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return container
+}
+
+// greet lets a pod talk to another until it has an answer: a server needs a
+// moment to listen.
+func greet(t *testing.T, from *Container, to netip.Addr, want string) {
+	t.Helper()
+	address := net.JoinHostPort(to.String(), "9000")
+	err := poll(t.Context(), "an answer of "+address, func(ctx context.Context) error {
+		got, err := from.Exec(ctx, "/app", "dial", "tcp", address, "hello")
+		if err != nil {
+			return err
+		}
+		var answer struct{ Answer string }
+		if err := json.Unmarshal([]byte(got.Stdout), &answer); err != nil {
+			return &exec.Error{Name: got.Stderr, Err: err}
+		}
+		if answer.Answer != want+" hello" {
+			t.Fatalf("%s answered %q, want %q", address, answer.Answer, want+" hello")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPodsTalk(t *testing.T) {
+	for _, tc := range []NodeConfig{
+		{Containerd: ContainerdStock, CNI: CNIBridge},
+		{Containerd: ContainerdNRI5, CNI: CNIPTP},
+	} {
+		t.Run(tc.Containerd+" "+tc.CNI, func(t *testing.T) {
+			n := NewNode(t, tc)
+			appImage(t, n)
+			a, b := runApp(t, n, "a", "serve"), runApp(t, n, "b", "serve")
+			if len(b.Pod.IPs) != 2 || !n.PodCIDRs()[0].Contains(b.Pod.IPs[0]) || !n.PodCIDRs()[1].Contains(b.Pod.IPs[1]) {
+				t.Fatalf("pod has addresses %v, want one of each of %v", b.Pod.IPs, n.PodCIDRs())
+			}
+			for _, ip := range b.Pod.IPs {
+				greet(t, a, ip, "b")
+			}
+		})
+	}
+}
+
+func TestPodsTalkAcrossNodes(t *testing.T) {
+	f := TestFabric(t)
+	one := NewNode(t, NodeConfig{Name: "one", Fabric: f})
+	two := NewNode(t, NodeConfig{Name: "two", Fabric: f, CNI: CNIPTP})
+	appImage(t, one, two)
+	a, b := runApp(t, one, "a", "serve"), runApp(t, two, "b", "serve")
+	for i := range 2 {
+		greet(t, a, b.Pod.IPs[i], "b")
+		greet(t, b, a.Pod.IPs[i], "a")
+	}
+}
+
+func TestPodsOutliveContainerd(t *testing.T) {
+	n := NewNode(t, NodeConfig{})
+	appImage(t, n)
+	a, b := runApp(t, n, "a", "serve"), runApp(t, n, "b", "serve")
+	before := n.Containerd().Pid()
+	if err := n.RestartContainerd(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n.Containerd().Pid() == before {
+		t.Fatal("containerd was not restarted")
+	}
+	greet(t, a, b.Pod.IPs[0], "b")
+	status, err := b.Status(t.Context())
+	if err != nil || status.State != cri.ContainerState_CONTAINER_RUNNING {
+		t.Fatalf("container is %v (%v), want running", status, err)
+	}
+}
+
+func TestContainerLife(t *testing.T) {
+	n := NewNode(t, NodeConfig{})
+	app := appImage(t, n)
+	c := runApp(t, n, "a", "fail")
+	if code, err := c.Wait(t.Context()); err != nil || code != 7 {
+		t.Fatalf("ended with %d (%v), want 7", code, err)
+	}
+	status, err := c.Status(t.Context())
+	if err != nil || status.ImageRef != app.Config {
+		t.Fatalf("runs image %q (%v), want %q", status.GetImageRef(), err, app.Config)
+	}
+	d, err := c.Pod.Run(t.Context(), ContainerSpec{Name: "d", Image: image.AppRef, Args: []string{"env"}, Env: map[string]string{"A": "b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, err := d.Wait(t.Context()); err != nil || code != 0 {
+		t.Fatalf("ended with %d (%v), want 0", code, err)
+	}
+	log, err := d.Log()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found struct {
+		Uid    int
+		Host   string
+		Env    []string
+		Args   []string
+		Status map[string]string
+	}
+	if err := json.Unmarshal([]byte(log), &found); err != nil {
+		t.Fatalf("%v: %q", err, log)
+	}
+	if found.Uid != 65535 || found.Host != "a" || found.Status["NoNewPrivs"] != "1" || found.Status["Seccomp"] != "2" {
+		t.Errorf("found %+v", found)
+	}
+	if err := d.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := c.Pod.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+	client, _ := n.CRI()
+	if pods, err := client.ListPods(t.Context()); err != nil || len(pods) != 0 {
+		t.Errorf("%d pods are left (%v)", len(pods), err)
+	}
+}
+
+// A drop-in replaces the runtime, as an installer on a real host does.
+func TestDropInReplacesRuntime(t *testing.T) {
+	n := NewNode(t, NodeConfig{})
+	appImage(t, n)
+	wrapper := "#!/bin/sh\necho \"$@\" >> /var/log/runtime-calls\nexec /usr/local/sbin/runc \"$@\"\n"
+	dropIn := "version = 4\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\n  BinaryName = '/opt/wrapper'\n"
+	if err := n.WriteFile("/opt/wrapper", []byte(wrapper), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.WriteFile("/etc/containerd/conf.d/50-wrapper.toml", []byte(dropIn), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.RestartContainerd(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	runApp(t, n, "a", "serve")
+	calls, err := os.ReadFile(n.Path("/var/log/runtime-calls"))
+	if err != nil || strings.Count(string(calls), " create ") != 2 { // pause and app
+		t.Errorf("the runtime in front was called %q (%v), want two creates", calls, err)
+	}
+}
+
+func TestNodeTouchesNothingOfTheMachine(t *testing.T) {
+	n := NewNode(t, NodeConfig{NoContainerd: true})
+	for _, file := range []string{"/etc/x-c8s", "/var/lib/x-c8s", "/opt/x-c8s", "/usr/local/x-c8s", "/run/x-c8s", "/sys/fs/bpf/x-c8s"} {
+		if out, err := n.Run(t.Context(), "mkdir", file); err != nil {
+			t.Fatal(err, out)
+		}
+		if _, err := os.Stat(n.Path(file)); err != nil {
+			t.Errorf("the node's %s: %v", file, err)
+		}
+		if _, err := os.Stat(file); err == nil {
+			t.Errorf("%s reached the machine", file)
+		}
+	}
+	out, err := n.Run(t.Context(), "cat", "/proc/self/cgroup")
+	if err != nil || !strings.Contains(out, "0::/"+shellUnit+"\n") {
+		t.Errorf("a command's cgroups are %q (%v), want its own below the node's", out, err)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(out), "\n") {
+		if strings.Contains(line, "/../") || strings.Contains(line, prefix) {
+			t.Errorf("cgroup %q is outside of the node's", line)
+		}
+	}
+	// Nobody answers at the machine's addresses, nor further away.
+	if out, err := n.Run(t.Context(), "ip", "-o", "link"); err != nil || strings.Count(out, "\n") != 2 {
+		t.Errorf("devices are %q (%v), want lo and %s", out, err, Uplink)
+	}
+}
+
+func TestDaemonThatFailsIsReported(t *testing.T) {
+	n := NewNode(t, NodeConfig{NoContainerd: true})
+	_, err := n.Start(t.Context(), Daemon{
+		Name:  "broken",
+		Args:  []string{"sh", "-c", "echo the reason; exit 3"},
+		Ready: func(context.Context) error { return os.ErrNotExist },
+	})
+	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "the reason") {
+		t.Errorf("got %v, want the exit status and the last lines", err)
+	}
+}
+
+// traces are what a node has on the machine.
+func traces(t *testing.T, id, dir string) []string {
+	t.Helper()
+	var left []string
+	all, err := hierarchies()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir, filepath.Join(locks, id)} {
+		if _, err := os.Stat(path); err == nil {
+			left = append(left, path)
+		}
+	}
+	for _, h := range all {
+		if _, err := os.Stat(filepath.Join(h.mount, id)); err == nil {
+			left = append(left, filepath.Join(h.mount, id))
+		}
+	}
+	return left
+}
+
+// inNetwork lists the processes in a network namespace.
+func inNetwork(t *testing.T, link string) []int {
+	t.Helper()
+	var pids []int
+	all, err := filepath.Glob("/proc/[0-9]*/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range all {
+		if got, err := os.Readlink(path); err == nil && got == link {
+			pid, _ := strconv.Atoi(strings.Split(path, "/")[2])
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func TestCloseLeavesNothing(t *testing.T) {
+	privileged.Require(t)
+	n := NewNode(t, NodeConfig{})
+	appImage(t, n)
+	a := runApp(t, n, "a", "serve")
+	status, err := a.Pod.cri.Runtime.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: a.ID, Verbose: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info struct{ Pid int }
+	if err := json.Unmarshal([]byte(status.Info["info"]), &info); err != nil || info.Pid == 0 {
+		t.Fatalf("no pid in %v (%v)", status.Info, err)
+	}
+	var networks []string
+	for _, pid := range []int{n.Pid(), info.Pid} {
+		link, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/net")
+		if err != nil {
+			t.Fatal(err)
+		}
+		networks = append(networks, link)
+	}
+	if networks[0] == networks[1] {
+		t.Fatal("the pod is on the node's network")
+	}
+	if got := traces(t, n.scratch.id, n.scratch.dir); len(got) < 3 {
+		t.Fatalf("a living node's traces are %v: this test looks in the wrong places", got)
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left := traces(t, n.scratch.id, n.scratch.dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	for _, network := range networks {
+		if pids := inNetwork(t, network); len(pids) > 0 {
+			t.Errorf("processes %v are still in network namespace %s", pids, network)
+		}
+	}
+}
