@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"github.com/c8s-dev/c8s/cds/kept"
+	"github.com/c8s-dev/c8s/policy"
+)
+
+// manifestFile is where the daemon keeps the manifest in its state folder.
+const manifestFile = "manifest.dsse.json"
+
+// manifest opens what was in force when the daemon last ran, or the installed
+// one if that is newer, as the daemon itself does when it starts. One of the two
+// may be missing.
+func (l lone) manifest() (*policy.Manifest, error) {
+	text, err := readOwned(l.cfg.Operators, maxOperators)
+	if err != nil {
+		return nil, fmt.Errorf("reading the operators: %w", err)
+	}
+	operators, err := policy.ParseOperators(text)
+	if err != nil {
+		return nil, err
+	}
+	inForce, installed := filepath.Join(l.cfg.StateDir, manifestFile), l.cfg.Manifest
+	envelope, err := readOwned(installed, maxEnvelope)
+	if errors.Is(err, fs.ErrNotExist) {
+		envelope, err = readOwned(inForce, maxEnvelope)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the manifest: %w", err)
+	}
+	signed, err := kept.NewestManifest(inForce, envelope, operators)
+	if err != nil {
+		return nil, err
+	}
+	if from, ok := signed.Manifest.NotBeforeTime(); ok && l.now().Before(from) {
+		return nil, fmt.Errorf("version %d of the manifest, which comes into force at %s", signed.Manifest.Version, from.Format(time.RFC3339))
+	}
+	return signed.Manifest, nil
+}
