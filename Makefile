@@ -36,6 +36,10 @@ build: ## build the static binaries bin/c8s, bin/c8s-runtime and bin/c8s-cni
 build-pkcs11: ## build bin/c8s-pkcs11, which signs with keys on tokens (needs a C compiler)
 	CGO_ENABLED=1 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/c8s-pkcs11 ./cmd/c8s
 
+.PHONY: image
+image: build ## build bin/c8s-image.tar, the container image, and print its digests
+	go run ./images/build -version '$(VERSION)' -ref 'c8s.dev/c8s:$(VERSION)'
+
 .PHONY: demo
 demo: build ## show the whole system on this machine (root)
 	@hack/need-root "make demo"
