@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// answerWithin bounds how long the owner may take for one answer. It leaves
+// what only one daemon may hold before it answers "take".
+const answerWithin = 20 * time.Second
+
+// ErrOwnerGone means that the owner has ended: the caller is on its own.
+var ErrOwnerGone = errors.New("the daemon to take over from has ended")
+
+// Successor is the new daemon's side.
+type Successor struct {
+	c       *conn
+	Release string // of the owner
+}
+
+// Dial finds the owner of the node at path and settles that this process may
+// succeed it. The error is ErrNobody where there is none.
+func Dial(ctx context.Context, path, release string, terms Terms) (*Successor, error) {
+	c, err := connect(ctx, path, uint32(os.Geteuid())) //nolint:gosec // never negative on Linux
+	if err != nil {
+		return nil, fmt.Errorf("looking for a running daemon at %s: %w", path, err)
+	}
+	s := &Successor{c: c}
+	m, _, err := s.ask(message{Op: opHello, Versions: []int{Version}, Release: release, Terms: terms}, opHello)
+	if err == nil && m.Version != Version {
+		err = fmt.Errorf("the running daemon chose version %d of the hand-over, this one speaks %d", m.Version, Version)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("greeting the running daemon: %w", err), c.Close())
+	}
+	s.Release = m.Release
+	return s, nil
+}
+
+// Pods returns the pods the owner has now.
+func (s *Successor) Pods() ([]Pod, error) {
+	pods, _, files, err := s.list(opPods, opEnd)
+	closeAll(files)
+	if err != nil {
+		return nil, fmt.Errorf("asking for the pods: %w", err)
+	}
+	return pods, nil
+}
+
+// Take has the owner stand still and returns its sockets by name, and the pods
+// it has at that moment. Done must follow soon, or the owner goes on.
+func (s *Successor) Take() (map[string]*os.File, []Pod, error) {
+	pods, m, files, err := s.list(opTake, opSockets)
+	if err != nil {
+		closeAll(files)
+		return nil, nil, fmt.Errorf("taking over: %w", err)
+	}
+	named := map[string]*os.File{}
+	for i, name := range m.Sockets {
+		named[name] = files[i]
+	}
+	return named, pods, nil
+}
+
+// Done makes this process the owner when it returns nil. Otherwise the former
+// one still is, and this process must let go of the sockets.
+func (s *Successor) Done() error {
+	_, _, err := s.ask(message{Op: opDone}, opDone)
+	if errors.Is(err, ErrOwnerGone) {
+		return nil // without a word of refusal: it died
+	}
+	if err != nil {
+		return fmt.Errorf("confirming the hand-over: %w", err)
+	}
+	return nil
+}
+
+// Close ends the conversation.
+func (s *Successor) Close() error { return s.c.Close() }
+
+// list asks for pods, up to the message that ends the list.
+func (s *Successor) list(op, last string) (pods []Pod, m *message, files []*os.File, err error) {
+	for m, files, err = s.ask(message{Op: op}, opPod, last); err == nil && m.Op == opPod; m, files, err = s.hear(opPod, last) {
+		pods = append(pods, *m.Pod)
+	}
+	return pods, m, files, err
+}
+
+func (s *Successor) ask(m message, want ...string) (*message, []*os.File, error) {
+	if err := s.c.SetDeadline(time.Now().Add(answerWithin)); err != nil {
+		return nil, nil, err
+	}
+	// The owner's last word may wait here although it takes no more messages.
+	if err := s.c.send(m); err != nil && !errors.Is(err, syscall.EPIPE) {
+		return nil, nil, gone(err)
+	}
+	return s.hear(want...)
+}
+
+func (s *Successor) hear(want ...string) (*message, []*os.File, error) {
+	m, files, err := s.c.receive()
+	if errors.Is(err, syscall.ECONNRESET) {
+		m, files, err = s.c.receive() // it left something unread; so what it said is still to come
+	}
+	if err != nil {
+		return nil, nil, gone(err)
+	}
+	for _, op := range want {
+		if m.Op == op {
+			return m, files, nil
+		}
+	}
+	closeAll(files)
+	if m.Op == opRefused {
+		return nil, nil, fmt.Errorf("the running daemon refused: %s", m.Why)
+	}
+	return nil, nil, fmt.Errorf("the running daemon said %s, want %v", m.Op, want)
+}
+
+// gone joins ErrOwnerGone to errors that say so.
+func gone(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("%w (%w)", ErrOwnerGone, err)
+	}
+	return err
+}
