@@ -84,7 +84,7 @@ func (a *admin) getFlows(w http.ResponseWriter, r *http.Request) {
 // serve listens on the socket in dir until ctx ends. A socket left by a
 // killed daemon is replaced.
 func (a *admin) serve(ctx context.Context, dir string) error {
-	ln, err := listenPrivate(dir)
+	ln, err := listenPrivate(dir, SocketName, "unix")
 	if err != nil {
 		return fmt.Errorf("opening the admin socket: %w", err)
 	}
@@ -93,7 +93,7 @@ func (a *admin) serve(ctx context.Context, dir string) error {
 
 // listenPrivate makes the socket where only root gets, and moves it to its
 // place once its mode is right: dir itself may be open to others.
-func listenPrivate(dir string) (net.Listener, error) {
+func listenPrivate(dir, name, network string) (net.Listener, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -103,12 +103,12 @@ func listenPrivate(dir string) (net.Listener, error) {
 	}
 	defer os.RemoveAll(private)
 	path := filepath.Join(private, "s")
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	ln, err := net.ListenUnix(network, &net.UnixAddr{Name: path, Net: network})
 	if err != nil {
 		return nil, err
 	}
 	ln.SetUnlinkOnClose(false) // by then it may be a successor's
-	if err := errors.Join(os.Chmod(path, 0o600), os.Rename(path, filepath.Join(dir, SocketName))); err != nil {
+	if err := errors.Join(os.Chmod(path, 0o600), os.Rename(path, filepath.Join(dir, name))); err != nil {
 		ln.Close()
 		return nil, err
 	}

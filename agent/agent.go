@@ -22,8 +22,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
+	"github.com/c8s-dev/c8s/agent/handover"
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/datapath"
@@ -57,6 +56,14 @@ type Config struct {
 	Loader      *loader.Loader
 	Source      Source
 	Limits      datapath.Limits // zero value: the datapath's defaults
+	Services    []Service       // run while this daemon owns the node
+	Parts       []Part          // run while this daemon owns the node
+
+	Predecessor *handover.Successor // the daemon to take over from; nil for none
+	Terms       handover.Terms      // settings a successor must share
+	Drain       time.Duration       // how long established connections may go on when the daemon ends or is succeeded
+	Linger      bool                // once succeeded and drained, stay until told to end
+	Instance    string              // names this process among those of the node; may be empty
 
 	Now func() time.Time
 	Log *slog.Logger
@@ -80,6 +87,9 @@ type Agent struct {
 	enroller enroller
 	hostLink func(netns, name string) (int, error)
 	recheck  func() // closes tunnels that are no longer allowed
+
+	books     *tenure     // is kernel, except in tests
+	succeeded atomic.Bool // another daemon owns the node; this one drains
 
 	changed bell // rings when a pod comes or changes its state
 
@@ -110,8 +120,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, pods: map[string]*member{}, ending: map[*member]struct{}{}, flows: flow.NewRing(flowHistory), nodeKick: make(chan struct{}, 1),
-		pace: pace{rand: rand.Int64N}, kernel: cfg.Loader, enroller: cfg.CDS, hostLink: hostLink,
+		pace: pace{rand: rand.Int64N}, books: newTenure(cfg.Loader), enroller: cfg.CDS, hostLink: hostLink,
 	}
+	a.kernel = a.books
 	a.recheck = func() { a.proxy.Recheck() }
 	a.manifest.Store(cfg.Manifest)
 	a.denied.Store(cfg.CDS.DenyList()) // kept from an earlier run
@@ -130,86 +141,6 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.metrics = newMetrics(a)
 	return a, nil
-}
-
-// Run works until ctx ends or a part fails for good. Pods stay locked either
-// way: with no daemon the kernel drops everything they send.
-func (a *Agent) Run(ctx context.Context) error {
-	if err := a.startProxy(ctx); err != nil {
-		return err
-	}
-	g, ctx := errgroup.WithContext(ctx)
-	part := func(name string, fn func(context.Context) error) {
-		g.Go(func() error {
-			err := fn(ctx)
-			switch {
-			case ctx.Err() != nil:
-				return nil
-			case err == nil:
-				return fmt.Errorf("%s: it ended without being told to", name)
-			}
-			return fmt.Errorf("%s: %w", name, err)
-		})
-	}
-	part("policy routing", a.cfg.Loader.Routing)
-	part("link watcher", func(ctx context.Context) error { return a.cfg.Loader.WatchLinks(ctx, a.linkEvent) })
-	part("kubelet watcher", a.cfg.Loader.WatchKubelet)
-	part("kernel events", a.kernelEvents)
-	part("datapath", a.proxy.Run)
-	part("node identity", a.keepNodeEnrolled)
-	part("operators' word", a.watchOperators)
-	if a.cfg.RoutesFile != "" {
-		part("routes", a.watchRoutes)
-	}
-	if a.cfg.Cluster != nil {
-		part("cluster", func(ctx context.Context) error { return a.cfg.Cluster.Fill(ctx, a.mesh.table) })
-	}
-	part("pods", a.watchPods)
-	part("memory", a.tidy)
-	part("admin socket", func(ctx context.Context) error {
-		return (&admin{status: a.Status, flows: a.flows, log: a.cfg.Log}).serve(ctx, a.cfg.RunDir)
-	})
-	if a.cfg.Metrics != "" {
-		part("metrics", func(ctx context.Context) error { return a.metrics.serve(ctx, a.cfg.Metrics) })
-	}
-	err := g.Wait()
-	a.pending.Wait()
-	return err
-}
-
-// startProxy opens the transparent listeners and only then lets the kernel
-// steer pods to them. Pods that an earlier daemon left open are locked first:
-// nobody has judged them in this run, and some may be gone from the source.
-func (a *Agent) startProxy(ctx context.Context) error {
-	listeners, err := datapath.ListenTransparent(ctx, a.cfg.DaemonMark)
-	if err != nil {
-		return err
-	}
-	a.proxy, err = datapath.New(datapath.Config{
-		Mesh: a.mesh, NodeAddr: a.cfg.NodeAddr, NodeName: a.cfg.NodeName, DaemonMark: a.cfg.DaemonMark,
-		Limits: a.cfg.Limits, Flows: a.flows, Now: a.cfg.Now, Log: a.cfg.Log,
-	})
-	if err != nil {
-		return err
-	}
-	tunnels, err := datapath.ListenTunnels(ctx, netip.AddrPortFrom(a.cfg.NodeAddr, datapath.TunnelPort))
-	if err != nil {
-		return err
-	}
-	a.proxy.Listen(datapath.Listeners{Pods: listeners, Tunnels: tunnels})
-	if err := a.cfg.Loader.ClosePods(nil); err != nil {
-		return fmt.Errorf("locking the pods of an earlier run: %w", err)
-	}
-	// Without the rule a marked packet would be routed on, not delivered.
-	if err := a.cfg.Loader.InstallRouting(); err != nil {
-		return err
-	}
-	for _, ln := range listeners {
-		if err := a.cfg.Loader.SetListener(ln); err != nil {
-			return fmt.Errorf("steering pods to the transparent listener: %w", err)
-		}
-	}
-	return nil
 }
 
 func (a *Agent) linkEvent(e loader.LinkEvent) {
@@ -265,23 +196,6 @@ func (a *Agent) adoptManifest(next *policy.Signed) {
 	a.judgeAgain()
 }
 
-func (a *Agent) watchPods(ctx context.Context) error {
-	events := make(chan PodEvent)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.cfg.Source.Watch(ctx, events) })
-	g.Go(func() error {
-		for {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case e := <-events:
-				a.podEvent(ctx, e)
-			}
-		}
-	})
-	return g.Wait()
-}
-
 // podEvent starts, replaces or ends a pod, and never waits for one: enrolment
 // may take long. A changed description ends the pod and begins it anew; nothing
 // is carried over from the old one.
@@ -330,7 +244,7 @@ func (a *Agent) before(info PodInfo) (old []*member) {
 func (a *Agent) Status() Status {
 	signed := a.manifest.Load()
 	s := Status{
-		Node:      NodeStatus{Name: a.cfg.NodeName, Address: a.cfg.NodeAddr.String(), Version: a.cfg.Version},
+		Node:      NodeStatus{Name: a.cfg.NodeName, Address: a.cfg.NodeAddr.String(), Version: a.cfg.Version, Instance: a.cfg.Instance},
 		Manifest:  ManifestStatus{TrustDomain: signed.Manifest.TrustDomain, Version: signed.Manifest.Version, Digest: signed.Digest},
 		Simulated: a.cfg.Simulated,
 		Drops:     map[string]uint64{}, Pods: []PodStatus{}, Routes: a.routesStatus(),
@@ -345,6 +259,9 @@ func (a *Agent) Status() Status {
 		for reason, n := range drops {
 			s.Drops[reason.String()] = n
 		}
+	}
+	if err := a.Ready(); err != nil {
+		s.Node.NotReady = err.Error()
 	}
 	stats := a.proxy.Stats()
 	s.Tunnels = TunnelStatus{Idle: stats.Idle, Busy: stats.Busy, Inbound: stats.Inbound, Handshakes: stats.Handshakes, Streams: stats.Streams}

@@ -113,13 +113,36 @@ func (m *metrics) collectRoutes(send func(*prometheus.Desc, prometheus.ValueType
 	}
 }
 
-// serve answers on addr until ctx ends.
-func (m *metrics) serve(ctx context.Context, addr string) error {
-	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return fmt.Errorf("listening for metrics: %w", err)
+// service answers on addr. A predecessor's listener elsewhere is not used.
+func (m *metrics) service(addr string) Service {
+	return Service{
+		Name: socketMetrics,
+		Listen: func(ctx context.Context, handed net.Listener) (net.Listener, error) {
+			if handed != nil && listensOn(handed, addr) {
+				return handed, nil
+			}
+			if handed != nil {
+				_ = handed.Close()
+			}
+			ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+			if err != nil {
+				return nil, fmt.Errorf("listening for metrics: %w", err)
+			}
+			return ln, nil
+		},
+		Serve: func(ctx context.Context, ln net.Listener) error { return serveHTTP(ctx, ln, m.handler()) },
 	}
-	return serveHTTP(ctx, ln, m.handler())
+}
+
+// listensOn reports whether a TCP listener has the address.
+func listensOn(ln net.Listener, addr string) bool {
+	has, ok := ln.Addr().(*net.TCPAddr)
+	want, err := net.ResolveTCPAddr("tcp", addr)
+	if !ok || err != nil || has.Port != want.Port {
+		return false
+	}
+	every := want.IP == nil || want.IP.IsUnspecified()
+	return has.IP.Equal(want.IP) || every && has.IP.IsUnspecified()
 }
 
 // handler answers /metrics, /healthz (the process works) and /readyz (the

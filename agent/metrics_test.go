@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -145,7 +146,35 @@ func TestReadyOnlyWithAValidNodeCertificate(t *testing.T) {
 func TestMetricsServerEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := newMetrics(quiet(t)).serve(ctx, "127.0.0.1:0"); ctx.Err() == nil {
+	s := newMetrics(quiet(t)).service("127.0.0.1:0")
+	ln, err := s.Listen(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Serve(ctx, ln); ctx.Err() == nil {
 		t.Errorf("it ended early: %v", err)
+	}
+}
+
+func TestMetricsListenerOfAPredecessorIsUsedWhereItFits(t *testing.T) {
+	for _, tt := range []struct {
+		listens, want string
+		same          bool
+	}{
+		{"127.0.0.1:0", "127.0.0.1:%d", true},
+		{"127.0.0.1:0", "127.0.0.2:%d", false},
+		{"0.0.0.0:0", ":%d", true},
+		{"0.0.0.0:0", "127.0.0.1:%d", false},
+		{"127.0.0.1:0", "127.0.0.1:1%d", false},
+	} {
+		before, err := net.Listen("tcp4", tt.listens)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf(tt.want, before.Addr().(*net.TCPAddr).Port)
+		if same := listensOn(before, want); same != tt.same {
+			t.Errorf("%s is %s: %t, want %t", before.Addr(), want, same, tt.same)
+		}
+		before.Close()
 	}
 }

@@ -130,6 +130,9 @@ func (p *pod) step(ctx context.Context) time.Duration {
 			return p.failed(ctx, StateEnrolled, "open-failed", err)
 		}
 	}
+	if p.a.succeeded.Load() {
+		return time.Hour // the successor has certificates of its own
+	}
 	reenrol := p.reenrol.Swap(false)
 	if reenrol || p.cred == nil || !p.a.cfg.Now().Before(p.renew) {
 		if err := p.enrol(ctx, entry, digest); err != nil {

@@ -43,6 +43,8 @@ type NodeStatus struct {
 	NotAfter time.Time `json:"notAfter,omitzero"`
 	Error    string    `json:"error,omitempty"` // why the last enrolment failed
 	Version  string    `json:"version"`
+	Instance string    `json:"instance,omitempty"` // which process of the node answers
+	NotReady string    `json:"notReady,omitempty"` // why the node cannot take pods
 }
 
 // ManifestStatus names the manifest in force.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/agent"
+	"github.com/c8s-dev/c8s/agent/handover"
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/envflag"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
@@ -41,6 +43,10 @@ type nodeFlags struct {
 	metrics  string
 
 	podEvidence bool
+
+	drain    time.Duration
+	linger   bool
+	instance string
 }
 
 func newNode() *cobra.Command {
@@ -54,6 +60,11 @@ It loads the kernel programs, locks every pod link at birth, attests this node
 to the CDS, and opens a pod once the signed manifest lists it and the CDS has
 certified it. When the daemon stops or is killed, pods stay locked: the kernel
 keeps dropping what they send. Only 'c8s node uninstall' removes the lock.
+
+Started beside a running daemon, it prepares everything and takes over without
+a new connection failing. Told to end by SIGTERM, it refuses new connections
+and lets established ones end in their own time, up to --drain; a second
+signal ends it at once.
 
 ` + envflag.Note,
 		Example: `  c8s node --node-address 10.80.0.1 --uplink eth0 --cds 10.80.0.100:15009 \
@@ -77,7 +88,10 @@ keeps dropping what they send. Only 'c8s node uninstall' removes the lock.
 	fl.StringVar(&f.runDir, "run-dir", defaultRunDir, "folder for the admin socket")
 	fl.StringVar(&f.metrics, "metrics-address", "127.0.0.1:15020", "listen address of /metrics, /healthz and /readyz; empty for none")
 	fl.BoolVar(&f.podEvidence, "pod-evidence", false, "have the TEE make fresh evidence for each certificate of a pod, not only for the node's (slow on hardware)")
-	c.AddCommand(newNodeUninstall(), newNodeCheck())
+	fl.DurationVar(&f.drain, "drain", 60*time.Second, "how long established connections may go on when the daemon ends, or when a new one has taken over")
+	fl.BoolVar(&f.linger, "linger", false, "after a new daemon has taken over, stay until told to end (Kubernetes would start the container again)")
+	fl.StringVar(&f.instance, "instance", "", "name of this process in status, to tell it from another one on the same node")
+	c.AddCommand(newNodeUninstall(), newNodeCheck(), newNodeReady())
 	return c
 }
 
@@ -129,6 +143,14 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 		}
 		f.kernel.uplinks = []string{uplink}
 	}
+	terms := f.terms(manifest.Manifest.TrustDomain)
+	predecessor, err := agent.FindPredecessor(c.Context(), f.runDir, version.String(), terms)
+	if err != nil {
+		return err
+	}
+	if predecessor != nil {
+		defer predecessor.Close()
+	}
 	ld, err := loader.Open(f.kernel.config(log))
 	if err != nil {
 		return err
@@ -144,14 +166,26 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 		NodeName: f.name, NodeAddr: addr, Version: version.String(), RunDir: f.runDir,
 		RoutesFile: f.routes.file, Cluster: cluster, Metrics: f.metrics, DaemonMark: f.kernel.daemonMark,
 		Manifest: cds.Manifest(), Attester: attester, Simulated: simulated, PodEvidence: f.podEvidence, CDS: cds, Loader: ld,
-		Source: &agent.DirSource{Dir: f.podsDir, Log: log},
-		Now:    time.Now, Log: log,
+		Source:      &agent.DirSource{Dir: f.podsDir, Log: log},
+		Predecessor: predecessor, Terms: terms, Drain: f.drain, Linger: f.linger, Instance: f.instance,
+		Now: time.Now, Log: log,
 	})
 	if err != nil {
 		return err
 	}
 	log.Info("node daemon starting", "version", version.String(), "manifest", cds.Manifest().Manifest.Version)
 	return a.Run(c.Context())
+}
+
+// terms are the settings that a daemon and its successor must share, because
+// both are in force while one takes over from the other.
+func (f *nodeFlags) terms(trustDomain string) handover.Terms {
+	k := f.kernel
+	return handover.Terms{
+		"the trust domain": trustDomain, "--node-name": f.name, "--node-address": f.address, "--bpffs": k.bpffs,
+		"--capture-mark": fmt.Sprintf("%#x", k.captureMark), "--daemon-mark": fmt.Sprintf("%#x", k.daemonMark), "--mark-mask": fmt.Sprintf("%#x", k.markMask),
+		"--route-table": strconv.Itoa(k.table), "--rule-priority": strconv.Itoa(k.rulePref),
+	}
 }
 
 // kernelFlags configure what the loader puts into the kernel.

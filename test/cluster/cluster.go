@@ -190,6 +190,9 @@ func (c *Cluster) processes() (all []*process) {
 	}
 	for _, n := range c.Nodes {
 		all = append(all, n.proc)
+		if n.former != nil && n.former != n.proc {
+			all = append(all, n.former)
+		}
 	}
 	return all
 }

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -28,6 +29,8 @@ type Node struct {
 	cluster *Cluster
 	dir     string
 	proc    *process
+	former  *process // the daemon that proc succeeds
+	starts  int      // successors so far
 	admin   *agent.Client
 }
 
@@ -59,14 +62,21 @@ func (c *Cluster) newNode(n *lab.Node) (*Node, error) {
 	if err := os.WriteFile(filepath.Join(node.dir, "routes.json"), raw, 0o600); err != nil {
 		return nil, err
 	}
-	node.proc = newProcess(n.Name, c.path(n.Name+".log"), func() *lab.Cmd {
+	node.proc = node.daemon(n.Name)
+	return node, nil
+}
+
+// daemon is a process of the node's daemon, not yet started.
+func (node *Node) daemon(name string, flags ...string) *process {
+	n, c := node.Lab, node.cluster
+	return newProcess(name, c.path(name+".log"), func() *lab.Cmd {
 		args := []string{
 			"node", "--node-name", n.Name, "--node-address", n.Addr4.String(),
 			"--uplink", lab.Uplink, "--bpffs", node.BPFFS, "--cds", strings.Join(c.cdsAddrs(), ","),
 			"--operators", c.path("operators.json"), "--manifest", c.path("manifest.dsse.json"),
 			"--pods-dir", node.podsDir(),
 			"--state-dir", filepath.Join(node.dir, "state"), "--run-dir", node.dir,
-			"--tee", "sim", "--sim-dir", c.simDir, "--metrics-address", fmt.Sprintf("127.0.0.1:%d", MetricsPort),
+			"--drain", "1s", "--tee", "sim", "--sim-dir", c.simDir, "--metrics-address", fmt.Sprintf("127.0.0.1:%d", MetricsPort),
 		}
 		if c.kubeconfig == "" {
 			args = append(args, "--no-kubernetes", "--routes", filepath.Join(node.dir, "routes.json"))
@@ -77,9 +87,56 @@ func (c *Cluster) newNode(n *lab.Node) (*Node, error) {
 		if other, ok := c.opts.Impostors[n.Name]; ok {
 			binary = other
 		}
-		return n.Command(context.Background(), binary, append(args, c.opts.NodeFlags...)...)
+		return n.Command(context.Background(), binary, slices.Concat(args, c.opts.NodeFlags, flags)...)
 	})
-	return node, nil
+}
+
+// Succeed starts a second daemon on the node, which takes over from the first.
+// From here on the node's methods speak of the new one; Former of the old.
+func (n *Node) Succeed(flags ...string) error {
+	n.starts++
+	next := n.daemon(fmt.Sprintf("%s-%d", n.Lab.Name, n.starts+1), flags...)
+	if err := next.start(); err != nil {
+		return err
+	}
+	n.former, n.proc = n.proc, next
+	return nil
+}
+
+// Former is the daemon that Succeed was to replace.
+func (n *Node) Former() *Former { return &Former{n.former} }
+
+// Former is a daemon that has, or should have, a successor.
+type Former struct{ proc *process }
+
+// Kill ends it with SIGKILL.
+func (f *Former) Kill() error { return f.proc.kill() }
+
+// Stop ends it with SIGTERM.
+func (f *Former) Stop() error { return f.proc.end(syscall.SIGTERM) }
+
+// Running reports whether its process lives.
+func (f *Former) Running() bool { return f.proc.running() }
+
+// ExitCode is how it ended; -1 after a signal or while it runs.
+func (f *Former) ExitCode() int { return f.proc.exitCode() }
+
+// Log returns what it has logged, if that is not very long.
+func (f *Former) Log() string { return string(f.proc.tail(1 << 20)) }
+
+// Take undoes the last Succeed in the books: the successor has ended, and the
+// daemon before it still owns the node.
+func (n *Node) Take(f *Former) { n.proc = f.proc }
+
+// WaitInstance waits until the daemon of that name owns the node.
+func (n *Node) WaitInstance(ctx context.Context, instance string) error {
+	return until(ctx, instance+" to own "+n.Lab.Name, func() error {
+		s, err := n.Status(ctx)
+		if err == nil && s.Node.Instance != instance {
+			err = fmt.Errorf("%q does", s.Node.Instance)
+		}
+		return err
+	})
 }
 
 func (n *Node) podsDir() string { return filepath.Join(n.dir, "pods") }

@@ -28,11 +28,21 @@ rules say which of these variables the control plane may set.`
 // Apply sets the flags of c that were not given from environ, a list as
 // os.Environ returns it.
 func Apply(c *cobra.Command, environ []string) error {
+	return apply(c, environ, func(string) bool { return true })
+}
+
+// ApplyOwn is Apply for a command that runs in a daemon's environment: what
+// names a flag of the daemon alone is no error.
+func ApplyOwn(c *cobra.Command, environ []string) error {
+	return apply(c, environ, func(name string) bool { return c.Flags().Lookup(name) != nil })
+}
+
+func apply(c *cobra.Command, environ []string, concerns func(flag string) bool) error {
 	var errs []error
 	for _, entry := range environ {
 		variable, value, _ := strings.Cut(entry, "=")
 		name, ours := strings.CutPrefix(variable, prefix)
-		if !ours {
+		if !ours || !concerns(flagName(name)) {
 			continue
 		}
 		if err := set(c.Flags(), flagName(name), value); err != nil {

@@ -12,6 +12,18 @@ import (
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 )
 
+func TestApplyOwnLeavesTheDaemonsVariablesAlone(t *testing.T) {
+	var instance string
+	c := &cobra.Command{Use: "ready", RunE: func(c *cobra.Command, _ []string) error {
+		return envflag.ApplyOwn(c, []string{"C8S_FLAG_INSTANCE=pod-1", "C8S_FLAG_NODE_ADDRESS=10.0.0.1"})
+	}}
+	c.Flags().StringVar(&instance, "instance", "", "")
+	c.SetArgs(nil)
+	if err := c.Execute(); err != nil || instance != "pod-1" {
+		t.Errorf("got %q, %v", instance, err)
+	}
+}
+
 func TestApply(t *testing.T) {
 	cases := map[string]struct {
 		args, environ []string

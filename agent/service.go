@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/c8s-dev/c8s/agent/handover"
+)
+
+// Part runs while this daemon owns its node: from the moment it has taken it
+// over until a successor wants it. It is ended by its context, must return
+// soon then, and runs again when the successor failed. What only one daemon of
+// a node can do, such as being an NRI plugin, is a Part.
+type Part struct {
+	Name string
+	Run  func(ctx context.Context) error
+}
+
+// Service is a Part with a listener. In a hand-over the listener goes to the
+// successor, and clients that come in between wait in its queue.
+type Service struct {
+	Name string // names the socket in hand-overs; never changes
+	// Listen opens the listener, which must be a TCP or a unix one. handed is
+	// the predecessor's, nil where there is none; Listen returns or closes it.
+	Listen func(ctx context.Context, handed net.Listener) (net.Listener, error)
+	// Serve answers until ctx ends. It closes ln, never removes a unix socket's
+	// file, and finishes what it has accepted.
+	Serve func(ctx context.Context, ln net.Listener) error
+}
+
+// sockets are second descriptors of the daemon's listeners. As long as they
+// are open, closing a listener stops this daemon from accepting and nothing
+// else.
+type sockets struct {
+	names []string
+	files map[string]*os.File
+}
+
+type filer interface{ File() (*os.File, error) }
+
+// keep makes a second descriptor of ln.
+func (s *sockets) keep(name string, ln net.Listener) error {
+	if u, ok := ln.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false) // the file belongs to whoever has the socket
+	}
+	l, ok := ln.(filer)
+	if !ok {
+		return fmt.Errorf("keeping the socket %s: a %T cannot be handed over", name, ln)
+	}
+	f, err := l.File()
+	if err != nil {
+		return fmt.Errorf("keeping the socket %s: %w", name, err)
+	}
+	if s.files == nil {
+		s.files = map[string]*os.File{}
+	}
+	s.names, s.files[name] = append(s.names, name), f
+	return nil
+}
+
+// all lists the sockets as a hand-over passes them.
+func (s *sockets) all() (list []handover.Socket) {
+	for _, name := range s.names {
+		list = append(list, handover.Socket{Name: name, File: s.files[name]})
+	}
+	return list
+}
+
+// listener returns a listener on a kept socket.
+func (s *sockets) listener(name string) (net.Listener, error) {
+	ln, err := net.FileListener(s.files[name])
+	if err != nil {
+		return nil, fmt.Errorf("listening on the socket %s again: %w", name, err)
+	}
+	return ln, nil
+}
+
+func (s *sockets) close() {
+	for _, f := range s.files {
+		_ = f.Close()
+	}
+}
+
+// takeListener turns a socket that was handed over into a listener; nil if
+// there is none of that name.
+func takeListener(handed map[string]*os.File, name string) (net.Listener, error) {
+	f := handed[name]
+	if f == nil {
+		return nil, nil
+	}
+	delete(handed, name)
+	defer f.Close()
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("using the socket %s of the daemon before: %w", name, err)
+	}
+	return ln, nil
+}
+
+const (
+	freeWithin = 5 * time.Second
+	freeRetry  = 20 * time.Millisecond
+)
+
+// whenFree calls listen until the address is free: the daemon that had it may
+// still be on its way out.
+func whenFree[L net.Listener](ctx context.Context, listen func() (L, error)) (L, error) {
+	limit, cancel := context.WithTimeout(ctx, freeWithin)
+	defer cancel()
+	for {
+		ln, err := listen()
+		if !errors.Is(err, syscall.EADDRINUSE) || limit.Err() != nil {
+			return ln, err
+		}
+		sleep(limit, freeRetry, nil)
+	}
+}
