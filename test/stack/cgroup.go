@@ -157,7 +157,7 @@ func (c *cgroups) kill(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("killing all of %s: %w", c.name, err)
 	}
-	return poll(ctx, "the processes of "+c.name+" to end", func(context.Context) error {
+	return Poll(ctx, "the processes of "+c.name+" to end", func(context.Context) error {
 		events, err := os.ReadFile(filepath.Join(c.unified(), "cgroup.events"))
 		if err != nil {
 			return err
@@ -175,7 +175,7 @@ func (c *cgroups) remove(ctx context.Context) error {
 	var errs []error
 	for _, h := range c.all {
 		top := filepath.Join(h.mount, c.name)
-		errs = append(errs, poll(ctx, "the cgroup "+top+" to be removed", func(context.Context) error { return removeCgroup(top) }))
+		errs = append(errs, Poll(ctx, "the cgroup "+top+" to be removed", func(context.Context) error { return removeCgroup(top) }))
 	}
 	return errors.Join(errs...)
 }

@@ -136,7 +136,7 @@ func (c *Container) Status(ctx context.Context) (*cri.ContainerStatus, error) {
 // Wait waits for the container to end and returns its exit code.
 func (c *Container) Wait(ctx context.Context) (int, error) {
 	var code int
-	err := poll(ctx, "container "+c.name()+" to end", func(ctx context.Context) error {
+	err := Poll(ctx, "container "+c.name()+" to end", func(ctx context.Context) error {
 		status, err := c.Status(ctx)
 		if err != nil {
 			return err

@@ -10,13 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/c8s-dev/c8s/test/privileged"
 	"github.com/c8s-dev/c8s/test/stack/image"
 )
 
@@ -57,7 +57,7 @@ func runApp(t *testing.T, n *Node, name string, args ...string) *Container {
 func greet(t *testing.T, from *Container, to netip.Addr, want string) {
 	t.Helper()
 	address := net.JoinHostPort(to.String(), "9000")
-	err := poll(t.Context(), "an answer of "+address, func(ctx context.Context) error {
+	err := Poll(t.Context(), "an answer of "+address, func(ctx context.Context) error {
 		got, err := from.Exec(ctx, "/app", "dial", "tcp", address, "hello")
 		if err != nil {
 			return err
@@ -255,25 +255,37 @@ func traces(t *testing.T, id, dir string) []string {
 	return left
 }
 
-// inNetwork lists the processes in a network namespace.
-func inNetwork(t *testing.T, link string) []int {
+// network keeps a network namespace, whose number could otherwise be that of
+// somebody else's soon after it is gone, and lists the processes in it.
+func network(t *testing.T, pid int) func() []int {
 	t.Helper()
-	var pids []int
-	all, err := filepath.Glob("/proc/[0-9]*/ns/net")
+	path := "/proc/" + strconv.Itoa(pid) + "/ns/net"
+	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range all {
-		if got, err := os.Readlink(path); err == nil && got == link {
-			pid, _ := strconv.Atoi(strings.Split(path, "/")[2])
-			pids = append(pids, pid)
-		}
+	t.Cleanup(func() { _ = f.Close() })
+	want, err := os.Readlink(path)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return pids
+	return func() []int {
+		var pids []int
+		all, err := filepath.Glob("/proc/[0-9]*/ns/net")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range all {
+			if got, err := os.Readlink(path); err == nil && got == want {
+				pid, _ := strconv.Atoi(strings.Split(path, "/")[2])
+				pids = append(pids, pid)
+			}
+		}
+		return pids
+	}
 }
 
 func TestCloseLeavesNothing(t *testing.T) {
-	privileged.Require(t)
 	n := NewNode(t, NodeConfig{})
 	appImage(t, n)
 	a := runApp(t, n, "a", "serve")
@@ -285,16 +297,9 @@ func TestCloseLeavesNothing(t *testing.T) {
 	if err := json.Unmarshal([]byte(status.Info["info"]), &info); err != nil || info.Pid == 0 {
 		t.Fatalf("no pid in %v (%v)", status.Info, err)
 	}
-	var networks []string
-	for _, pid := range []int{n.Pid(), info.Pid} {
-		link, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/net")
-		if err != nil {
-			t.Fatal(err)
-		}
-		networks = append(networks, link)
-	}
-	if networks[0] == networks[1] {
-		t.Fatal("the pod is on the node's network")
+	ofNode, ofPod := network(t, n.Pid()), network(t, info.Pid)
+	if node, pod := ofNode(), ofPod(); len(node) < 2 || len(pod) < 2 || slices.Contains(node, info.Pid) {
+		t.Fatalf("processes %v are on the node's network and %v on the pod's: this test looks in the wrong places", node, pod)
 	}
 	if got := traces(t, n.scratch.id, n.scratch.dir); len(got) < 3 {
 		t.Fatalf("a living node's traces are %v: this test looks in the wrong places", got)
@@ -305,9 +310,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	if left := traces(t, n.scratch.id, n.scratch.dir); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
-	for _, network := range networks {
-		if pids := inNetwork(t, network); len(pids) > 0 {
-			t.Errorf("processes %v are still in network namespace %s", pids, network)
-		}
+	if pids := append(ofNode(), ofPod()...); len(pids) > 0 {
+		t.Errorf("processes %v are left", pids)
 	}
 }

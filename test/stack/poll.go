@@ -12,9 +12,9 @@ import (
 // what it takes on a quiet machine. It bounds a hang; nothing is measured.
 const patience = 2 * time.Minute
 
-// poll calls f until it succeeds, or until ctx or our patience ends; the
+// Poll calls f until it succeeds, or until ctx or our patience ends; the
 // error then holds f's last one.
-func poll(ctx context.Context, what string, f func(context.Context) error) error {
+func Poll(ctx context.Context, what string, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -110,7 +110,7 @@ func (p *Process) await(ctx context.Context, f func(context.Context) error) erro
 		case <-ctx.Done():
 		}
 	}()
-	return poll(ctx, p.name+" to be ready", f)
+	return Poll(ctx, p.name+" to be ready", f)
 }
 
 // Pid is the daemon's process id, on the node and on the machine.

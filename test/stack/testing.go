@@ -49,3 +49,25 @@ func TestFabric(t testing.TB) *Fabric {
 	})
 	return f
 }
+
+// NewCluster makes a cluster for a test, under the rules of NewNode.
+func NewCluster(t testing.TB, cfg ClusterConfig) *Cluster {
+	t.Helper()
+	privileged.Require(t)
+	c, err := UpCluster(t.Context(), cfg)
+	if errors.Is(err, ErrNotBuilt) {
+		privileged.Missing(t, os.Getenv(privileged.RequireEnv), err.Error())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("logs of the cluster:\n%s", c.Logs())
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
