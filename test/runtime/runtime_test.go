@@ -33,13 +33,19 @@ const program = "github.com/c8s-dev/c8s/cmd/c8s-runtime"
 // node is one whose containerd starts everything through c8s-runtime.
 type node struct {
 	*stack.Node
-	t          *testing.T
+	t          testing.TB
 	cri        *stack.CRI
 	app, pause *stackimage.Image
 	images     *image.Resolver
 }
 
-func newNode(t *testing.T) *node {
+func newNode(t testing.TB) *node {
+	t.Helper()
+	return newNodeWith(t, builtRuntime(t))
+}
+
+// builtRuntime is the path of the program, which is the same on the node.
+func builtRuntime(t testing.TB) string {
 	t.Helper()
 	privileged.Require(t)
 	built, err := stackimage.Program(t.Context(), program)
@@ -50,7 +56,14 @@ func newNode(t *testing.T) *node {
 	if err := os.WriteFile(binary, built, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	n := &node{Node: stack.NewNode(t, stack.NodeConfig{RuntimeBinary: binary}), t: t}
+	return binary
+}
+
+// newNodeWith has another runtime; none is runc itself.
+func newNodeWith(t testing.TB, runtime string) *node {
+	t.Helper()
+	n := &node{Node: stack.NewNode(t, stack.NodeConfig{RuntimeBinary: runtime}), t: t}
+	var err error
 	n.write("/etc/c8s/runtime.json", must(json.Marshal(map[string]string{
 		"runtime": "/usr/local/sbin/runc", "gate": "/run/c8s/" + gate.SocketName, "operators": "/etc/c8s/operators.json",
 		"manifest": "/etc/c8s/manifest.json", "stateDir": "/var/lib/c8s", "containerd": "/run/containerd/containerd.sock",
