@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -104,12 +105,14 @@ func bounded(most int) watch.FilterFunc {
 type contact struct {
 	now       func() time.Time
 	log       *slog.Logger
-	wrong     map[string]string // by resource: why it is not followed; empty where it is
+	wrong     map[string]bool // resources that are not followed
+	said      string          // kind of the trouble that was logged last
 	connected bool
 	since     time.Time
 }
 
-// heard takes the outcome of a request.
+// heard takes the outcome of a request. Trouble is logged once, and again when
+// it becomes another kind of trouble.
 func (w *Watcher) heard(ctx context.Context, resource string, err error) {
 	if ctx.Err() != nil {
 		return
@@ -117,23 +120,21 @@ func (w *Watcher) heard(ctx context.Context, resource string, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	c := &w.contact
-	before, now := c.wrong[resource], ""
-	if err != nil {
-		now = err.Error()
-	}
-	c.wrong[resource] = now
+	c.wrong[resource] = err != nil
 	connected := true
 	for _, wrong := range c.wrong {
-		connected = connected && wrong == ""
+		connected = connected && !wrong
 	}
+	trouble := string(apierrors.ReasonForError(err)) // empty: no answer at all
 	switch {
 	case connected && !c.connected:
 		c.connected, c.since = true, c.now()
 		c.log.Info("following the API server")
 	case !connected && c.connected:
-		c.connected, c.since = false, c.now()
+		c.connected, c.since, c.said = false, c.now(), trouble
 		c.log.Error("the API server is lost; routes stay as they are, trying again", "watching", resource, "err", err)
-	case err != nil && before != now:
+	case err != nil && c.said != trouble:
+		c.said = trouble
 		c.log.Warn("the API server cannot be followed; trying again", "watching", resource, "err", err)
 	}
 }
@@ -151,7 +152,9 @@ func (h debugHandler) Enabled(ctx context.Context, _ slog.Level) bool {
 }
 
 func (h debugHandler) Handle(ctx context.Context, r slog.Record) error {
-	r.Level = slog.LevelDebug
+	if r.Level = slog.LevelDebug; !h.Enabled(ctx, r.Level) {
+		return nil // logr does not ask before it logs an error
+	}
 	return h.Handler.Handle(ctx, r)
 }
 

@@ -55,7 +55,7 @@ func New(cfg Config) (*Watcher, error) {
 		return nil, errors.New("preparing to follow Kubernetes: the configuration lacks a part")
 	}
 	w := &Watcher{cfg: cfg, dirty: make(chan struct{}, 1)}
-	w.contact = contact{now: cfg.Now, log: cfg.Log, wrong: map[string]string{}}
+	w.contact = contact{now: cfg.Now, log: cfg.Log, said: "nothing", wrong: map[string]bool{}}
 	w.nodes = newStore(w, resolve.MaxNodes, func(resolve.Node) int { return 1 }, func(n *node) (resolve.Node, bool) { return nodeOf(n, cfg.NodeAddr.Is4()) })
 	w.pods = newStore(w, resolve.MaxPods, func(resolve.Pod) int { return 1 }, podOf)
 	w.services = newStore(w, 2*resolve.MaxServices, func(s serviceInfo) int { return 1 + len(s.ports)/8 }, serviceOf)
@@ -101,7 +101,7 @@ func (w *Watcher) Fill(ctx context.Context, t *resolve.Table) error {
 	ctx = quiet(ctx, w.cfg.Log)
 	g, ctx := errgroup.WithContext(ctx)
 	follow := func(c rest.Interface, resource string, one any, many func() runtime.Object, s cache.ReflectorStore, most int) {
-		w.contact.wrong[resource] = "not asked yet"
+		w.contact.wrong[resource] = true
 		r := cache.NewReflectorWithOptions(w.source(c, resource, many, most), one, s, cache.ReflectorOptions{Name: resource})
 		g.Go(func() error { r.RunWithContext(ctx); return ctx.Err() })
 	}

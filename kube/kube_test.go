@@ -200,10 +200,13 @@ func TestRefusedRequestsAreNamedAndTriedAgain(t *testing.T) {
 	s.start()
 	s.until("the log to say so", func() (string, bool) {
 		log := s.log.String()
-		return log, strings.Contains(log, "cannot be followed") && strings.Contains(log, "watching=pods")
+		return log, strings.Contains(log, "cannot be followed") && strings.Contains(log, "refused (get ")
 	})
 	s.api.Refuse(0)
 	s.want(vip+":80", podB+":8080 on "+nodeB)
+	if log := s.log.String(); strings.Count(log, "refused (get ") != 1 || strings.Contains(log, "DEBUG") {
+		t.Errorf("one line was enough:\n%s", log)
+	}
 }
 
 func TestNonsenseIsSurvived(t *testing.T) {

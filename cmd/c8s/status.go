@@ -131,7 +131,7 @@ func routesLine(r agent.RoutesStatus, now time.Time) string {
 	case r.Cluster.Since.IsZero():
 		return line + "; the API server was never reached"
 	}
-	return line + fmt.Sprintf("; the API server is lost since %s", now.Sub(r.Cluster.Since).Round(time.Second))
+	return line + fmt.Sprintf("; the API server is lost for %s", now.Sub(r.Cluster.Since).Round(time.Second))
 }
 
 func orDash(s string) string {

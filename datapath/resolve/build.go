@@ -177,8 +177,7 @@ func (b *builder) port(s Service, all []Endpoint, ipv4 bool) *servicePort {
 			b.report.ignore("service %s: %s is no pod's address", s.Name, e.Addr)
 		case node == hostAddr:
 			p.host = true
-		case !node.IsValid():
-			b.report.ignore("service %s: no node carries %s", s.Name, a)
+		case !node.IsValid(): // outside of the cluster, as an API server often is
 		case s.Local && node != b.cfg.Node:
 		case e.Terminating:
 			leaving = append(leaving, endpoint{e.Addr, node, hashAddr(a)})
