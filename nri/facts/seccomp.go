@@ -92,10 +92,10 @@ func (f *filter) leavesOpen(kind string, arches []specs.Arch) bool {
 	if slices.ContainsFunc(arches, multiplexed) && f.multiplexerOpen() {
 		return true
 	}
-	uppers := f.uppers("socket")
+	args := spellings(f.uppers("socket"))
 	for family := range families {
 		for t := range sockTypes {
-			if isKind(kind, family, t) && f.mayPermit("socket", socketArgs(family, t, uppers)) {
+			if isKind(kind, family, t) && f.mayPermit("socket", args.of(family, t)) {
 				return true
 			}
 		}

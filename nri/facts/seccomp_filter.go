@@ -102,7 +102,7 @@ func (f *filter) surelyPermits(name string, args [][]uint64) bool {
 // matches reports whether the rule fits some, and whether it fits all, of the
 // combinations of values. Arguments are independent, so each is looked at alone.
 func (r rule) matches(args [][]uint64) (some, always bool) {
-	some, always = true, true
+	always = true
 	for _, c := range r.conds {
 		if c.Index >= uint(len(args)) || args[c.Index] == nil {
 			always = false
@@ -110,19 +110,21 @@ func (r rule) matches(args [][]uint64) (some, always bool) {
 		}
 		hits := 0
 		for _, v := range args[c.Index] {
-			if compare(c, v) {
+			if compare(&c, v) {
 				hits++
 			}
 		}
-		some = some && hits > 0
 		always = always && hits == len(args[c.Index])
+		if hits == 0 {
+			return false, false
+		}
 	}
-	return some, always
+	return true, always
 }
 
 // compare follows seccomp_rule_add(3): the whole register is compared. An
 // operator that is not known fits nothing: runc refuses such a profile.
-func compare(c specs.LinuxSeccompArg, v uint64) bool {
+func compare(c *specs.LinuxSeccompArg, v uint64) bool {
 	switch c.Op {
 	case specs.OpEqualTo:
 		return v == c.Value
@@ -158,15 +160,26 @@ func (f *filter) uppers(name string) []uint64 {
 	return uppers
 }
 
-// socketArgs are all spellings of one family and type.
-func socketArgs(family, sockType int, uppers []uint64) [][]uint64 {
-	return [][]uint64{lowArgs(uppers, uint64(family))[0], lowArgs(uppers, plainSocketArgs(family, sockType)[1]...)[0]}
+// socketArgs are the spellings of every family and type.
+type socketArgs struct {
+	family   [families][]uint64
+	sockType [sockTypes][]uint64
 }
 
-// plainSocketArgs are the spellings that the C library uses.
-func plainSocketArgs(family, sockType int) [][]uint64 {
-	t := uint64(sockType)
-	return [][]uint64{{uint64(family)}, {t, t | unix.SOCK_CLOEXEC, t | unix.SOCK_NONBLOCK, t | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK}}
+// spellings takes each value, a type with its flags, with every upper half.
+func spellings(uppers []uint64) *socketArgs {
+	var a socketArgs
+	for i := range uint64(families) {
+		a.family[i] = lowArgs(uppers, i)[0]
+	}
+	for i := range uint64(sockTypes) {
+		a.sockType[i] = lowArgs(uppers, i, i|unix.SOCK_CLOEXEC, i|unix.SOCK_NONBLOCK, i|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)[0]
+	}
+	return &a
+}
+
+func (a *socketArgs) of(family, sockType int) [][]uint64 {
+	return [][]uint64{a.family[family], a.sockType[sockType]}
 }
 
 // lowArgs are the values with every upper half, as a call's first argument.

@@ -16,11 +16,12 @@ import (
 
 // restrictSockets rewrites the rules for socket(2) and socketcall(2).
 func restrictSockets(out *specs.LinuxSeccomp, before *filter, refused []string) {
-	var permitted [families]uint16 // of each family: a bit for each type
+	var permitted [families]uint16  // of each family: a bit for each type
+	plain := spellings([]uint64{0}) // as the C library calls
 	for family := range families {
 		for t := range sockTypes {
 			taken := slices.ContainsFunc(refused, func(kind string) bool { return isKind(kind, family, t) })
-			if !taken && before.surelyPermits("socket", plainSocketArgs(family, t)) {
+			if !taken && before.surelyPermits("socket", plain.of(family, t)) {
 				permitted[family] |= 1 << t
 			}
 		}
