@@ -65,11 +65,11 @@ func passed(command string) bool {
 func refused(command string) string {
 	switch command {
 	case "run":
-		return "run is refused: it makes and starts in one step what containerd does in two, so nothing of Kubernetes needs it"
+		return "refused: it makes and starts in one step what containerd does in two, so nothing of Kubernetes needs it"
 	case "checkpoint":
-		return "checkpoint is refused: it writes the memory of a confidential container to the disk"
+		return "refused: it writes the memory of a confidential container to the disk"
 	case "restore":
-		return "restore is refused: it starts processes from a memory image that no manifest can name"
+		return "refused: it starts processes from a memory image that no manifest can name"
 	}
 	return ""
 }

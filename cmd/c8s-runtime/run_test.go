@@ -164,7 +164,7 @@ func TestWithoutJSONTheLogIsText(t *testing.T) {
 		t.Fatalf("started %q, %v", got, err)
 	}
 	b, err := os.ReadFile(n.path("log.txt"))
-	if err != nil || !strings.HasPrefix(string(b), `time="2001-09-09T01:46:40Z" level=error msg="c8s-runtime: run: run is refused`) {
+	if err != nil || !strings.HasPrefix(string(b), `time="2001-09-09T01:46:40Z" level=error msg="c8s-runtime: run: refused: it makes`) {
 		t.Errorf("the log says %s, %v", b, err)
 	}
 }

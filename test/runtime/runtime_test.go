@@ -302,9 +302,9 @@ func TestOtherWaysToStartSomething(t *testing.T) {
 		"ctr run beside pods": {[]string{"ctr", "-n", "k8s.io", "run", "--runc-binary", binary, "--rootfs", "/usr", "x", "/bin/true"}, "it has no snapshot"},
 		"ctr task exec":       {[]string{"ctr", "-n", "k8s.io", "tasks", "exec", "--exec-id", "x", c.ID, "/app", "env"}, "exec-not-allowed"},
 		"ctr task checkpoint": {[]string{"ctr", "-n", "k8s.io", "tasks", "checkpoint", c.ID}, "checkpoint"},
-		"run":                 {[]string{binary, "--root", "/run/containerd/runc/k8s.io", "run", "--bundle", "/run", "x"}, "run is refused"},
+		"run":                 {[]string{binary, "--root", "/run/containerd/runc/k8s.io", "run", "--bundle", "/run", "x"}, "run: refused"},
 		"checkpoint":          {[]string{binary, "--root", "/run/containerd/runc/k8s.io", "checkpoint", c.ID}, "the memory of a confidential container"},
-		"restore":             {[]string{binary, "--root", "/run/containerd/runc/k8s.io", "restore", "--bundle", "/run", "x"}, "restore is refused"},
+		"restore":             {[]string{binary, "--root", "/run/containerd/runc/k8s.io", "restore", "--bundle", "/run", "x"}, "restore: refused"},
 		"exec by flags":       {[]string{binary, "--root", "/run/containerd/runc/k8s.io", "exec", c.ID, "/app", "env"}, "after the flags there must be the container's id alone"},
 	} {
 		_, err := n.Run(t.Context(), tc.argv...)
