@@ -146,12 +146,16 @@ func listensOn(ln net.Listener, addr string) bool {
 }
 
 // handler answers /metrics, /healthz (the process works) and /readyz (the
-// node is enrolled and can take pods).
+// node is enrolled and can take pods; with ?instance=, its daemon is that one).
 func (m *metrics) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if want := r.FormValue("instance"); want != "" && want != m.a.cfg.Instance {
+			http.Error(w, "the node belongs to another daemon", http.StatusServiceUnavailable)
+			return
+		}
 		if err := m.a.Ready(); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return

@@ -121,6 +121,7 @@ func TestMetricsSayHowStaleTheRoutesAre(t *testing.T) {
 
 func TestReadyOnlyWithAValidNodeCertificate(t *testing.T) {
 	a := quiet(t)
+	a.cfg.Instance = "this"
 	h := newMetrics(a).handler()
 	for _, tt := range []struct {
 		life time.Duration // zero: not enrolled
@@ -136,6 +137,12 @@ func TestReadyOnlyWithAValidNodeCertificate(t *testing.T) {
 		}
 		if code, body := get(t, h, "/readyz"); code != tt.code || !strings.Contains(body, tt.says) {
 			t.Errorf("life %s: /readyz says %d %q, want %d %q", tt.life, code, body, tt.code, tt.says)
+		}
+		if code, _ := get(t, h, "/readyz?instance=other"); code != http.StatusServiceUnavailable {
+			t.Errorf("life %s: another instance is ready: %d", tt.life, code)
+		}
+		if code, _ := get(t, h, "/readyz?instance=this"); code != tt.code {
+			t.Errorf("life %s: /readyz of this instance says %d, want %d", tt.life, code, tt.code)
 		}
 		if code, _ := get(t, h, "/healthz"); code != http.StatusOK {
 			t.Errorf("/healthz says %d", code)
