@@ -27,6 +27,7 @@ func specOf(c *api.Container) *specs.Spec {
 		Hooks: hooksOf(c.GetHooks()),
 		Linux: &specs.Linux{
 			Namespaces: namespacesOf(linux.GetNamespaces()), Sysctl: linux.GetSysctl(), Seccomp: seccompOf(linux.GetSeccompPolicy()),
+			CgroupsPath: linux.GetCgroupsPath(),
 		},
 	}
 	if s.Annotations == nil {
@@ -142,6 +143,9 @@ func adjust(c *api.Container, a *api.ContainerAdjustment) *specs.Spec {
 		s.Process.Rlimits = append(s.Process.Rlimits, specs.POSIXRlimit{Type: r.GetType(), Hard: r.GetHard(), Soft: r.GetSoft()})
 	}
 	s.Hooks.CreateRuntime = append(s.Hooks.CreateRuntime, hooksOf(a.GetHooks()).CreateRuntime...)
+	if p := linux.GetCgroupsPath(); p != "" {
+		s.Linux.CgroupsPath = p
+	}
 	if p := linux.GetSeccompPolicy(); p != nil {
 		s.Linux.Seccomp = seccompOf(p)
 	}

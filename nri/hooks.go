@@ -5,6 +5,7 @@ package nri
 import (
 	"context"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -54,6 +55,18 @@ func (p *pod) is(a *api.PodSandbox) {
 	p.wants = a.GetAnnotations()[AnnotationEntry]
 	p.pid, p.netns, p.addrs = a.GetPid(), facts.Netns(namespaces), addresses(a.GetIps())
 	p.hostNamespaces = facts.HostNamespaces(namespaces)
+	p.cgroup = podCgroup(a)
+}
+
+// podCgroup is the cgroup that the kubelet made for the pod alone: it bears the
+// pod's UID, in a systemd slice with underscores.
+func podCgroup(a *api.PodSandbox) string {
+	parent, uid := a.GetLinux().GetCgroupParent(), a.GetUid()
+	last := path.Base(parent)
+	if uid != "" && (last == "pod"+uid || strings.HasSuffix(last, "-pod"+strings.ReplaceAll(uid, "-", "_")+".slice")) {
+		return parent
+	}
+	return ""
 }
 
 // gone forgets a pod.

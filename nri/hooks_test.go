@@ -175,3 +175,14 @@ func TestSandboxesNobodyAskedAboutAreJudgedWhenAnnounced(t *testing.T) {
 	w.e.Manifest(nil)
 	wantCode(t, w.e.announce(t.Context(), podOf("late").nri()), CodeManifestMissing)
 }
+
+func TestOnlyACgroupThatBearsThePodsUIDIsThePods(t *testing.T) {
+	for parent, want := range map[string]string{
+		"/kubepods/burstable/poduid-1": "/kubepods/burstable/poduid-1", "kubepods-burstable-poduid_1.slice": "kubepods-burstable-poduid_1.slice",
+		"/kubepods": "", "": "", "/": "", "/kubepods/poduid-2": "", "/kubepods/poduid-1/x": "",
+	} {
+		if got := podCgroup(&api.PodSandbox{Uid: "uid-1", Linux: &api.LinuxPodSandbox{CgroupParent: parent}}); got != want {
+			t.Errorf("%q: %q, want %q", parent, got, want)
+		}
+	}
+}

@@ -18,6 +18,7 @@ type pod struct {
 	pid                      uint32 // of the sandbox's process; 0 until NRI announced it
 	netns                    string
 	addrs                    []netip.Addr
+	cgroup                   string // of all of the pod, as the kubelet made it; empty: none that bears its UID
 	hostNamespaces           []string
 	sysctls                  []string
 
@@ -45,7 +46,7 @@ func newPod(id string) *pod {
 func (p *pod) facts(container string) facts.Pod {
 	f := facts.Pod{
 		ContainerID: container, UID: p.uid, SandboxID: p.id, PID: p.pid, Netns: p.netns,
-		HostNamespaces: p.hostNamespaces, Sysctls: p.sysctls,
+		HostNamespaces: p.hostNamespaces, Sysctls: p.sysctls, Cgroup: p.cgroup,
 	}
 	for _, c := range p.containers {
 		f.Processes = append(f.Processes, c.pid)

@@ -15,6 +15,7 @@ type PodInfo struct {
 	Namespace, Name, UID string
 	Netns                string // path of its network namespace
 	Addrs                []netip.Addr
+	Cgroup               string               // the pod's own, as the kubelet names it: a path or a systemd slice; empty: not known
 	Images               []policy.Digest      // configurations of its containers' images so far
 	Signed               []policy.SignedImage // their verified signatures
 	Entry                string
@@ -90,7 +91,7 @@ func (e *Enforcer) meshPods() (pods map[string]PodInfo, cut map[string]string, c
 		}
 		images, signed := p.images()
 		pods[p.uid] = PodInfo{
-			Namespace: p.namespace, Name: p.name, UID: p.uid, Netns: p.netns, Addrs: slices.Clone(p.addrs),
+			Namespace: p.namespace, Name: p.name, UID: p.uid, Netns: p.netns, Addrs: slices.Clone(p.addrs), Cgroup: p.cgroup,
 			Images: images, Signed: signed, Entry: p.entry.Name,
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"strings"
 
@@ -48,6 +49,7 @@ type Pod struct {
 	SandboxID      string
 	PID            uint32   // of the sandbox's process; its namespaces are the pod's
 	Netns          string   // path; empty in the node's network
+	Cgroup         string   // of the whole pod, a path or a systemd slice; empty: not known
 	HostNamespaces []string // that the sandbox shares with the node
 	Sysctls        []string // that the sandbox was made with
 	Processes      []uint32 // first processes of the pod's containers: a debugging container may join their PID namespace
@@ -95,6 +97,9 @@ func (n *Node) Container(s *specs.Spec, pod Pod) policy.ContainerFacts {
 	f := n.Early(s, pod)
 	f.Early = false
 	f.Privileges = privileges(s)
+	if s.Linux.CgroupsPath == "" && pod.Cgroup != "" {
+		f.Other = append(f.Other, "linux.cgroupsPath")
+	}
 	return f
 }
 
@@ -124,11 +129,23 @@ func (n *Node) Early(s *specs.Spec, pod Pod) policy.ContainerFacts {
 		var foreign []string
 		f.HostNamespaces, foreign = n.namespaces(l.Namespaces, pod)
 		f.Other = append(f.Other, foreign...)
+		if l.CgroupsPath != "" && !pod.holds(l.CgroupsPath) {
+			f.Other = append(f.Other, "linux.cgroupsPath")
+		}
 	}
 	for _, m := range s.Mounts {
 		f.Mounts = append(f.Mounts, n.mount(m, s, pod, f.HostNamespaces))
 	}
 	return f
+}
+
+// holds reports whether a container's cgroup is in the pod's: the kernel tells
+// by it which processes are the pod's.
+func (p *Pod) holds(cgroup string) bool {
+	if p.Cgroup == "" {
+		return true
+	}
+	return path.Clean(cgroup) == cgroup && strings.HasPrefix(cgroup, p.Cgroup+"/") || strings.HasPrefix(cgroup, path.Base(p.Cgroup)+":")
 }
 
 func hooks(h *specs.Hooks) int {
@@ -157,9 +174,9 @@ func privileges(s *specs.Spec) *policy.PrivilegeFacts {
 // modules, which the node's own policy gives a meaning.
 func other(s *specs.Spec) []string {
 	var found []string
-	note := func(asked bool, path string) {
+	note := func(asked bool, at string) {
 		if asked {
-			found = append(found, path)
+			found = append(found, at)
 		}
 	}
 	note(s.Solaris != nil, "solaris")

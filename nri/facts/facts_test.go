@@ -34,7 +34,7 @@ func testNode() *Node {
 }
 
 func testPod() Pod {
-	return Pod{ContainerID: own, UID: podUID, SandboxID: sandboxID, PID: 4242, Netns: "/var/run/netns/cni-1", Processes: []uint32{4300}}
+	return Pod{ContainerID: own, UID: podUID, SandboxID: sandboxID, PID: 4242, Netns: "/var/run/netns/cni-1", Cgroup: "/kubepods/burstable/pod" + podUID, Processes: []uint32{4300}}
 }
 
 // ordinary is what containerd makes of a pod without any wish.
@@ -131,6 +131,9 @@ func TestWhatAConfigurationAsksForIsAFact(t *testing.T) {
 		"clock":                {func(s *specs.Spec) { s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 9}} }, func(f facts) bool { return has(f.Other, "linux.timeOffsets") }},
 		"network device":       {func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth9": {}} }, func(f facts) bool { return has(f.Other, "linux.netDevices") }},
 		"shared root":          {func(s *specs.Spec) { s.Linux.RootfsPropagation = "rshared" }, func(f facts) bool { return has(f.Other, "linux.rootfsPropagation") }},
+		"another pod's cgroup": {func(s *specs.Spec) { s.Linux.CgroupsPath = "/kubepods/burstable/pod1/x" }, func(f facts) bool { return has(f.Other, "linux.cgroupsPath") }},
+		"a cgroup above":       {func(s *specs.Spec) { s.Linux.CgroupsPath = "/kubepods/burstable/pod" + podUID + "/../x" }, func(f facts) bool { return has(f.Other, "linux.cgroupsPath") }},
+		"no cgroup":            {func(s *specs.Spec) { s.Linux.CgroupsPath = "" }, func(f facts) bool { return has(f.Other, "linux.cgroupsPath") }},
 		"virtual machine":      {func(s *specs.Spec) { s.VM = &specs.VM{} }, func(f facts) bool { return has(f.Other, "vm") }},
 		"systemd property":     {func(s *specs.Spec) { s.Annotations["org.systemd.property.DeviceAllow"] = "x" }, func(f facts) bool { return len(f.Other) == 1 }},
 		"crun's order":         {func(s *specs.Spec) { s.Annotations["run.oci.handler"] = "krun" }, func(f facts) bool { return len(f.Other) == 1 }},
@@ -142,6 +145,15 @@ func TestWhatAConfigurationAsksForIsAFact(t *testing.T) {
 		if f := testNode().Container(s, testPod()); !tc.shows(f) {
 			t.Errorf("%s is not a fact: %+v", name, f)
 		}
+	}
+}
+
+func TestSystemdNamesContainersBesideTheirSlice(t *testing.T) {
+	s, pod := ordinary(t), testPod()
+	pod.Cgroup = "/kubepods.slice/kubepods-pod1.slice"
+	s.Linux.CgroupsPath = "kubepods-pod1.slice:cri-containerd:c0ffee"
+	if f := testNode().Container(s, pod); len(f.Other) != 0 {
+		t.Errorf("%v", f.Other)
 	}
 }
 
