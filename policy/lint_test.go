@@ -118,7 +118,7 @@ func lintCases(t *testing.T) []lintCase {
 		{"tag", image("registry:5000/web:1.2"), []string{"image-tag " + named + string(web) + "].name info"}},
 		{"port without a tag", image("registry:5000/web"), nil},
 		{"tag and digest", image("web:1.2@" + string(web)), nil},
-		{"another digest", image("web@" + string(db)), []string{"image-name-contradicts " + named + string(web) + "].name error"}},
+		{"another digest", image("web@" + string(db)), []string{"image-name-contradicts " + named + string(web) + "].name info"}},
 		{"dead egress", func(m *policy.Manifest) {
 			m.Workloads[0].Peers.To[0].Ports = []uint16{policytest.DBPort, 1, 2}
 		}, []string{"dead-rule workloads[web].peers.to[db] warning"}},

@@ -40,7 +40,7 @@ func (l *linter) image(path string, i Image) {
 	switch {
 	case i.Digest == "": // the signature says what it is
 	case digest != "" && digest != i.Digest:
-		l.add(LintImageName, path, SeverityError, "the name has another digest than the one that counts", "correct one of the two")
+		l.add(LintImageName, path, SeverityInfo, "the name has another digest than the one that counts, which is that of the image's configuration", "fine where it is that of the image's manifest")
 	case digest == "" && tag == "latest":
 		l.add(LintImageTag, path, SeverityWarning, fmt.Sprintf("%s moves, and the digest does not: the entry may not be what runs by that name", i.Name), "name the version, or write name@digest")
 	case digest == "" && tag != "":

@@ -209,3 +209,17 @@ func parseID(s string) (uint32, bool) {
 	v, err := strconv.ParseUint(s, 10, 32)
 	return uint32(v), err == nil && strconv.FormatUint(v, 10) == s
 }
+
+// Validate returns every problem of the run by itself.
+func (run *Run) Validate() error {
+	r := &report{}
+	run.validate("$", r)
+	return r.err("checking the run")
+}
+
+// Validate returns every problem with the command.
+func (e *Exec) Validate() error {
+	r := &report{}
+	checkArgs(e.Args, "$.args", r)
+	return r.err("checking the command")
+}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,23 +22,32 @@ import (
 func newAddImage() *cobra.Command {
 	var f desk.Destination
 	var workload string
-	var images []string
+	var flags imageFlags
 	c := &cobra.Command{
 		Use:   "add-image MANIFEST --workload NAME --image NAME@sha256:DIGEST",
 		Short: "Let a workload run another image too",
 		Long: `Adds images to a workload's entry. The name of an image is for people: what
-counts is the digest. The images that were there stay accepted.
+counts is the digest of its configuration, or a publisher's signature. Without
+the flags about it a container runs as its image says and in no other way. The
+images that were there stay accepted.
 
 ` + editInputs,
 		Example: `  # let web run the new build beside the present one
   c8s manifest add-image manifest.signed.json -o next.json \
-    --workload web --image registry.example.org/shop/web:2@sha256:<64 digits>`,
+    --workload web --image registry.example.org/shop/web:2@sha256:<64 digits>
+
+  # with a volume and another command line
+  c8s manifest add-image manifest.json --workload web --image-config web:2=web.json \
+    --arg /usr/bin/web --arg --verbose --mount /data=persistentVolume --service-env
+
+  # whatever a publisher signs as that repository
+  c8s manifest add-image manifest.json --workload web --signer vendor --repository registry.example.org/shop/web`,
 		Args: desk.UsageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if workload == "" || len(images) == 0 {
-				return exit.Usage(errors.New("--workload and --image are required"))
+			if workload == "" {
+				return exit.Usage(errors.New("--workload is required, and --image or what describes one"))
 			}
-			parsed, err := parseImages(images)
+			parsed, err := flags.rules(c)
 			if err != nil {
 				return err
 			}
@@ -54,7 +64,7 @@ counts is the digest. The images that were there stay accepted.
 		},
 	}
 	c.Flags().StringVar(&workload, "workload", "", "name of the entry (required)")
-	c.Flags().StringArrayVar(&images, "image", nil, "image as NAME@sha256:DIGEST (required; may be repeated)")
+	flags.register(c)
 	f.Register(c)
 	return c
 }
@@ -62,7 +72,8 @@ counts is the digest. The images that were there stay accepted.
 type addWorkload struct {
 	edit     desk.Destination
 	entry    policy.Workload
-	images   []string
+	images   imageFlags
+	probes   []uint
 	to, from []string
 	entries  string
 	mutual   bool
@@ -78,7 +89,7 @@ A connection needs a rule at both ends: with --mutual the other end's entry gets
 the counterpart of every --to and --from.
 
 ` + editInputs,
-		Example: `  c8s manifest add-workload manifest.json --name web --namespace shop --host-access \
+		Example: `  c8s manifest add-workload manifest.json --name web --namespace shop --probe 8080 \
     --image registry.example.org/shop/web@sha256:<64 digits> --to db:6379 --mutual
 
   # what a Kubernetes manifest runs
@@ -88,11 +99,13 @@ the counterpart of every --to and --from.
 	}
 	f := c.Flags()
 	f.StringVar(&a.entry.Name, "name", "", "name of the entry, a DNS label: it becomes the pods' name in the mesh")
-	f.StringArrayVar(&a.images, "image", nil, "image as NAME@sha256:DIGEST (may be repeated)")
+	a.images.register(c)
 	f.StringArrayVar(&a.entry.Namespaces, "namespace", nil, "Kubernetes namespace that its pods must be in (may be repeated; default: any)")
 	f.StringArrayVar(&a.to, "to", nil, "workload that it may connect to, as NAME:PORT[,PORT...] (may be repeated)")
 	f.StringArrayVar(&a.from, "from", nil, "workload that may connect to it, as NAME:PORT[,PORT...] (may be repeated)")
-	f.BoolVar(&a.entry.HostAccess, "host-access", false, "let processes of the node connect, such as the kubelet's probes")
+	f.UintSliceVar(&a.probes, "probe", nil, "TCP port that the kubelet's probes may connect to (may be repeated)")
+	f.BoolVar(&a.entry.HostAccess, "host-access", false, "let processes of the node connect, on every port")
+	f.BoolVar(&a.entry.HostNetwork, "host-network", false, "the entry is for pods in the node's network: outside the mesh")
 	f.BoolVar(&a.mutual, "mutual", false, "add the counterpart of every --to and --from to the other end's entry")
 	f.StringVar(&a.entries, "entries", "", "file with entries as 'c8s manifest derive' writes them, or -")
 	a.edit.Register(c)
@@ -121,14 +134,14 @@ func (a *addWorkload) run(c *cobra.Command, path string) error {
 
 func (a *addWorkload) wanted(c *cobra.Command, path string) ([]policy.Workload, error) {
 	if a.entries == "" {
-		if a.entry.Name == "" || len(a.images) == 0 {
+		if a.entry.Name == "" || !a.images.given() {
 			return nil, exit.Usage(errors.New("--name and --image are required, or --entries with a file of 'c8s manifest derive'"))
 		}
-		err := a.describe()
+		err := a.describe(c)
 		return []policy.Workload{a.entry}, err
 	}
 	switch {
-	case a.entry.Name != "" || len(a.images)+len(a.to)+len(a.from)+len(a.entry.Namespaces) > 0 || a.entry.HostAccess:
+	case a.entry.Name != "" || a.images.given() || len(a.to)+len(a.from)+len(a.entry.Namespaces)+len(a.probes) > 0 || a.entry.HostAccess || a.entry.HostNetwork:
 		return nil, exit.Usage(errors.New("--entries describes everything: leave out the flags about one entry, or give them to 'c8s manifest derive'"))
 	case a.entries == desk.Stdio && path == desk.Stdio:
 		return nil, exit.Usage(errors.New("MANIFEST and --entries cannot both be standard input"))
@@ -136,10 +149,16 @@ func (a *addWorkload) wanted(c *cobra.Command, path string) ([]policy.Workload, 
 	return readEntries(c, a.entries)
 }
 
-func (a *addWorkload) describe() error {
+func (a *addWorkload) describe(c *cobra.Command) error {
 	var err error
-	if a.entry.Images, err = parseImages(a.images); err != nil {
+	if a.entry.Images, err = a.images.rules(c); err != nil {
 		return err
+	}
+	for _, port := range a.probes {
+		if port == 0 || port > math.MaxUint16 {
+			return exit.Usage(fmt.Errorf("--probe must be from 1 to 65535, not %d", port))
+		}
+		a.entry.Probes = append(a.entry.Probes, uint16(port))
 	}
 	if a.entry.Peers.To, err = parsePeers("--to", a.to); err != nil {
 		return err

@@ -46,6 +46,7 @@ type derived struct {
 type deriveCommand struct {
 	name       string
 	images     []string
+	configs    []string
 	namespaces []string
 	to, from   []string
 	output     desk.Output
@@ -62,16 +63,26 @@ Job, CronJob; YAML or JSON, several documents, lists) or a pod's description as
 run: a JSON array on standard output, for 'c8s manifest add-workload --entries'.
 FILE may be "-".
 
-What an entry cannot say is written to standard error: an error means that no
-entry is written, a warning that the control plane decides and nobody checks, a
-note what to look at. An image counts by its digest: of one that is named by a
-tag only the digest must be given, or come from the status of a running pod. What
-a cluster says of its pods is a claim: compare digests with those of your build.
+The entry says how each container may be started: command line, environment,
+user, mounts, privileges, probes, as the pod says where it says more than the
+image. Findings are written to standard error: an error means that no entry is
+written, a warning that the entry gives much away or will refuse the pod, a note
+what to look at.
+
+An image counts by the digest of its configuration, which is not the digest that
+references are pinned by. --image-config takes the configuration itself, as 'crane
+config IMAGE' or 'skopeo inspect --config --raw docker://IMAGE' prints it: with it
+derive also knows the image's own command line and user. What a cluster says of
+its pods is a claim: compare digests with those of your build.
 
 Exit codes: 0 drafted, 1 not without more information, 2 wrong usage.`,
 		Example: `  c8s manifest derive shop.yaml | c8s manifest add-workload manifest.json --entries -
 
-  # an image that the file names by its tag
+  # with the images' configurations
+  crane config nginx:1.29 >nginx.json
+  c8s manifest derive web.yaml --image-config nginx:1.29=nginx.json
+
+  # an image of which only the digest is known
   c8s manifest derive web.yaml --image nginx:1.29=sha256:<64 digits> --to db:6379
 
   # what runs already
@@ -82,6 +93,7 @@ Exit codes: 0 drafted, 1 not without more information, 2 wrong usage.`,
 	f := c.Flags()
 	f.StringVar(&d.name, "name", "", "name of the entry (default: the object's)")
 	f.StringArrayVar(&d.images, "image", nil, "digest of an image that is named without, as IMAGE=sha256:DIGEST (may be repeated)")
+	f.StringArrayVar(&d.configs, "image-config", nil, "configuration of an image, as IMAGE=FILE (may be repeated)")
 	f.StringArrayVar(&d.namespaces, "namespace", nil, "Kubernetes namespace that the pods must be in (may be repeated; default: the object's)")
 	f.StringArrayVar(&d.to, "to", nil, "workload that it may connect to, as NAME:PORT[,PORT...] (may be repeated)")
 	f.StringArrayVar(&d.from, "from", nil, "workload that may connect to it, as NAME:PORT[,PORT...] (may be repeated)")
@@ -90,7 +102,7 @@ Exit codes: 0 drafted, 1 not without more information, 2 wrong usage.`,
 }
 
 func (d *deriveCommand) run(c *cobra.Command, path string) error {
-	v, err := d.deriver()
+	v, err := d.deriver(c)
 	if err != nil {
 		return err
 	}
@@ -119,7 +131,7 @@ func (d *deriveCommand) run(c *cobra.Command, path string) error {
 	return nil
 }
 
-func (d *deriveCommand) deriver() (*deriver, error) {
+func (d *deriveCommand) deriver(c *cobra.Command) (*deriver, error) {
 	v := &deriver{name: d.name, namespaces: d.namespaces, given: map[string]policy.Digest{}, used: map[string]bool{}}
 	images, err := parseImages(d.images)
 	if err != nil {
@@ -130,6 +142,14 @@ func (d *deriveCommand) deriver() (*deriver, error) {
 			return nil, exit.Usage(fmt.Errorf("--image gives two digests for %s", i.Name))
 		}
 		v.given[i.Name] = i.Digest
+	}
+	if v.configs, err = readImageConfigs(c, d.configs); err != nil {
+		return nil, err
+	}
+	for name := range v.configs {
+		if _, twice := v.given[name]; twice {
+			return nil, exit.Usage(fmt.Errorf("--image and --image-config both give a digest for %s", name))
+		}
 	}
 	if v.to, err = parsePeers("--to", d.to); err != nil {
 		return nil, err

@@ -4,47 +4,27 @@ package manifestcmd
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/c8s-dev/c8s/policy"
 )
 
-// A note on what follows: whatever the schema cannot say, the control plane
-// decides. Each is a warning, so that nobody takes an entry for more than it is.
-const undecided = "entries cannot say this yet: whoever controls the cluster can set it"
-
-type placedContainer struct {
-	kubeContainer
-	at string // containers[web]
-}
-
-// all returns every container that a pod can have: each needs a listed image.
-func (p *kubePodSpec) all() []placedContainer {
-	var all []placedContainer
-	for _, list := range []struct {
-		name       string
-		containers []kubeContainer
-	}{{"initContainers", p.InitContainers}, {"containers", p.Containers}, {"ephemeralContainers", p.EphemeralContainers}} {
-		for _, c := range list.containers {
-			all = append(all, placedContainer{c, fmt.Sprintf("%s[%s]", list.name, c.Name)})
-		}
-	}
-	return all
-}
-
-func (v *deriver) pod(p *kubePodSpec) {
+func (v *deriver) pod(w *policy.Workload, p *kubePodSpec) {
 	if p.HostNetwork {
+		w.HostNetwork = true
 		v.report(levelWarning, "hostNetwork", "a pod in the node's network has no link of its own: it never joins the mesh")
 	}
 	if p.HostPID {
-		v.report(levelWarning, "hostPID", "it sees every process of the node; %s", undecided)
+		v.report(levelWarning, "hostPID", "its containers see every process of the node")
 	}
 	if p.HostIPC {
-		v.report(levelWarning, "hostIPC", "it shares memory with the node; %s", undecided)
+		v.report(levelWarning, "hostIPC", "its containers share memory with the node")
 	}
 	for _, volume := range p.Volumes {
 		if volume.HostPath != nil {
-			v.report(levelWarning, "volumes["+volume.Name+"]", "it mounts %q of the node; %s", volume.HostPath.Path, undecided)
+			v.report(levelWarning, "volumes["+volume.Name+"]", "it mounts %q of the node", volume.HostPath.Path)
 		}
 	}
 	if len(p.EphemeralContainers) > 0 {
@@ -52,27 +32,64 @@ func (v *deriver) pod(p *kubePodSpec) {
 	}
 }
 
-func (v *deriver) container(w *policy.Workload, c placedContainer) {
-	if c.SecurityContext.Privileged {
-		v.report(levelWarning, c.at, "it is privileged, which gives it the node; %s", undecided)
-	}
-	if add := c.SecurityContext.Capabilities.Add; len(add) > 0 {
-		v.report(levelWarning, c.at, "it has the capabilities %s; %s", strings.Join(add, ", "), undecided)
-	}
-	if len(c.VolumeDevices) > 0 {
-		v.report(levelWarning, c.at, "it has devices of the node; %s", undecided)
-	}
-	if len(c.Command)+len(c.Args) > 0 {
-		v.report(levelWarning, c.at, "its command line is not the image's own; %s", undecided)
-	}
-	if len(c.Env)+len(c.EnvFrom) > 0 {
-		v.report(levelWarning, c.at, "its environment is not the image's own; %s", undecided)
-	}
+func (v *deriver) container(w *policy.Workload, p *kubePodSpec, c placedContainer) {
 	v.ports(c)
-	if !w.HostAccess && (c.LivenessProbe.connects() || c.ReadinessProbe.connects() || c.StartupProbe.connects()) {
-		w.HostAccess = true
-		v.report(levelNote, c.at, "the kubelet's probes connect to it: the entry lets processes of the node do so (hostAccess)")
+	for _, probe := range []kubeHandler{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
+		v.probe(w, p, c, probe)
+		literal := literals(c.Env)
+		v.exec(w, c, mapped(probe.Exec.Command, func(s string) string { text, _ := expand(s, literal); return text }))
 	}
+	for _, hook := range []kubeHandler{c.Lifecycle.PostStart, c.Lifecycle.PreStop} {
+		v.probe(w, p, c, hook)
+		v.exec(w, c, hook.Exec.Command)
+	}
+	if extended := slices.DeleteFunc(slices.Sorted(maps.Keys(c.Resources.Limits)), func(r string) bool { return !strings.Contains(r, "/") }); len(extended) > 0 {
+		v.report(levelWarning, c.at, "device plugins add devices, variables and mounts for %s: list them in run, as the first refusal names them", strings.Join(extended, ", "))
+	}
+}
+
+// probe: the kubelet connects from the node for all forms but exec.
+func (v *deriver) probe(w *policy.Workload, p *kubePodSpec, c placedContainer, h kubeHandler) {
+	if p.HostNetwork {
+		return
+	}
+	if host := h.HTTPGet.Host + h.TCPSocket.Host; host != "" {
+		v.report(levelNote, c.at, "a probe connects to %.100q, not to the pod: the entry says nothing of it", host)
+		return
+	}
+	for _, text := range h.ports() {
+		port, err := c.port(text)
+		if err != nil || port == 0 {
+			v.report(levelWarning, c.at, "a probe has no port that could be listed: %v", err)
+			continue
+		}
+		if !slices.Contains(w.Probes, port) {
+			w.Probes = append(w.Probes, port)
+			v.report(levelNote, c.at, "the kubelet's probes connect to port %d: the entry lets the kubelet, and nothing else of the node, do so (probes)", port)
+		}
+	}
+}
+
+// exec: probes and hooks that are commands become added processes.
+func (v *deriver) exec(w *policy.Workload, c placedContainer, args []string) {
+	if len(args) == 0 || slices.ContainsFunc(w.Exec, func(e policy.Exec) bool { return slices.Equal(e.Args, args) }) {
+		return
+	}
+	e := policy.Exec{Args: args}
+	if err := e.Validate(); err != nil {
+		v.report(levelError, c.at, "a command of the kubelet cannot be listed: %v", err)
+		return
+	}
+	w.Exec = append(w.Exec, e)
+	v.report(levelNote, c.at, "the kubelet runs %.200q in it (exec): whoever reaches the kubelet can", args)
+}
+
+func mapped(list []string, f func(string) string) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = f(s)
+	}
+	return out
 }
 
 func (v *deriver) ports(c placedContainer) {

@@ -14,6 +14,7 @@ import (
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/manifestcmd"
 	"github.com/c8s-dev/c8s/policy"
+	"github.com/c8s-dev/c8s/policy/policytest"
 )
 
 func digestOf(letter string) policy.Digest {
@@ -54,11 +55,12 @@ func TestDeriveReadsEveryKindAndWarnsOfWhatItCannotSay(t *testing.T) {
 		t.Fatalf("workloads %+v", out.Workloads)
 	}
 	web, backup := out.Workloads[0], out.Workloads[1]
-	want := []policy.Image{{Name: "registry.example.org/shop/web:1", Digest: digestOf("a")}, {Name: "nginx:1.29", Digest: digestOf("c")}}
-	if web.Name != "web" || !slices.EqualFunc(web.Images, want, sameImage) || !slices.Equal(web.Namespaces, []string{"shop"}) || !web.HostAccess {
+	a := policy.Image{Name: "registry.example.org/shop/web:1", Digest: digestOf("a")}
+	want := []policy.Image{a, a, {Name: "nginx:1.29", Digest: digestOf("c")}}
+	if web.Name != "web" || !slices.EqualFunc(web.Images, want, sameImage) || !slices.Equal(web.Namespaces, []string{"shop"}) || web.HostAccess || !web.HostNetwork {
 		t.Errorf("web is %+v", web)
 	}
-	if backup.Name != "backup" || backup.Images[0].Digest != digestOf("b") || len(backup.Namespaces) != 0 || backup.HostAccess {
+	if backup.Name != "backup" || backup.Images[0].Digest != digestOf("b") || len(backup.Namespaces) != 0 || backup.HostNetwork {
 		t.Errorf("backup is %+v", backup)
 	}
 	for _, f := range [][4]string{
@@ -66,14 +68,12 @@ func TestDeriveReadsEveryKindAndWarnsOfWhatItCannotSay(t *testing.T) {
 		{"warning", "Deployment/web", "hostNetwork", "never joins"},
 		{"warning", "Deployment/web", "hostPID", "every process"},
 		{"warning", "Deployment/web", "volumes[host]", `"/etc"`},
-		{"warning", "Deployment/web", "initContainers[migrate]", "command line"},
+		{"warning", "Deployment/web", "initContainers[migrate].image", "--image-config"},
 		{"warning", "Deployment/web", "containers[web]", "privileged"},
 		{"warning", "Deployment/web", "containers[web]", "NET_ADMIN"},
-		{"warning", "Deployment/web", "containers[web]", "environment"},
 		{"warning", "Deployment/web", "containers[web]", "53/UDP"},
 		{"warning", "Deployment/web", "containers[web]", "host port 53"},
 		{"note", "Deployment/web", "containers[web]", "--from NAME:8080"},
-		{"note", "Deployment/web", "containers[web]", "hostAccess"},
 		{"note", "CronJob/backup", "namespace", "--namespace"},
 	} {
 		if !out.has(f[0], f[1], f[2], f[3]) {
@@ -207,7 +207,7 @@ func TestWhatIsDerivedCanBeAdded(t *testing.T) {
 
 // Whatever the input, entries that are written can be added to a manifest.
 func FuzzDerive(f *testing.F) {
-	for _, name := range []string{"shop.yaml", "pods.json"} {
+	for _, name := range []string{"shop.yaml", "pods.json", "run.yaml"} {
 		text, err := os.ReadFile(filepath.Join("testdata", "derive", name))
 		if err != nil {
 			f.Fatal(err)
@@ -216,6 +216,7 @@ func FuzzDerive(f *testing.F) {
 	}
 	f.Add([]byte(bomb()))
 	f.Add([]byte(`{"netns": "/n", "name": "web", "images": ["` + string(digestOf("a")) + `"]}`))
+	operators, _ := policytest.Operators(f, 1, 1)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		d := desktest.New(t, manifestcmd.New)
 		d.Stdin = string(text)
@@ -230,15 +231,10 @@ func FuzzDerive(f *testing.F) {
 		if err := json.Unmarshal([]byte(r.Out), &entries); err != nil {
 			t.Fatal(err)
 		}
-		for _, w := range entries {
-			if len(w.Images) == 0 {
-				t.Errorf("%s has no image", w.Name)
-			}
-			for _, i := range w.Images {
-				if !i.Digest.Valid() {
-					t.Errorf("%s has the digest %q", w.Name, i.Digest)
-				}
-			}
+		m := policytest.Manifest(operators)
+		m.Workloads = entries
+		if _, err := policy.Encode(m); err != nil {
+			t.Errorf("the entries cannot be added: %v", err)
 		}
 	})
 }

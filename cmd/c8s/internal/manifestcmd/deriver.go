@@ -5,6 +5,7 @@ package manifestcmd
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,7 +19,8 @@ type deriver struct {
 	namespaces []string
 	to, from   []policy.PeerRule
 	given      map[string]policy.Digest // by the image's name, from the flags
-	used       map[string]bool          // of given
+	configs    map[string]*imageConfig  // the same
+	used       map[string]bool          // of both
 
 	out    derived
 	object string // the one being derived
@@ -30,17 +32,22 @@ func (v *deriver) derive(objects []kubeObject) derived {
 		v.object = objects[i].ref()
 		v.add(&objects[i])
 	}
-	v.object = "--image"
-	for _, name := range slices.Sorted(maps.Keys(v.given)) {
-		if !v.used[name] {
-			v.report(levelError, name, "no container uses an image of this name; write it as the file does")
-		}
-	}
+	v.unused("--image", slices.Sorted(maps.Keys(v.given)))
+	v.unused("--image-config", slices.Sorted(maps.Keys(v.configs)))
 	if len(objects) == 0 || len(v.out.Workloads) == 0 && len(v.out.Findings) == 0 {
 		v.object = "input"
 		v.report(levelError, "", "it has no object that runs containers")
 	}
 	return v.out
+}
+
+func (v *deriver) unused(flag string, names []string) {
+	v.object = flag
+	for _, name := range names {
+		if !v.used[name] {
+			v.report(levelError, name, "no container uses an image of this name; write it as the file does")
+		}
+	}
 }
 
 func (v *deriver) report(level, field, format string, args ...any) {
@@ -68,10 +75,13 @@ func (v *deriver) add(o *kubeObject) {
 	}
 	w := &policy.Workload{}
 	for _, c := range pod.all() {
-		v.image(w, c.at, c.Image, running[c.Name])
-		v.container(w, c)
+		if image, ok := v.image(c.at, c.Image, running[c.Name]); ok {
+			image.Run = v.run(pod, c, v.configs[c.Image])
+			addImage(w, image)
+		}
+		v.container(w, pod, c)
 	}
-	v.pod(pod)
+	v.pod(w, pod)
 	v.finish(o, w, podsName(o), o.Metadata.Namespace)
 }
 
@@ -105,6 +115,8 @@ func (v *deriver) finish(o *kubeObject, w *policy.Workload, name, namespace stri
 	switch {
 	case len(v.namespaces) > 0:
 		w.Namespaces = v.namespaces
+	case namespace != "" && !isLabel(namespace):
+		v.report(levelError, "namespace", "%.100q is no name of a namespace", namespace)
 	case namespace != "":
 		w.Namespaces = []string{namespace}
 	default:
@@ -115,7 +127,7 @@ func (v *deriver) finish(o *kubeObject, w *policy.Workload, name, namespace stri
 		v.report(levelError, "", "it has no image")
 	}
 	if o.Status.IsZero() && o.Netns == "" {
-		v.report(levelNote, "images", "digests must be those that the nodes' runtime reports: compare with the status of a running pod")
+		v.report(levelNote, "images", "digests must be those of the images' configurations, as the nodes' runtime reports them")
 	} else {
 		v.report(levelNote, "images", "digests are what the cluster says: compare them with those of your build")
 	}
@@ -144,38 +156,54 @@ func (v *deriver) described(o *kubeObject) []policy.Image {
 	return w.Images
 }
 
-// image finds the digest of a container's image: the one it is named by, the
-// one from the flags, or what the running container was started from.
-func (v *deriver) image(w *policy.Workload, at, ref, imageID string) {
+// image finds the digest of a container's image, that of its configuration:
+// from the flags, the one it is named by, or what the running container was
+// started from. The latter two may be an image's manifest's.
+func (v *deriver) image(at, ref, imageID string) (policy.Image, bool) {
 	at += ".image"
 	name, pinned, isPinned := strings.Cut(ref, "@")
 	given, isGiven := v.given[ref]
+	config, isRead := v.configs[ref]
 	v.used[ref] = true
 	digest, running := policy.Digest(pinned), runningDigest(imageID)
 	switch {
 	case ref == "":
 		v.report(levelError, at, "the container names no image")
-		return
+		return policy.Image{}, false
+	case !printable(name):
+		v.report(levelError, at, "%.200q is no reference of an image", ref)
+		return policy.Image{}, false
 	case isPinned && !digest.Valid():
 		v.report(levelError, at, "%.200q is pinned by something else than a SHA-256 digest", ref)
-		return
-	case isPinned && running.Valid() && running != digest:
-		v.report(levelWarning, at, "the entry has the pinned digest, but the pod runs %s", running)
-	case isPinned:
+		return policy.Image{}, false
+	case isRead:
+		digest = config.digest
 	case isGiven:
 		digest = given
+	case isPinned:
+		if running.Valid() && running != digest {
+			v.report(levelWarning, at, "the entry has the pinned digest, but the pod runs %s", running)
+		}
+		v.mayBeOfManifest(at, ref)
 	case running.Valid():
 		digest = running
+		if strings.Contains(imageID, "@") {
+			v.mayBeOfManifest(at, ref)
+		}
 	default:
-		v.report(levelError, at, "%.200q is a tag, which may mean anything tomorrow; give its digest with --image %s=sha256:... ('crane digest' or 'skopeo inspect' prints it)", ref, ref)
-		return
+		v.report(levelError, at, "%.200q is a tag, which may mean anything tomorrow; give the digest of its configuration with --image %s=sha256:..., or the configuration itself with --image-config ('crane config' prints it)", ref, ref)
+		return policy.Image{}, false
 	}
-	addImage(w, policy.Image{Name: name, Digest: digest})
+	return policy.Image{Name: name, Digest: digest}, true
 }
 
-// addImage leaves out digests that are there: containers may share an image.
+func (v *deriver) mayBeOfManifest(at, ref string) {
+	v.report(levelWarning, at, "references are pinned by the digest of the image's manifest, and entries list that of its configuration: unless they are the same here, give it (crane config %.200s >FILE; --image-config IMAGE=FILE)", ref)
+}
+
+// addImage leaves out rules that are there: containers may share an image.
 func addImage(w *policy.Workload, image policy.Image) {
-	if !slices.ContainsFunc(w.Images, func(i policy.Image) bool { return i.Digest == image.Digest }) {
+	if !slices.ContainsFunc(w.Images, func(i policy.Image) bool { return i.Digest == image.Digest && reflect.DeepEqual(i.Run, image.Run) }) {
 		w.Images = append(w.Images, image)
 	}
 }
@@ -211,3 +239,7 @@ var label = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 // isLabel follows RFC 1123, as package policy does.
 func isLabel(s string) bool { return label.MatchString(s) }
+
+func printable(s string) bool {
+	return s != "" && len(s) <= 1024 && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}

@@ -183,6 +183,17 @@ func TestEditsThatNodesWouldRefuseAreNotWritten(t *testing.T) {
 		{"add-image @dup.json --workload web --image " + image("b"), exit.Refused, string(policy.CodeDuplicateKey)},
 		{"add-image @missing.json --workload web --image " + image("b"), exit.Refused, "no such file"},
 		{"add-image --workload web", exit.Misuse, "Usage:"},
+		{"add-image @manifest.json --workload web --repository a/b --image " + image("b"), exit.Misuse, "--signer"},
+		{"add-image @manifest.json --workload web --signer nobody", exit.Refused, string(policy.CodeSignerUnknown)},
+		{"add-image @manifest.json --workload web --env A --image " + image("b"), exit.Misuse, "--any-env A"},
+		{"add-image @manifest.json --workload web --mount /a --image " + image("b"), exit.Misuse, "PATH=KIND"},
+		{"add-image @manifest.json --workload web --mount /a=nfs --image " + image("b"), exit.Refused, string(policy.CodeMountSourceUnknown)},
+		{"add-image @manifest.json --workload web --run @unknown.json --image " + image("b"), exit.Refused, "reading the run"},
+		{"add-workload @manifest.json --name job --probe 65536 --image " + image("b"), exit.Misuse, "--probe must be"},
+		{"add-workload @manifest.json --entries @entries.json --probe 1", exit.Misuse, "--entries"},
+		{"add-signer @manifest.json --name x", exit.Misuse, "--key are required"},
+		{"add-signer @manifest.json --name x --key @unknown.json", exit.Refused, "publisher's key"},
+		{"add-sandbox @manifest.json", exit.Misuse, "--image"},
 		{"add-workload @manifest.json --name web --image " + image("b"), exit.Refused, string(policy.CodeNameDuplicate)},
 		{"add-workload @manifest.json --name Web --image " + image("b"), exit.Refused, string(policy.CodeNameInvalid)},
 		{"add-workload @manifest.json --name job --to db:1 --image " + image("b"), exit.Refused, string(policy.CodePeerUnknown)},
@@ -204,5 +215,39 @@ func TestEditsThatNodesWouldRefuseAreNotWritten(t *testing.T) {
 	}
 	if !bytes.Equal(d.Read("manifest.json"), before) {
 		t.Error("a refused edit was written")
+	}
+}
+
+func TestPublishersSandboxesAndRunsAreAddedAndShown(t *testing.T) {
+	d := newDesk(t)
+	d.Must(initLine("--new-key @op.pem"))
+	d.Must("new-key @vendor.pem")
+	d.Write("nginx.json", []byte(nginxConfig))
+	d.Write("run.json", []byte(`{"capabilities":["NET_ADMIN"],"env":[{"name":"A","any":true}]}`))
+	d.Must("add-signer @manifest.json --name vendor --key @vendor.pem.pub")
+	d.Must("add-sandbox @manifest.json --image-config pause:3=@nginx.json")
+	r := d.Must("add-image @manifest.json --workload web --signer vendor --repository example.org/web --run @run.json --env MODE=a=b --any-env B --service-env " +
+		"--mount /data=emptyDir --mount /host=/etc:ro --user 1:2 --arg /web --arg any")
+	if !strings.Contains(r.ErrOut, "widens  workloads[web].images[signed by vendor as example.org/web]") {
+		t.Errorf("said %q", r.ErrOut)
+	}
+	d.Must("add-workload @manifest.json --name job --probe 8080 --host-network --image-config nginx:1=@nginx.json")
+	m := parse(t, d.Read("manifest.json"))
+	image := workload(t, m, "web").Images[1]
+	wantRun(t, image.Run, `{"args":["/web","any"],"env":[{"name":"A","any":true},{"name":"MODE","value":"a=b"},{"name":"B","any":true}],"serviceEnv":true,"user":"1:2",
+		"mounts":[{"destination":"/data","source":"emptyDir"},{"destination":"/host","source":"/etc","readOnly":true}],"capabilities":["NET_ADMIN"]}`)
+	config := policy.DigestOf([]byte(nginxConfig))
+	job := workload(t, m, "job")
+	if m.Sandboxes[0].Digest != config || job.Images[0].Digest != config || job.Images[0].Run != nil || job.Probes[0] != 8080 || !job.HostNetwork {
+		t.Errorf("sandboxes %v, job %+v", m.Sandboxes, job)
+	}
+	shown := d.Must("show @manifest.json").Out
+	for _, want := range []string{
+		"vendor  ed25519", "pause:3 sha256:", "signed by vendor as example.org/web", `args ["/web" "any"]`, `env MODE="a=b"`, "env B, any value", "env of Services",
+		"mount /host from /etc, read-only", "user 1:2", "capabilities NET_ADMIN", "probed on [8080]", "outside the mesh",
+	} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("show does not say %q:\n%s", want, shown)
+		}
 	}
 }

@@ -55,56 +55,11 @@ type kubeController struct {
 			Template *kubePodTemplate `yaml:"template"`
 		} `yaml:"spec"`
 	} `yaml:"jobTemplate"`
-}
-
-type kubePodSpec struct {
-	HostNetwork         bool            `yaml:"hostNetwork"`
-	HostPID             bool            `yaml:"hostPID"`
-	HostIPC             bool            `yaml:"hostIPC"`
-	InitContainers      []kubeContainer `yaml:"initContainers"`
-	Containers          []kubeContainer `yaml:"containers"`
-	EphemeralContainers []kubeContainer `yaml:"ephemeralContainers"`
-	Volumes             []struct {
-		Name     string `yaml:"name"`
-		HostPath *struct {
-			Path string `yaml:"path"`
-		} `yaml:"hostPath"`
-	} `yaml:"volumes"`
-}
-
-type kubeContainer struct {
-	Name    string      `yaml:"name"`
-	Image   string      `yaml:"image"`
-	Command []string    `yaml:"command"`
-	Args    []string    `yaml:"args"`
-	Env     []yaml.Node `yaml:"env"`
-	EnvFrom []yaml.Node `yaml:"envFrom"`
-	Ports   []struct {
-		ContainerPort uint16 `yaml:"containerPort"`
-		HostPort      uint16 `yaml:"hostPort"`
-		Protocol      string `yaml:"protocol"`
-	} `yaml:"ports"`
-	SecurityContext struct {
-		Privileged   bool `yaml:"privileged"`
-		Capabilities struct {
-			Add []string `yaml:"add"`
-		} `yaml:"capabilities"`
-	} `yaml:"securityContext"`
-	VolumeDevices  []yaml.Node `yaml:"volumeDevices"`
-	LivenessProbe  kubeProbe   `yaml:"livenessProbe"`
-	ReadinessProbe kubeProbe   `yaml:"readinessProbe"`
-	StartupProbe   kubeProbe   `yaml:"startupProbe"`
-}
-
-// kubeProbe connects from the node for all of its forms but exec.
-type kubeProbe struct {
-	HTTPGet   yaml.Node `yaml:"httpGet"`
-	TCPSocket yaml.Node `yaml:"tcpSocket"`
-	GRPC      yaml.Node `yaml:"grpc"`
-}
-
-func (p kubeProbe) connects() bool {
-	return !p.HTTPGet.IsZero() || !p.TCPSocket.IsZero() || !p.GRPC.IsZero()
+	VolumeClaimTemplates []struct {
+		Metadata struct {
+			Name string `yaml:"name"`
+		} `yaml:"metadata"`
+	} `yaml:"volumeClaimTemplates"`
 }
 
 type kubePodStatus struct {
@@ -181,6 +136,9 @@ func (o *kubeObject) pod() (*kubePodSpec, error) {
 		}
 		if c.Template == nil {
 			return nil, errors.New("it has no pod template")
+		}
+		for _, t := range c.VolumeClaimTemplates {
+			c.Template.Spec.claims = append(c.Template.Spec.claims, t.Metadata.Name)
 		}
 		return &c.Template.Spec, nil
 	}

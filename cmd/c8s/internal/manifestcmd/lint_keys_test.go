@@ -45,7 +45,7 @@ func TestLintFailsForErrorsAndWithStrictForWarnings(t *testing.T) {
 	}
 	d.Refused(exit.Refused, "lint @warns.json --strict", "must be dealt with")
 	f = policytest.New(t, policytest.With(func(m *policy.Manifest) {
-		m.Workloads[0].Images[0].Name = "web@" + string(policytest.Digest("another"))
+		m.Substrates[0].SNP.Guest.AllowDebug = true
 	}))
 	d.Write("fails.json", f.Payload)
 	d.Refused(exit.Refused, "lint @fails.json", "must be dealt with")

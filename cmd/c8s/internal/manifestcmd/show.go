@@ -71,6 +71,7 @@ func (s *shown) print(out io.Writer) error {
 		t.Line("", "%s  %s  %s", k.Name, k.Algorithm, id)
 	}
 	printPeople(t, m)
+	printRuntime(t, m)
 	for i := range m.Substrates {
 		printSubstrate(t, &m.Substrates[i])
 	}
@@ -133,27 +134,6 @@ func anyMachine(machines []string) string {
 		return "  (a key leaked from any such machine could pose as yours)"
 	}
 	return ""
-}
-
-func printWorkload(t desk.Table, w *policy.Workload) {
-	access := ""
-	if w.HostAccess {
-		access = "  reachable from its node"
-	}
-	namespaces := joined(w.Namespaces)
-	if namespaces == "" {
-		namespaces = "every namespace"
-	}
-	t.Line("workload "+w.Name, "in %s%s", namespaces, access)
-	for _, image := range w.Images {
-		t.Line("", "image %s %s", image.Name, image.Digest)
-	}
-	for _, r := range w.Peers.To {
-		t.Line("", "to %s %s %v", r.Workload, r.Protocol, r.Ports)
-	}
-	for _, r := range w.Peers.From {
-		t.Line("", "from %s %s %v", r.Workload, r.Protocol, r.Ports)
-	}
 }
 
 func joined[T ~string](list []T) string {
