@@ -116,6 +116,7 @@ stack: ## build containerd, runc, CNI plugins, etcd, Kubernetes and helm, once
 .PHONY: deps
 deps: ## check, and as root install, the Debian packages of all targets
 	@hack/deps test
+	@hack/deps e2e
 
 .PHONY: clean
 clean: ## remove what the targets built here

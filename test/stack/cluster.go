@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/c8s-dev/c8s/test/stack/component"
 	"github.com/c8s-dev/c8s/test/stack/image"
 )
 
@@ -68,7 +69,7 @@ func UpCluster(ctx context.Context, cfg ClusterConfig) (*Cluster, error) {
 }
 
 func (c *Cluster) up(ctx context.Context, cfg ClusterConfig) error {
-	folders, err := Folders(ctx, etcd, kubernetes, helm)
+	folders, err := component.Folders(ctx, component.Etcd, component.Kubernetes, component.Helm)
 	if err != nil {
 		return err
 	}

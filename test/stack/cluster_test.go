@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/c8s-dev/c8s/test/privileged"
+	"github.com/c8s-dev/c8s/test/stack/component"
 	"github.com/c8s-dev/c8s/test/stack/image"
 )
 
@@ -161,8 +163,8 @@ func TestClusterThatCannotComeUpLeavesNothing(t *testing.T) {
 	if err == nil {
 		t.Fatal(errors.Join(errors.New("came up with a containerd that cannot"), c.Close()))
 	}
-	if errors.Is(err, ErrNotBuilt) {
-		t.Skip(err)
+	if errors.Is(err, component.ErrNotBuilt) {
+		privileged.Missing(t, os.Getenv(privileged.RequireEnv), err.Error())
 	}
 	if !strings.Contains(err.Error(), "nonsense") && !strings.Contains(err.Error(), "broken.toml") {
 		t.Errorf("the error does not say why: %v", err)

@@ -10,11 +10,19 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/c8s-dev/c8s/test/stack/component"
 	"github.com/c8s-dev/c8s/test/stack/image"
 )
 
 //go:embed containerd.toml
 var containerdConfig []byte
+
+// Which containerd a node has, NodeConfig.Containerd.
+const (
+	ContainerdStock = component.Containerd // as released
+	// ContainerdNRI5 is the same with NRI 0.12.5, which knows FailurePolicy.
+	ContainerdNRI5 = component.ContainerdNRI
+)
 
 const (
 	// ContainerdSocket is where the node has it.
@@ -28,7 +36,7 @@ const (
 // install puts containerd, runc, the CNI plugins and their configuration
 // where distributions have them.
 func (n *Node) install(ctx context.Context) error {
-	folders, err := Folders(ctx, n.cfg.Containerd, runc, cniPlugins)
+	folders, err := component.Folders(ctx, n.cfg.Containerd, component.Runc, component.CNI)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ package stack
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -312,5 +313,44 @@ func TestCloseLeavesNothing(t *testing.T) {
 	}
 	if pids := append(ofNode(), ofPod()...); len(pids) > 0 {
 		t.Errorf("processes %v are left", pids)
+	}
+}
+
+func TestNginxServes(t *testing.T) {
+	n := NewNode(t, NodeConfig{})
+	appImage(t, n)
+	nginx, err := image.Nginx(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Import(t.Context(), nginx); err != nil {
+		t.Fatal(err)
+	}
+	c, err := n.CRI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod, err := c.RunPod(t.Context(), PodSpec{Name: "nginx"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := pod.Run(t.Context(), ContainerSpec{Image: image.NginxRef})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := runApp(t, n, "client", "sleep")
+	err = Poll(t.Context(), "nginx to answer", func(ctx context.Context) error {
+		got, err := client.Exec(ctx, "/app", "get", "http://"+pod.IPs[0].String()+"/")
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(got.Stdout, `"status":200`) || !strings.Contains(got.Stdout, "nginx") {
+			return errors.New(got.Stdout + got.Stderr)
+		}
+		return nil
+	})
+	if err != nil {
+		log, _ := server.Log()
+		t.Fatal(err, log)
 	}
 }

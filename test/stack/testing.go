@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/c8s-dev/c8s/test/privileged"
+	"github.com/c8s-dev/c8s/test/stack/component"
 )
 
 // NewNode makes a node for a test, which is closed when the test ends. The
@@ -17,7 +18,7 @@ func NewNode(t testing.TB, cfg NodeConfig) *Node {
 	t.Helper()
 	privileged.Require(t)
 	n, err := Up(t.Context(), cfg)
-	if errors.Is(err, ErrNotBuilt) {
+	if errors.Is(err, component.ErrNotBuilt) {
 		privileged.Missing(t, os.Getenv(privileged.RequireEnv), err.Error())
 	}
 	if err != nil {
@@ -55,7 +56,7 @@ func NewCluster(t testing.TB, cfg ClusterConfig) *Cluster {
 	t.Helper()
 	privileged.Require(t)
 	c, err := UpCluster(t.Context(), cfg)
-	if errors.Is(err, ErrNotBuilt) {
+	if errors.Is(err, component.ErrNotBuilt) {
 		privileged.Missing(t, os.Getenv(privileged.RequireEnv), err.Error())
 	}
 	if err != nil {

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package stack
+// Package component finds what hack/stack/build has built.
+//
+// Invariant: a folder it names holds what this checkout pins and nothing
+// older, because folders are named after that.
+package component
 
 import (
 	"context"
@@ -12,18 +16,17 @@ import (
 	"strings"
 )
 
-// Components of hack/stack, each a folder of programs.
+// Components of hack/stack, each a folder of programs; of Nginx it is what an
+// image is made of.
 const (
-	ContainerdStock = "containerd"
-	// ContainerdNRI5 is the same containerd with NRI 0.12.5, which knows
-	// FailurePolicy.
-	ContainerdNRI5 = "containerd-nri"
-
-	runc       = "runc"
-	cniPlugins = "cni"
-	etcd       = "etcd"
-	kubernetes = "kubernetes"
-	helm       = "helm"
+	Containerd    = "containerd"
+	ContainerdNRI = "containerd-nri"
+	Runc          = "runc"
+	CNI           = "cni"
+	Etcd          = "etcd"
+	Kubernetes    = "kubernetes"
+	Helm          = "helm"
+	Nginx         = "nginx"
 )
 
 // ErrNotBuilt means that the programs of a component are not there yet.
