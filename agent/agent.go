@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"github.com/c8s-dev/c8s/agent/handover"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/datapath"
@@ -56,8 +58,15 @@ type Config struct {
 	Loader      *loader.Loader
 	Source      Source
 	Limits      datapath.Limits // zero value: the datapath's defaults
-	Services    []Service       // run while this daemon owns the node
-	Parts       []Part          // run while this daemon owns the node
+	// Adopted is told of every manifest that comes into force, the first one
+	// too, before pods are judged by it. It must not block. May be nil.
+	Adopted func(*policy.Signed)
+	// Lacking says what else keeps the node from taking pods, or nil. May be nil.
+	Lacking    func() error
+	Collectors []prometheus.Collector // of other parts, for the metrics
+
+	Services []Service // run while this daemon owns the node
+	Parts    []Part    // run while this daemon owns the node
 
 	Predecessor *handover.Successor // the daemon to take over from; nil for none
 	Terms       handover.Terms      // settings a successor must share
@@ -124,7 +133,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.kernel = a.books
 	a.recheck = func() { a.proxy.Recheck() }
-	a.manifest.Store(cfg.Manifest)
+	a.putInForce(cfg.Manifest)
 	a.denied.Store(cfg.CDS.DenyList()) // kept from an earlier run
 	var err error
 	a.mesh, err = newMesh(resolve.Config{Node: cfg.NodeAddr, NodeName: cfg.NodeName, Rand: rand.Uint64}, &a.manifest, a.denyList)
@@ -189,9 +198,16 @@ func (a *Agent) watchOperators(ctx context.Context) error {
 	})
 }
 
+func (a *Agent) putInForce(s *policy.Signed) {
+	if a.cfg.Adopted != nil {
+		a.cfg.Adopted(s)
+	}
+	a.manifest.Store(s)
+}
+
 // adoptManifest has every pod and every tunnel judged again.
 func (a *Agent) adoptManifest(next *policy.Signed) {
-	a.manifest.Store(next)
+	a.putInForce(next)
 	a.cfg.Log.Info("manifest in force", "version", next.Manifest.Version, "digest", next.Digest)
 	a.judgeAgain()
 }
@@ -286,6 +302,9 @@ func (a *Agent) Ready() error {
 	}
 	if d := a.denyList().Denies(cred.Peer.Holder()); !d.Allowed {
 		return fmt.Errorf("the operators deny this node: %s", d.Code) // anybody may ask
+	}
+	if a.cfg.Lacking != nil {
+		return a.cfg.Lacking()
 	}
 	return nil
 }

@@ -17,8 +17,7 @@ import (
 // had before it asked: those that it adopted from its predecessor.
 const confirmWithin = time.Minute
 
-// watchPods follows the source until ctx ends; pods live as long as life. A
-// pod that is described as before goes on as it is.
+// watchPods follows the source until ctx ends; pods live as long as life.
 func (a *Agent) watchPods(ctx, life context.Context) error {
 	events := make(chan PodEvent)
 	g, ctx := errgroup.WithContext(ctx)
@@ -33,7 +32,7 @@ func (a *Agent) watchPods(ctx, life context.Context) error {
 				return ctx.Err()
 			case e := <-events:
 				delete(adopted, e.Pod.UID)
-				if e.Removed || !a.has(e.Pod) {
+				if e.Removed || !a.goesOn(e.Pod) {
 					a.podEvent(life, e)
 				}
 			case <-late.C:
@@ -54,26 +53,31 @@ func (a *Agent) podInfos() map[string]PodInfo {
 	defer a.mu.Unlock()
 	infos := make(map[string]PodInfo, len(a.pods))
 	for uid, m := range a.pods {
-		infos[uid] = m.pod.info
+		infos[uid] = m.pod.described()
 	}
 	return infos
 }
 
-// has reports whether the agent has this pod, described the same.
-func (a *Agent) has(info PodInfo) bool {
+// goesOn reports whether the agent has this pod and may keep it: it is described
+// the same, but for what it is made of, which is judged again.
+func (a *Agent) goesOn(info PodInfo) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	m := a.pods[info.UID]
-	return m != nil && m.pod.info.sameAs(info)
+	if m == nil || !m.pod.info.sameAs(info) {
+		return false
+	}
+	m.pod.consistsOf(info)
+	return true
 }
 
-// sameAs compares descriptions. The order of addresses and images says nothing.
-func (p PodInfo) sameAs(q PodInfo) bool { return reflect.DeepEqual(p.ordered(), q.ordered()) }
+// sameAs compares descriptions but for the images: a pod gets containers during
+// its life.
+func (p PodInfo) sameAs(q PodInfo) bool { return reflect.DeepEqual(p.bare(), q.bare()) }
 
-func (p PodInfo) ordered() PodInfo {
-	p.Addrs, p.Images = slices.Clone(p.Addrs), slices.Clone(p.Images)
+func (p PodInfo) bare() PodInfo {
+	p.Addrs, p.Images, p.Signed = slices.Clone(p.Addrs), nil, nil
 	slices.SortFunc(p.Addrs, netip.Addr.Compare)
-	slices.Sort(p.Images)
 	return p
 }
 

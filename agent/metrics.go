@@ -42,6 +42,7 @@ func newMetrics(a *Agent) *metrics {
 		routes:     desc("routes", "What the routing table holds; ignored: what the cluster said and cannot be.", "kind"),
 		lost:       desc("cluster_stale_seconds", "For how long the API server has not been heard; 0 while it is, -1 while it never was. Absent with static routes alone."),
 	}
+	m.registry.MustRegister(a.cfg.Collectors...)
 	m.registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -47,6 +47,7 @@ type pod struct {
 	log     *slog.Logger
 	kick    chan struct{} // manifest, deny list or node credential changed
 	cert    atomic.Pointer[datapath.Credential]
+	of      atomic.Pointer[contents]
 	reenrol atomic.Bool  // the mesh CA changed: the credential is of no use any more
 	link    atomic.Int32 // host side ifindex once locked, else 0
 
@@ -62,6 +63,12 @@ type pod struct {
 	status PodStatus
 }
 
+// contents are what a pod is made of.
+type contents struct {
+	images []policy.Digest
+	signed []policy.SignedImage
+}
+
 // access is what of a pod the node itself may reach. It is no part of an
 // entry's digest: the manifest in force says it.
 type access struct {
@@ -74,11 +81,30 @@ func accessOf(w *policy.Workload) access { return access{w.HostAccess, w.Probes}
 func (a access) equal(b access) bool { return a.host == b.host && slices.Equal(a.probes, b.probes) }
 
 func newPod(a *Agent, info PodInfo) *pod {
-	return &pod{
+	p := &pod{
 		info: info, a: a, kick: make(chan struct{}, 1),
 		log:    a.cfg.Log.With("pod", info.Ref(), "uid", info.UID),
 		status: PodStatus{Pod: info.Ref(), UID: info.UID, Addrs: info.Addrs, State: StateSeen},
 	}
+	p.of.Store(&contents{info.Images, info.Signed})
+	return p
+}
+
+// described is the pod as its source described it last.
+func (p *pod) described() PodInfo {
+	info, of := p.info, p.of.Load()
+	info.Images, info.Signed = of.images, of.signed
+	return info
+}
+
+// consistsOf has the pod judged again if its images are others than before.
+func (p *pod) consistsOf(info PodInfo) {
+	was := p.of.Load()
+	if slices.Equal(was.images, info.Images) && slices.Equal(was.signed, info.Signed) {
+		return
+	}
+	p.of.Store(&contents{info.Images, info.Signed})
+	p.wake()
 }
 
 // run keeps the pod where the manifest and the CDS allow it to be, until ctx
@@ -107,8 +133,9 @@ func (p *pod) step(ctx context.Context) time.Duration {
 		return p.failed(ctx, StateSeen, "lock-failed", err)
 	}
 	signed, list := p.a.manifest.Load(), p.a.denyList()
+	of := p.of.Load()
 	entry, decision := signed.Manifest.Admit(policy.PodFacts{
-		Namespace: p.info.Namespace, Name: p.info.Name, UID: p.info.UID, Images: p.info.Images, Entry: p.info.Entry,
+		Namespace: p.info.Namespace, Name: p.info.Name, UID: p.info.UID, Images: of.images, Signed: of.signed, Entry: p.info.Entry,
 	})
 	if decision.Allowed {
 		decision = p.denied(list, entry)
@@ -235,9 +262,10 @@ func (p *pod) enrol(ctx context.Context, entry *policy.Workload, digest policy.D
 		return errNodeNotEnrolled
 	}
 	began := p.a.cfg.Now()
+	of := p.of.Load()
 	pod := client.Pod{
 		Namespace: p.info.Namespace, Name: p.info.Name, UID: p.info.UID,
-		Images: p.info.Images, Entry: entry.Name, Addrs: p.info.Addrs,
+		Images: of.images, Signed: of.signed, Entry: entry.Name, Addrs: p.info.Addrs,
 	}
 	if p.a.cfg.PodEvidence {
 		pod.Attester = p.a.cfg.Attester

@@ -16,15 +16,16 @@ import (
 // party (the kubelet, a file): it selects what to look at, and the manifest,
 // the kernel and the CDS decide what the pod may be.
 type PodInfo struct {
-	Namespace string          `json:"namespace"`
-	Name      string          `json:"name"`
-	UID       string          `json:"uid"`
-	Netns     string          `json:"netns"`            // path of the pod's network namespace
-	Interface string          `json:"interface"`        // the pod's own link inside Netns, usually eth0
-	Addrs     []netip.Addr    `json:"addresses"`        // at most one IPv4 and one IPv6 address
-	Images    []policy.Digest `json:"images"`           // config digest of every container's image
-	Cgroup    string          `json:"cgroup,omitempty"` // the pod's own in the cgroup2 hierarchy: path, or systemd slice; only its processes make IP sockets in Netns
-	Entry     string          `json:"entry,omitempty"`  // asks for one workload entry; only narrows
+	Namespace string               `json:"namespace"`
+	Name      string               `json:"name"`
+	UID       string               `json:"uid"`
+	Netns     string               `json:"netns"`            // path of the pod's network namespace
+	Interface string               `json:"interface"`        // the pod's own link inside Netns, usually eth0
+	Addrs     []netip.Addr         `json:"addresses"`        // at most one IPv4 and one IPv6 address
+	Images    []policy.Digest      `json:"images"`           // config digest of every container's image
+	Signed    []policy.SignedImage `json:"signed,omitempty"` // those whose publisher's signature this node verified
+	Cgroup    string               `json:"cgroup,omitempty"` // the pod's own in the cgroup2 hierarchy: path, or systemd slice; only its processes make IP sockets in Netns
+	Entry     string               `json:"entry,omitempty"`  // asks for one workload entry; only narrows
 }
 
 // Ref names the pod as Kubernetes users do.

@@ -100,7 +100,7 @@ func (r *run) adopt(pods []handover.Pod) {
 			continue
 		}
 		delete(former, info.UID)
-		if !r.has(info) {
+		if !r.goesOn(info) {
 			r.podEvent(r.life, PodEvent{Pod: info})
 		}
 	}

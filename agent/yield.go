@@ -47,7 +47,7 @@ func (r *run) awaitSuccessor() error {
 // Pods implements handover.Owner.
 func (r *run) Pods() (pods []handover.Pod) {
 	for _, m := range r.sortedPods() {
-		raw, err := json.Marshal(m.pod.info)
+		raw, err := json.Marshal(m.pod.described())
 		if err != nil {
 			m.pod.log.Error("describing the pod to the successor", "err", err)
 			continue

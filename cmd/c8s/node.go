@@ -14,6 +14,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/agent"
@@ -33,6 +34,7 @@ type nodeFlags struct {
 	tee      teeflag.Flags
 	trust    trustFlags
 	kernel   kernelFlags
+	runtime  runtimeFlags
 	name     string
 	address  string
 	cds      []string
@@ -58,7 +60,8 @@ func newNode() *cobra.Command {
 
 It loads the kernel programs, locks every pod link at birth, attests this node
 to the CDS, and opens a pod once the signed manifest lists it and the CDS has
-certified it. When the daemon stops or is killed, pods stay locked: the kernel
+certified it. Through NRI and c8s-runtime it decides which containers may start
+at all ('c8s node install' puts these on the node). When the daemon stops or is killed, pods stay locked: the kernel
 keeps dropping what they send. Only 'c8s node uninstall' removes the lock.
 
 Started beside a running daemon, it prepares everything and takes over without
@@ -67,9 +70,14 @@ and lets established ones end in their own time, up to --drain; a second
 signal ends it at once.
 
 ` + envflag.Note,
-		Example: `  c8s node --node-address 10.80.0.1 --uplink eth0 --cds 10.80.0.100:15009 \
+		Example: `  # on a Kubernetes node
+  c8s node --node-address 10.80.0.1 --cds 10.80.0.100:15009 \
+    --operators operators.json --manifest manifest.signed.json --kubeconfig node.kubeconfig
+
+  # without Kubernetes and containerd
+  c8s node --node-address 10.80.0.1 --cds 10.80.0.100:15009 \
     --operators operators.json --manifest manifest.signed.json \
-    --pods-dir /run/c8s/pods --kubeconfig node.kubeconfig`,
+    --pods-dir /run/c8s/pods --no-kubernetes --routes /run/c8s/routes.json`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
@@ -77,12 +85,13 @@ signal ends it at once.
 	f.tee.Register(c)
 	f.trust.register(c)
 	f.kernel.register(c)
+	f.runtime.register(c)
 	host, _ := os.Hostname()
 	fl := c.Flags()
 	fl.StringVar(&f.name, "node-name", host, "name of this node, as in Kubernetes")
 	fl.StringVar(&f.address, "node-address", "", "address at which other nodes reach this one (required)")
 	fl.StringSliceVar(&f.cds, "cds", nil, "address and port of each replica of the CDS (required, repeatable)")
-	fl.StringVar(&f.podsDir, "pods-dir", "", "folder with one JSON description per pod (required)")
+	fl.StringVar(&f.podsDir, "pods-dir", "", "for development: folder with one JSON description per pod, instead of containerd; what runs in them is not judged")
 	f.routes.register(c)
 	fl.StringVar(&f.stateDir, "state-dir", "/var/lib/c8s", "folder for what must never be older after a restart: manifest, deny list, the log's checkpoint")
 	fl.StringVar(&f.runDir, "run-dir", defaultRunDir, "folder for the admin socket")
@@ -100,7 +109,7 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 		return err
 	}
 	for _, need := range [][2]string{
-		{"node-address", f.address}, {"cds", strings.Join(f.cds, ",")}, {"pods-dir", f.podsDir},
+		{"node-address", f.address}, {"cds", strings.Join(f.cds, ",")},
 	} {
 		if err := requireFlag(need[0], need[1]); err != nil {
 			return err
@@ -133,9 +142,6 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(f.podsDir, 0o700); err != nil {
-		return fmt.Errorf("making the pod folder: %w", err)
-	}
 	if len(f.kernel.uplinks) == 0 {
 		uplink, err := uplinkOf(addr)
 		if err != nil {
@@ -162,19 +168,44 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	a, err := agent.New(agent.Config{
+	config := agent.Config{
 		NodeName: f.name, NodeAddr: addr, Version: version.String(), RunDir: f.runDir,
 		RoutesFile: f.routes.file, Cluster: cluster, Metrics: f.metrics, DaemonMark: f.kernel.daemonMark,
 		Manifest: cds.Manifest(), Attester: attester, Simulated: simulated, PodEvidence: f.podEvidence, CDS: cds, Loader: ld,
-		Source:      &agent.DirSource{Dir: f.podsDir, Log: log},
 		Predecessor: predecessor, Terms: terms, Drain: f.drain, Linger: f.linger, Instance: f.instance,
 		Now: time.Now, Log: log,
-	})
+	}
+	a, err := f.newAgent(config, ld)
 	if err != nil {
 		return err
 	}
 	log.Info("node daemon starting", "version", version.String(), "manifest", cds.Manifest().Manifest.Version)
 	return a.Run(c.Context())
+}
+
+// newAgent makes the agent with the source of its pods: containerd's, judged by
+// the manifest, or a folder's.
+func (f *nodeFlags) newAgent(config agent.Config, ld *loader.Loader) (*agent.Agent, error) {
+	if f.podsDir != "" {
+		if err := os.MkdirAll(f.podsDir, 0o700); err != nil {
+			return nil, fmt.Errorf("making the pod folder: %w", err)
+		}
+		config.Source = &agent.DirSource{Dir: f.podsDir, Log: config.Log}
+		return agent.New(config)
+	}
+	e, err := newEnforcement(f.runtime, ld, config.Log)
+	if err != nil {
+		return nil, err
+	}
+	config.Source, config.Adopted = source{e.Enforcer}, e.adopt
+	config.Parts, config.Services = e.parts(), []agent.Service{e.gate(f.runDir)}
+	config.Lacking, config.Collectors = e.lacking, []prometheus.Collector{e.Collector()}
+	a, err := agent.New(config)
+	if err != nil {
+		return nil, err
+	}
+	e.opener.agent.Store(a)
+	return a, nil
 }
 
 // terms are the settings that a daemon and its successor must share, because
