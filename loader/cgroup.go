@@ -43,7 +43,10 @@ func findCgroups() (cgroups, error) {
 			continue // something else is mounted over it
 		}
 		id, err := cgroupID(dir)
-		return cgroups{dir, id}, err
+		if err != nil {
+			return cgroups{}, fmt.Errorf("finding the cgroup2 mount: %w", err)
+		}
+		return cgroups{dir, id}, nil
 	}
 	return cgroups{}, errors.New("finding the cgroup2 mount: none shows this process's root (mount -t cgroup2; in a container use the node's cgroup namespace: privileged, /sys/fs/cgroup of the node)")
 }

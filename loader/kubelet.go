@@ -27,7 +27,8 @@ var errNoKubelet = errors.New("no process of this network namespace runs an exec
 // kubelet follows the kubelet's cgroup.
 type kubelet struct {
 	*Loader
-	proc    string // of the process found last, below /proc
+	tree    cgroups // zero: to be found
+	proc    string  // of the process found last, below /proc
 	id      uint64
 	problem string
 }
@@ -95,21 +96,24 @@ func (k *kubelet) find() (uint64, error) {
 	if k.cfg.KubeletCgroup == "" {
 		return 0, nil
 	}
-	tree, err := findCgroups()
-	if err != nil {
-		return 0, err
-	}
+	var err error
 	cgroup := k.cfg.KubeletCgroup
 	if cgroup == KubeletAuto {
 		if cgroup, err = k.cgroup(); err != nil {
 			return 0, err
 		}
 	}
-	id, dir, err := tree.lookup(cgroup)
+	if k.tree.dir == "" {
+		if k.tree, err = findCgroups(); err != nil {
+			return 0, err
+		}
+	}
+	id, dir, err := k.tree.lookup(cgroup)
 	if err != nil {
+		k.tree = cgroups{} // it may be mounted elsewhere by now
 		return 0, fmt.Errorf("looking up the kubelet's cgroup %s: %w (give the kubelet one of its own, as systemd does)", cgroup, err)
 	}
-	own, err := tree.holds(dir, "/proc/self")
+	own, err := k.tree.holds(dir, "/proc/self")
 	if err != nil {
 		return 0, err
 	}
