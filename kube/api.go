@@ -145,16 +145,19 @@ func quiet(ctx context.Context, log *slog.Logger) context.Context {
 	return klog.NewContext(ctx, logr.FromSlogHandler(debugHandler{log.Handler()}))
 }
 
+// debugHandler makes everything a debug message, and drops what is below that:
+// from verbosity 5 on client-go logs whole requests and answers.
 type debugHandler struct{ slog.Handler }
 
-func (h debugHandler) Enabled(ctx context.Context, _ slog.Level) bool {
-	return h.Handler.Enabled(ctx, slog.LevelDebug)
+func (h debugHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelDebug && h.Handler.Enabled(ctx, slog.LevelDebug)
 }
 
 func (h debugHandler) Handle(ctx context.Context, r slog.Record) error {
-	if r.Level = slog.LevelDebug; !h.Enabled(ctx, r.Level) {
+	if !h.Enabled(ctx, r.Level) {
 		return nil // logr does not ask before it logs an error
 	}
+	r.Level = slog.LevelDebug
 	return h.Handler.Handle(ctx, r)
 }
 

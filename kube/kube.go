@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -27,6 +28,13 @@ import (
 // settle is the least time between two tables. Building one may take no more
 // than a tenth of the time either.
 const settle = 100 * time.Millisecond
+
+// backoff of a watch that fails, up to 8 to 16 s. client-go's own goes on to a
+// minute, also after the API server is back: for so long rollouts would be
+// missed.
+func backoff() *wait.Backoff {
+	return &wait.Backoff{Duration: 800 * time.Millisecond, Factor: 2, Jitter: 1, Cap: 8 * time.Second, Steps: 10}
+}
 
 // Config is what a Watcher is given. All fields are required.
 type Config struct {
@@ -102,7 +110,7 @@ func (w *Watcher) Fill(ctx context.Context, t *resolve.Table) error {
 	g, ctx := errgroup.WithContext(ctx)
 	follow := func(c rest.Interface, resource string, one any, many func() runtime.Object, s cache.ReflectorStore, most int) {
 		w.contact.wrong[resource] = true
-		r := cache.NewReflectorWithOptions(w.source(c, resource, many, most), one, s, cache.ReflectorOptions{Name: resource})
+		r := cache.NewReflectorWithOptions(w.source(c, resource, many, most), one, s, cache.ReflectorOptions{Name: resource, Backoff: backoff()})
 		g.Go(func() error { r.RunWithContext(ctx); return ctx.Err() })
 	}
 	w.mu.Lock()
@@ -121,10 +129,10 @@ func (w *Watcher) publish(ctx context.Context, t *resolve.Table) error {
 	defer timer.Stop()
 	ignored, first := 0, true
 	for {
-		if err := wait(ctx, w.dirty); err != nil {
+		if err := await(ctx, w.dirty); err != nil {
 			return err
 		}
-		if err := wait(ctx, timer.C); err != nil {
+		if err := await(ctx, timer.C); err != nil {
 			return err
 		}
 		began := w.cfg.Now()
@@ -143,7 +151,7 @@ func (w *Watcher) publish(ctx context.Context, t *resolve.Table) error {
 	}
 }
 
-func wait[T any](ctx context.Context, c <-chan T) error {
+func await[T any](ctx context.Context, c <-chan T) error {
 	select {
 	case <-c:
 		return nil

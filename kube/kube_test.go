@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 
 	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/kube/kubetest"
@@ -239,5 +240,24 @@ func TestTheConfigurationMustBeWhole(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	if _, err := Connect("", "test"); err == nil {
 		t.Error("there is no API server outside of a pod")
+	}
+}
+
+func TestClientGosOwnWordsAreDebugMessagesWithoutBodies(t *testing.T) {
+	for level, want := range map[slog.Level]string{slog.LevelInfo: "", slog.LevelDebug: "level=DEBUG msg=a;level=DEBUG msg=b err=c;"} {
+		var out strings.Builder
+		h := slog.NewTextHandler(&out, &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}})
+		log := klog.FromContext(quiet(t.Context(), slog.New(h)))
+		log.V(4).Info("a")
+		log.Error(errors.New("c"), "b")
+		log.V(8).Info("Response Body", "body", "secret")
+		if got := strings.ReplaceAll(out.String(), "\n", ";"); got != want {
+			t.Errorf("%s: %q, want %q", level, got, want)
+		}
 	}
 }
