@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -50,9 +49,6 @@ type Cluster struct {
 	ca     *authority
 	admin  identity
 	client *http.Client
-
-	mu  sync.Mutex
-	api *Process // nil while it is stopped
 }
 
 // UpCluster brings a cluster up until its workers are ready for pods. The

@@ -110,6 +110,9 @@ func TestCluster(t *testing.T) {
 		if err != nil || len(strings.Fields(string(procs))) != 1 {
 			t.Errorf("its processes are %q (%v), want only the kubelet", procs, err)
 		}
+		if pods, err := os.ReadDir(c.Nodes[0].Cgroup("/kubepods")); err != nil || len(pods) == 0 {
+			t.Errorf("no pods' cgroups are below /kubepods: %v", err)
+		}
 	})
 	t.Run("pods go on without the API server", func(t *testing.T) {
 		if err := c.StopAPI(); err != nil {

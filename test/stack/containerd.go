@@ -86,14 +86,11 @@ func (n *Node) linkAll(from, to string) error {
 // StartContainerd starts containerd, which must not run, and waits until it
 // can run pods. NewNode has done so.
 func (n *Node) StartContainerd(ctx context.Context) error {
-	p, err := n.Start(ctx, Daemon{
+	_, err := n.Start(ctx, Daemon{
 		Name:  "containerd",
 		Args:  []string{"containerd"},
 		Ready: n.containerdReady,
 	})
-	if err == nil {
-		n.containerd = p
-	}
 	return err
 }
 
@@ -107,7 +104,7 @@ func (n *Node) containerdReady(ctx context.Context) error {
 
 // StopContainerd ends containerd and leaves pods running, as a stop of its
 // service does.
-func (n *Node) StopContainerd(ctx context.Context) error { return n.containerd.Stop(ctx) }
+func (n *Node) StopContainerd(ctx context.Context) error { return n.Containerd().Stop(ctx) }
 
 // RestartContainerd makes containerd read its configuration again.
 func (n *Node) RestartContainerd(ctx context.Context) error {
@@ -117,8 +114,8 @@ func (n *Node) RestartContainerd(ctx context.Context) error {
 	return n.StartContainerd(ctx)
 }
 
-// Containerd is the running containerd.
-func (n *Node) Containerd() *Process { return n.containerd }
+// Containerd is the node's containerd.
+func (n *Node) Containerd() *Process { return n.Process("containerd") }
 
 // Import makes an image known to containerd, under its reference.
 func (n *Node) Import(ctx context.Context, images ...*image.Image) error {

@@ -107,7 +107,7 @@ func (c *Cluster) writePKI(n *Node) error {
 // StartAPI starts the API server and waits until it is ready.
 func (c *Cluster) StartAPI(ctx context.Context) error {
 	n := c.ControlPlane
-	p, err := n.Start(ctx, Daemon{
+	_, err := n.Start(ctx, Daemon{
 		Name: "kube-apiserver",
 		Args: []string{
 			"kube-apiserver",
@@ -134,26 +134,11 @@ func (c *Cluster) StartAPI(ctx context.Context) error {
 			return err
 		},
 	})
-	if err != nil {
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.api = p
-	return nil
+	return err
 }
 
 // StopAPI takes the API server away at once. Everything else goes on.
-func (c *Cluster) StopAPI() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.api == nil {
-		return errors.New("the API server is not running")
-	}
-	p := c.api
-	c.api = nil
-	return p.Kill()
-}
+func (c *Cluster) StopAPI() error { return c.ControlPlane.Process("kube-apiserver").Kill() }
 
 // startControllers starts the controller manager and the scheduler, who are
 // both administrators: roles of their own would only come with more time.
@@ -210,8 +195,8 @@ func (c *Cluster) join(ctx context.Context, n *Node) error {
 	return c.StartKubelet(ctx, n)
 }
 
-// StartKubelet starts a worker's kubelet and waits until the API server knows
-// the worker as ready.
+// StartKubelet starts a worker's kubelet, which must not run, and waits until
+// the API server knows the worker as ready.
 func (c *Cluster) StartKubelet(ctx context.Context, n *Node) error {
 	nodeIPs := []string{n.Addr().String()}
 	if !n.cfg.IPv4Only {

@@ -61,11 +61,10 @@ type Node struct {
 	holder *exec.Cmd
 	owner  io.Closer // the holder's stdin: closes with this process
 
-	containerd *Process
-	cri        *CRI
-
-	mu     sync.Mutex
-	closed bool
+	mu        sync.Mutex
+	cri       *CRI
+	processes map[string]*Process
+	closed    bool
 }
 
 // Up makes a node and starts containerd on it. The caller closes it.
@@ -82,7 +81,7 @@ func Up(ctx context.Context, cfg NodeConfig) (*Node, error) {
 	if err := Sweep(ctx); err != nil {
 		return nil, fmt.Errorf("cleaning up after earlier nodes: %w", err)
 	}
-	n := &Node{cfg: cfg}
+	n := &Node{cfg: cfg, processes: map[string]*Process{}}
 	if err := n.up(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("bringing up node %s: %w", cfg.Name, err), n.Close())
 	}

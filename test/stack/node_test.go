@@ -161,6 +161,20 @@ func TestContainerLife(t *testing.T) {
 	if found.Uid != 65535 || found.Host != "a" || found.Status["NoNewPrivs"] != "1" || found.Status["Seccomp"] != "2" {
 		t.Errorf("found %+v", found)
 	}
+	running := runApp(t, n, "b", "sleep")
+	if err := running.Update(t.Context(), &cri.LinuxContainerResources{MemoryLimitInBytes: 64 << 20}); err != nil {
+		t.Error(err)
+	}
+	updated, err := running.Status(t.Context())
+	if got := updated.GetResources().GetLinux().GetMemoryLimitInBytes(); err != nil || got != 64<<20 {
+		t.Errorf("the memory limit is %d (%v) after the update", got, err)
+	}
+	if err := running.Stop(t.Context(), 10); err != nil {
+		t.Error(err)
+	}
+	if err := running.Pod.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
 	if err := d.Remove(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -173,25 +187,75 @@ func TestContainerLife(t *testing.T) {
 	}
 }
 
-// A drop-in replaces the runtime, as an installer on a real host does.
-func TestDropInReplacesRuntime(t *testing.T) {
-	n := NewNode(t, NodeConfig{})
-	appImage(t, n)
-	wrapper := "#!/bin/sh\necho \"$@\" >> /var/log/runtime-calls\nexec /usr/local/sbin/runc \"$@\"\n"
-	dropIn := "version = 4\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\n  BinaryName = '/opt/wrapper'\n"
-	if err := n.WriteFile("/opt/wrapper", []byte(wrapper), 0o755); err != nil {
+// A program in front of runc sees every create, and a drop-in can replace it
+// without touching the configuration, as an installer on a real host does.
+func TestRuntimeInFront(t *testing.T) {
+	calls := filepath.Join(t.TempDir(), "calls")
+	wrapper := filepath.Join(filepath.Dir(calls), "wrapper")
+	script := "#!/bin/sh\necho \"$@\" >>" + calls + "\nexec /usr/local/sbin/runc \"$@\"\n"
+	if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.WriteFile("/etc/containerd/conf.d/50-wrapper.toml", []byte(dropIn), 0o644); err != nil {
+	creates := func() int {
+		text, err := os.ReadFile(calls)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(text), " create ")
+	}
+	n := NewNode(t, NodeConfig{RuntimeBinary: wrapper})
+	appImage(t, n)
+	runApp(t, n, "a", "serve")
+	if got := creates(); got != 2 { // pause and app
+		t.Errorf("the runtime in front was asked for %d containers, want 2", got)
+	}
+	dropIn := "version = 4\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\n  BinaryName = '/usr/local/sbin/runc'\n"
+	if err := n.WriteFile("/etc/containerd/conf.d/50-runc.toml", []byte(dropIn), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.RestartContainerd(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	runApp(t, n, "a", "serve")
-	calls, err := os.ReadFile(n.Path("/var/log/runtime-calls"))
-	if err != nil || strings.Count(string(calls), " create ") != 2 { // pause and app
-		t.Errorf("the runtime in front was called %q (%v), want two creates", calls, err)
+	runApp(t, n, "b", "serve")
+	if got := creates(); got != 2 {
+		t.Errorf("the runtime that was replaced was asked for %d more containers", got-2)
+	}
+}
+
+// Without a network configuration, only pods on the host's network start.
+func TestHostNetworkWithoutCNI(t *testing.T) {
+	n := NewNode(t, NodeConfig{CNI: CNINone, IPv4Only: true})
+	appImage(t, n)
+	c, err := n.CRI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.RunPod(t.Context(), PodSpec{Name: "own"}); err == nil || !strings.Contains(err.Error(), "cni") {
+		t.Errorf("a pod with a network of its own: got %v, want that CNI is not there", err)
+	}
+	pod, err := c.RunPod(t.Context(), PodSpec{Name: "host", HostNetwork: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pod.Run(t.Context(), ContainerSpec{Image: image.AppRef, Args: []string{"serve"}}); err != nil {
+		t.Fatal(err)
+	}
+	err = Poll(t.Context(), "the pod to answer at its node's address", func(ctx context.Context) error {
+		conn, err := n.Dial(ctx, "tcp", netip.AddrPortFrom(n.Addr(), 9000).String())
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLogOfContainer(t *testing.T) {
+	const file = "2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:00Z stdout P two \n2026-01-01T00:00:00Z stderr F and three\nbroken\n"
+	if got, want := criLog(file), "one\ntwo and three\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

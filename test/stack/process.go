@@ -86,6 +86,9 @@ func (n *Node) Start(ctx context.Context, d Daemon) (*Process, error) {
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s on %s: %w", d.Name, n.cfg.Name, err)
 	}
+	n.mu.Lock()
+	n.processes[d.Name] = p
+	n.mu.Unlock()
 	go func() {
 		p.err = p.cmd.Wait()
 		close(p.done)
@@ -97,6 +100,13 @@ func (n *Node) Start(ctx context.Context, d Daemon) (*Process, error) {
 		return nil, errors.Join(fmt.Errorf("starting %s on %s: %w\n%s", d.Name, n.cfg.Name, err, tail(p.log)), p.Kill())
 	}
 	return p, nil
+}
+
+// Process is the daemon that was last started under a name, nil if none was.
+func (n *Node) Process(name string) *Process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.processes[name]
 }
 
 // await polls until f succeeds, but not longer than the process lives.

@@ -4,9 +4,12 @@ package stack
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/c8s-dev/c8s/test/privileged"
@@ -70,6 +73,21 @@ func TestSweepRemovesNodesOfDeadOwners(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
+	// The node ends without anybody's help; only what it has on disk is left.
+	all, err := hierarchies()
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := filepath.Join(all[0].mount, id, "cgroup.events")
+	err = Poll(t.Context(), "the node to end with its owner", func(context.Context) error {
+		if b, err := os.ReadFile(events); err != nil || !strings.Contains(string(b), "populated 0") {
+			return fmt.Errorf("%s has %q (%w)", events, b, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
