@@ -20,7 +20,10 @@ ip link set lo up
 
 # A copy of the machine's mounts would keep other people's namespaces and maps
 # alive: let go of all of them, and have a /run and a /sys of our own.
-awk '$5 ~ "^/run/" || / - nsfs / { print $5 }' /proc/self/mountinfo | tac | xargs -r -d '\n' umount -l
+# Their owners may remove them at the same moment.
+others() { awk '$5 ~ "^/run/" || / - nsfs / { print $5 }' /proc/self/mountinfo; }
+others | tac | while read -r mount; do umount -l "$mount" || true; done
+[ -z "$(others)" ] || { echo "cannot unmount $(others)" >&2 && exit 1; }
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/netns /run/lock
 umount -R -l /sys
