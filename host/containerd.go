@@ -25,12 +25,15 @@ const (
 	sectionNRI   = "io.containerd.nri.v1.nri"
 	shimRunc     = "io.containerd.runc.v2"
 	handlerRunc  = "runc" // there without being configured
+	defaultRoot  = "/var/lib/containerd"
 	defaultState = "/run/containerd"
+	criFolder    = "io.containerd.grpc.v1.cri" // below root and state, also in version 2 and later
 )
 
 // containerd is what its configuration says without C8s, as far as it matters.
 type containerd struct {
 	version  int
+	root     string
 	state    string
 	disabled []string
 	cri      map[string]any
@@ -40,6 +43,7 @@ type containerd struct {
 // config is one file.
 type config struct {
 	Version  int            `toml:"version"`
+	Root     string         `toml:"root"`
 	State    string         `toml:"state"`
 	Imports  []string       `toml:"imports"`
 	Disabled []string       `toml:"disabled_plugins"`
@@ -57,11 +61,21 @@ func parseConfig(data []byte) (*config, error) {
 	return &c, nil
 }
 
-// readContainerd reads the main configuration and what it imports, in
-// containerd's order: breadth first, later files win, tables are merged.
+// readContainerd reads the configuration as it would be without C8s.
 func (p *Plan) readContainerd(d disk, l Layout) (*containerd, error) {
-	out := &containerd{version: fresh, state: defaultState, cri: map[string]any{}, nri: map[string]any{}}
-	queue, seen := []string{l.ContainerdConfig}, map[string]bool{l.DropIn(): true}
+	return p.readFiles(d, l, map[string]bool{l.DropIn(): true})
+}
+
+// readAll reads the configuration as containerd does.
+func (p *Plan) readAll(d disk, l Layout) (*containerd, error) {
+	return p.readFiles(d, l, map[string]bool{})
+}
+
+// readFiles reads the main configuration and what it imports, in containerd's
+// order: breadth first, later files win, tables are merged.
+func (p *Plan) readFiles(d disk, l Layout, seen map[string]bool) (*containerd, error) {
+	out := &containerd{version: fresh, root: defaultRoot, state: defaultState, cri: map[string]any{}, nri: map[string]any{}}
+	queue := []string{l.ContainerdConfig}
 	for len(queue) > 0 {
 		file := queue[0]
 		queue = queue[1:]
@@ -100,6 +114,9 @@ func (p *Plan) readContainerd(d disk, l Layout) (*containerd, error) {
 }
 
 func (o *containerd) merge(c *config) {
+	if c.Root != "" {
+		o.root = c.Root
+	}
 	if c.State != "" {
 		o.state = c.State
 	}

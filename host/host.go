@@ -47,6 +47,7 @@ type Layout struct {
 	RunDir           string // of the daemon
 	StateDir         string // of the daemon
 	Containerd       string // socket
+	Kubelet          string // its folder; empty: the usual one
 	Runc             string // the real runtime; empty: what containerd's configuration says
 }
 

@@ -19,12 +19,28 @@ type Files struct {
 
 // RuntimeConfig is what c8s-runtime reads from RuntimeFile.
 type RuntimeConfig struct {
-	Runtime    string `json:"runtime"`    // the program that really starts containers
-	Gate       string `json:"gate"`       // the daemon's socket
-	Operators  string `json:"operators"`  // for judging alone, while there is no daemon
-	Manifest   string `json:"manifest"`   // the installed one
-	StateDir   string `json:"stateDir"`   // the daemon's, which keeps newer manifests
-	Containerd string `json:"containerd"` // its socket
+	Runtime    string   `json:"runtime"`           // the program that really starts containers
+	Gate       string   `json:"gate"`              // the daemon's socket
+	Operators  string   `json:"operators"`         // whose manifests count while there is no daemon
+	Manifest   []string `json:"manifest"`          // the one the daemon keeps, and the installed one
+	Containerd string   `json:"containerd"`        // its socket
+	Kubelet    string   `json:"kubelet,omitempty"` // its folder, unless it is the usual one
+	CRI        []string `json:"cri,omitempty"`     // folders of containerd's CRI plugin, unless they are the usual ones
+}
+
+// keptManifest is the daemon's copy of the newest manifest, in its state folder.
+const keptManifest = "manifest.dsse.json"
+
+func (n *Node) runtimeConfig(ctrd *containerd, program string) ([]byte, error) {
+	c := RuntimeConfig{
+		Runtime: program, Gate: n.Gate(), Operators: Operators, Manifest: []string{path.Join(n.StateDir, keptManifest), Manifest},
+		Containerd: n.Containerd, Kubelet: n.Kubelet,
+	}
+	if ctrd.root != defaultRoot || ctrd.state != defaultState {
+		c.CRI = []string{path.Join(ctrd.root, criFolder), path.Join(ctrd.state, criFolder)}
+	}
+	text, err := json.MarshalIndent(c, "", "  ")
+	return append(text, '\n'), err
 }
 
 // Plan says what installing would change. It changes nothing.
@@ -58,9 +74,7 @@ func (n *Node) plan(f Files) (*Plan, error) {
 		return nil, fmt.Errorf("containerd's configuration starts %s already, and not by the drop-in of C8s; name the real runtime with --runc", RuntimeProg)
 	}
 	conf, bin := n.cniDirs(ctrd)
-	config, err := json.MarshalIndent(RuntimeConfig{
-		Runtime: program, Gate: n.Gate(), Operators: Operators, Manifest: Manifest, StateDir: n.StateDir, Containerd: n.Containerd,
-	}, "", "  ")
+	config, err := n.runtimeConfig(ctrd, program)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +87,7 @@ func (n *Node) plan(f Files) (*Plan, error) {
 		{path.Join(bin, cniProgName), own(f.CNI, modeProg)},
 		{Operators, own(f.Operators, modeFile)},
 		{Manifest, own(f.Manifest, modeFile)},
-		{RuntimeFile, own(append(config, '\n'), modeFile)},
+		{RuntimeFile, own(config, modeFile)},
 		{n.DropIn(), own(ctrd.dropIn(handlers), modeFile)},
 	} {
 		if err := p.want(n.disk, file.path, kindOwn, func(*content) (*content, error) { return file.body, nil }); err != nil {
