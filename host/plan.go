@@ -65,11 +65,13 @@ type Plan struct {
 
 	changes []change // in the order in which to make them
 	record  *record
+
+	overwritten []string
 }
 
 // Changes says whether the node differs from what it shall be.
 func (p *Plan) Changes() bool {
-	return slices.ContainsFunc(p.changes, func(c change) bool { return !c.now.same(c.after) })
+	return p.Count() > 0
 }
 
 // Diff shows the changes as a unified diff; programs as one line each.
@@ -117,6 +119,9 @@ func (p *Plan) want(d disk, file string, k kind, edit func(before *content) (*co
 	after, err := edit(before)
 	if err != nil {
 		return err
+	}
+	if e := p.record.find(file); e != nil && !e.ours(now) && !now.same(after) {
+		p.overwritten = append(p.overwritten, file)
 	}
 	p.changes = append(p.changes, change{file, k, before, now, after})
 	return nil
@@ -218,3 +223,18 @@ func (c change) make(d disk) error {
 	}
 	return d.write(c.path, c.after)
 }
+
+// Count is how many files the plan changes.
+func (p *Plan) Count() int {
+	count := 0
+	for _, c := range p.changes {
+		if !c.now.same(c.after) {
+			count++
+		}
+	}
+	return count
+}
+
+// Overwritten names files that the plan changes and that others had changed
+// since C8s last wrote them.
+func (p *Plan) Overwritten() []string { return p.overwritten }

@@ -35,9 +35,8 @@ func (n *Node) Uninstall(inUse bool) (*Report, error) {
 	return n.uninstall(func(e *entry) bool { return inUse && e.Path == RuntimeProg }, inUse)
 }
 
-func (n *Node) isProgram(e *entry) bool {
-	return e.Path == RuntimeProg || path.Base(e.Path) == cniProgName || e.Path == RuntimeFile
-}
+// isProgram says whether a file is one of C8s's programs or what they read.
+func (n *Node) isProgram(e *entry) bool { return e.Kind == kindOwn && e.Path != n.DropIn() }
 
 func (n *Node) uninstall(keep func(*entry) bool, standIn bool) (*Report, error) {
 	release, err := n.disk.lock()

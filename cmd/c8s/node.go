@@ -4,14 +4,12 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,6 +20,7 @@ import (
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/envflag"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/nodecmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/teeflag"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/version"
 	"github.com/c8s-dev/c8s/loader"
@@ -100,7 +99,11 @@ signal ends it at once.
 	fl.DurationVar(&f.drain, "drain", 60*time.Second, "how long established connections may go on when the daemon ends, or when a new one has taken over")
 	fl.BoolVar(&f.linger, "linger", false, "after a new daemon has taken over, stay until told to end (Kubernetes would start the container again)")
 	fl.StringVar(&f.instance, "instance", "", "name of this process in status, to tell it from another one on the same node")
-	c.AddCommand(newNodeUninstall(), newNodeCheck(), newNodeReady())
+	c.AddCommand(nodecmd.New(func() nodecmd.Kernel {
+		k := new(kernelFlags)
+		return nodecmd.Kernel{Register: k.register, Config: k.config}
+	})...)
+	c.AddCommand(newNodeReady())
 	return c
 }
 
@@ -250,69 +253,4 @@ func (k *kernelFlags) config(log *slog.Logger) loader.Config {
 		PinDir: filepath.Join(k.bpffs, "c8s"), CaptureMark: k.captureMark, DaemonMark: k.daemonMark, MarkMask: k.markMask,
 		Table: k.table, RulePref: k.rulePref, Uplinks: k.uplinks, ExcludeLinks: k.exclude, KubeletCgroup: k.kubelet, Log: log,
 	}
-}
-
-func newNodeUninstall() *cobra.Command {
-	var k kernelFlags
-	var log logFlags
-	var yes bool
-	c := &cobra.Command{
-		Use:   "uninstall",
-		Short: "Remove the lock from this node's kernel: pods become ordinary pods",
-		Long: `Remove every program, pin, rule, route and nftables table of c8s.
-
-Afterwards pods on this node talk in the clear, like on any other node. Stop
-the node daemon first: a running one puts everything back.`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			if !yes {
-				return exit.Usage(fmt.Errorf("this opens every pod on the node to the network; say --yes to do it"))
-			}
-			return loader.Uninstall(k.config(log.logger()))
-		},
-	}
-	k.register(c)
-	log.register(c)
-	c.Flags().BoolVar(&yes, "yes", false, "really unlock the node")
-	return c
-}
-
-func newNodeCheck() *cobra.Command {
-	var out outputFlag
-	c := &cobra.Command{
-		Use:   "check",
-		Short: "Say which kernel features c8s needs and whether this kernel has them",
-		Args:  cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			features := loader.Probe()
-			if out == "json" {
-				if err := writeJSON(c.OutOrStdout(), features); err != nil {
-					return err
-				}
-			} else if err := writeFeatures(c.OutOrStdout(), features); err != nil {
-				return err
-			}
-			for _, f := range features {
-				if f.Required && !f.Present {
-					return fmt.Errorf("this kernel lacks %s (since Linux %s)", f.Name, f.Since)
-				}
-			}
-			return nil
-		},
-	}
-	out.register(c)
-	return c
-}
-
-func writeFeatures(w io.Writer, features []loader.Feature) error {
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, "FEATURE\tPRESENT\tREQUIRED\tSINCE LINUX\tDETAIL")
-	for _, f := range features {
-		detail := ""
-		if f.Err != nil {
-			detail = f.Err.Error()
-		}
-		fmt.Fprintf(tw, "%s\t%t\t%t\t%s\t%s\n", f.Name, f.Present, f.Required, f.Since, orDash(detail))
-	}
-	return tw.Flush()
 }
