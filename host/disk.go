@@ -270,13 +270,13 @@ func (n node) rmdir(dir string) error {
 	return nil
 }
 
-// lock takes the folder that holds Dir, which is there before Dir is.
+// lock takes Dir, or the folder that holds it as long as it is not there. Not a
+// file: it would be one more to remove.
 func (n node) lock() (func(), error) {
-	real, err := n.resolve(parentOf(Dir))
-	if err != nil {
-		return nil, fmt.Errorf("locking the node's files: %w", err)
+	d, err := n.open(Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		d, err = n.open(parentOf(Dir))
 	}
-	d, err := os.Open(real)
 	if err != nil {
 		return nil, fmt.Errorf("locking the node's files: %w", err)
 	}
@@ -284,6 +284,14 @@ func (n node) lock() (func(), error) {
 		return nil, fmt.Errorf("locking the node's files: %w", errors.Join(err, d.Close()))
 	}
 	return func() { _ = d.Close() }, nil
+}
+
+func (n node) open(path string) (*os.File, error) {
+	real, err := n.resolve(path)
+	if err != nil {
+		return nil, err
+	}
+	return os.Open(real)
 }
 
 // syncDir makes a rename or removal in the folder durable.

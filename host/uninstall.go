@@ -164,7 +164,9 @@ func (n *Node) sweep(r *record) error {
 	if len(r.Files) > 0 {
 		return r.write(n.disk)
 	}
-	for _, dir := range slices.Backward(r.Folders) {
+	// A pod's hostPath volume makes folders that no record knows.
+	ours := []string{path.Dir(path.Dir(RuntimeProg)), path.Dir(RuntimeProg)}
+	for _, dir := range slices.Backward(append(ours, r.Folders...)) {
 		if err := n.disk.rmdir(dir); err != nil {
 			return err
 		}
