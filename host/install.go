@@ -22,18 +22,16 @@ type RuntimeConfig struct {
 	Runtime    string   `json:"runtime"`           // the program that really starts containers
 	Gate       string   `json:"gate"`              // the daemon's socket
 	Operators  string   `json:"operators"`         // whose manifests count while there is no daemon
-	Manifest   []string `json:"manifest"`          // the one the daemon keeps, and the installed one
+	Manifest   string   `json:"manifest"`          // the installed one
+	StateDir   string   `json:"stateDir"`          // the daemon's, which keeps a newer one there
 	Containerd string   `json:"containerd"`        // its socket
 	Kubelet    string   `json:"kubelet,omitempty"` // its folder, unless it is the usual one
 	CRI        []string `json:"cri,omitempty"`     // folders of containerd's CRI plugin, unless they are the usual ones
 }
 
-// keptManifest is the daemon's copy of the newest manifest, in its state folder.
-const keptManifest = "manifest.dsse.json"
-
 func (n *Node) runtimeConfig(ctrd *containerd, program string) ([]byte, error) {
 	c := RuntimeConfig{
-		Runtime: program, Gate: n.Gate(), Operators: Operators, Manifest: []string{path.Join(n.StateDir, keptManifest), Manifest},
+		Runtime: program, Gate: n.Gate(), Operators: Operators, Manifest: Manifest, StateDir: n.StateDir,
 		Containerd: n.Containerd, Kubelet: n.Kubelet,
 	}
 	if ctrd.root != defaultRoot || ctrd.state != defaultState {

@@ -60,7 +60,7 @@ type Trial struct {
 
 // Outcome of a Trial.
 type Outcome struct {
-	Sandbox  Refused
+	Sandbox  *Refused // nil: not tried
 	Unlisted *Refused // nil: not tried, because there was no sandbox
 	Command  *Refused // nil: not tried, because the node has no listed image
 }
@@ -88,9 +88,10 @@ func (c *Client) Try(ctx context.Context, t Trial) (out Outcome, err error) {
 	made, runErr := c.runtime.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: pod})
 	defer clean(func(ctx context.Context) error { return c.removePods(ctx, pod) })
 	if runErr != nil {
-		out.Sandbox = Refused{"RunPodSandbox", status.Convert(runErr).Message()}
+		out.Sandbox = &Refused{"RunPodSandbox", status.Convert(runErr).Message()}
 		return out, ctx.Err()
 	}
+	out.Sandbox = new(Refused)
 	unlisted := c.start(ctx, made.PodSandboxId, pod, "unlisted", ref, nil)
 	out.Unlisted = &unlisted
 	image, err := c.listed(ctx, t.Listed)

@@ -81,6 +81,8 @@ func daemon(ctx context.Context, socket string) host.Finding {
 	return host.Judge(name, err == nil, expected, actual, "start 'c8s node' here; until then only containers of entries with \"bootstrap\" start")
 }
 
+const everyRuntime = "every runtime behind " + host.RuntimeProg
+
 // carried are guarantees that newer versions of containerd give by themselves.
 // With c8s-runtime in place they hold on all versions.
 var carried = []struct {
@@ -106,18 +108,18 @@ func running(ctx context.Context, client *ctrd.Client) []host.Finding {
 	all := []host.Finding{host.Judge(name, v.AtLeast(2, 0), expected, v.Text, "install a newer containerd")}
 	inForce, err := client.InForce(ctx)
 	if err != nil {
-		return append(all, host.Undecided("containerd as it runs", "every runtime behind c8s-runtime", err, ""))
+		return append(all, host.Undecided("containerd as it runs", everyRuntime, err, ""))
 	}
 	wrapped := wrappedRuntimes(inForce)
 	all = append(all, wrapped, lastPlugin(inForce))
 	for _, g := range carried {
 		switch {
 		case wrapped.Result == host.Pass && v.AtLeast(g.major, g.minor):
-			all = append(all, host.Judge(g.name, true, "", "c8s-runtime sees to it, and earlier "+g.by, ""))
+			all = append(all, host.Judge(g.name, true, everyRuntime, "c8s-runtime sees to it, and earlier "+g.by, ""))
 		case wrapped.Result == host.Pass:
-			all = append(all, host.Judge(g.name, true, "", "c8s-runtime sees to it; containerd would from "+fmt.Sprintf("%d.%d", g.major, g.minor)+" on", ""))
+			all = append(all, host.Judge(g.name, true, everyRuntime, "c8s-runtime sees to it; containerd would from "+fmt.Sprintf("%d.%d", g.major, g.minor)+" on", ""))
 		default:
-			all = append(all, host.Judge(g.name, false, "c8s-runtime in front of every runtime", "c8s-runtime is not in force", remedyRestart))
+			all = append(all, host.Judge(g.name, false, everyRuntime, "c8s-runtime is not in force", remedyRestart))
 		}
 	}
 	return all
@@ -134,7 +136,7 @@ func wrappedRuntimes(c *ctrd.InForce) host.Finding {
 	if len(bare) > 0 {
 		actual = strings.Join(bare, "; ")
 	}
-	return host.Judge("containerd as it runs", len(bare) == 0, "every runtime behind "+host.RuntimeProg, actual, remedyRestart)
+	return host.Judge("containerd as it runs", len(bare) == 0, everyRuntime, actual, remedyRestart)
 }
 
 func lastPlugin(c *ctrd.InForce) host.Finding {

@@ -62,18 +62,27 @@ func (f *checkFlags) listedImages() ([]string, error) {
 // proof that nothing starts as a container that it refuses.
 func judgeTrial(out ctrd.Outcome) []host.Finding {
 	const expected = "a refusal by C8s"
-	if out.Sandbox.Step != "" {
-		first := host.Judge(triedSandbox, true, "", said(out.Sandbox), "")
-		if out.Sandbox.By() == "" {
-			first = host.Undecided(triedSandbox, "a sandbox, or a refusal by C8s", errors.New(said(out.Sandbox)), "make ordinary pods work on this node first")
-		}
+	if out.Sandbox == nil || out.Sandbox.Step != "" {
 		none := errors.New("no sandbox to try it in")
 		remedy := "start the node daemon, list the pause image in the manifest's sandboxes, and try again"
-		return []host.Finding{first, host.Undecided(triedUnlisted, expected, none, remedy), host.Undecided(triedCommand, expected, none, remedy)}
+		return []host.Finding{
+			judgeSandbox(out.Sandbox), host.Undecided(triedUnlisted, expected, none, remedy), host.Undecided(triedCommand, expected, none, remedy),
+		}
 	}
-	all := []host.Finding{host.Judge(triedSandbox, true, "", "made, as its image is listed", "")}
+	all := []host.Finding{host.Judge(triedSandbox, true, "a sandbox, or a refusal by C8s", "made, since its image is listed", "")}
 	all = append(all, refused(triedUnlisted, out.Unlisted, errors.New("it was not tried")))
 	return append(all, refused(triedCommand, out.Command, errors.New("the node has no image that the installed manifest lists by digest")))
+}
+
+func judgeSandbox(r *ctrd.Refused) host.Finding {
+	const expected = "a sandbox, or a refusal by C8s"
+	switch {
+	case r == nil:
+		return host.Undecided(triedSandbox, expected, errors.New("it was not tried"), "")
+	case r.By() == "":
+		return host.Undecided(triedSandbox, expected, errors.New(said(*r)), "make ordinary pods work on this node first")
+	}
+	return host.Judge(triedSandbox, true, expected, said(*r), "")
 }
 
 func refused(name string, r *ctrd.Refused, why error) host.Finding {
@@ -86,7 +95,7 @@ func refused(name string, r *ctrd.Refused, why error) host.Finding {
 	case r.By() == "":
 		return host.Judge(name, false, expected, "something else refused: "+said(*r), "see the findings above")
 	}
-	return host.Judge(name, true, "", said(*r), "")
+	return host.Judge(name, true, expected, said(*r), "")
 }
 
 func said(r ctrd.Refused) string {
