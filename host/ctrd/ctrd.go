@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/containerd/api/services/content/v1"
 	"github.com/containerd/containerd/api/services/images/v1"
+	"github.com/containerd/containerd/api/services/leases/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -28,6 +29,7 @@ type Client struct {
 	image   cri.ImageServiceClient
 	content content.ContentClient
 	images  images.ImagesClient
+	leases  leases.LeasesClient
 }
 
 // Dial prepares a client for a socket; it connects when it is used.
@@ -36,7 +38,10 @@ func Dial(socket string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reaching containerd at %s: %w", socket, err)
 	}
-	return &Client{conn, cri.NewRuntimeServiceClient(conn), cri.NewImageServiceClient(conn), content.NewContentClient(conn), images.NewImagesClient(conn)}, nil
+	return &Client{
+		conn, cri.NewRuntimeServiceClient(conn), cri.NewImageServiceClient(conn),
+		content.NewContentClient(conn), images.NewImagesClient(conn), leases.NewLeasesClient(conn),
+	}, nil
 }
 
 // Close ends the connection.

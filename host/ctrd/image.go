@@ -15,6 +15,7 @@ import (
 
 	"github.com/containerd/containerd/api/services/content/v1"
 	"github.com/containerd/containerd/api/services/images/v1"
+	"github.com/containerd/containerd/api/services/leases/v1"
 	"github.com/containerd/containerd/api/types"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -54,11 +55,12 @@ func newBlob(mediaType string, data []byte) blob {
 }
 
 // build makes an image of one empty folder that nobody else has: the mark is in
-// its configuration, so no manifest can list it.
+// its configuration, so no manifest can list it, and in its layer, so that two
+// tries share no content that one of them removes.
 func build(mark string) ([]blob, error) {
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
-	err := errors.Join(w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "c8s-node-check/", Mode: 0o755}), w.Close())
+	err := errors.Join(w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "c8s-node-check-" + mark + "/", Mode: 0o755}), w.Close())
 	if err != nil {
 		return nil, err
 	}
@@ -88,28 +90,32 @@ func inNamespace(ctx context.Context) context.Context {
 }
 
 // importImage gives containerd an image that it had not, and a function that
-// takes it away again.
+// takes it away again. A lease keeps the content until then, also what no image
+// refers to yet; it ends by itself if the check is killed.
 func (c *Client) importImage(ctx context.Context, ref, mark string, now time.Time) (remove func(context.Context) error, err error) {
 	blobs, err := build(mark)
 	if err != nil {
 		return nil, fmt.Errorf("making an image: %w", err)
 	}
+	lease := "c8s-node-check-" + mark
 	remove = func(ctx context.Context) error {
 		ctx = inNamespace(ctx)
-		_, err := c.images.Delete(ctx, &images.DeleteImageRequest{Name: ref, Sync: true})
-		errs := []error{missingIsFine(err)}
-		for _, b := range blobs {
-			_, err := c.content.Delete(ctx, &content.DeleteContentRequest{Digest: b.Digest})
-			errs = append(errs, missingIsFine(err))
-		}
-		if err := errors.Join(errs...); err != nil {
+		_, image := c.images.Delete(ctx, &images.DeleteImageRequest{Name: ref})
+		_, kept := c.leases.Delete(ctx, &leases.DeleteRequest{ID: lease, Sync: true}) // collects the content
+		if err := errors.Join(missingIsFine(image), missingIsFine(kept)); err != nil {
 			return fmt.Errorf("removing the image %s: %w", ref, err)
 		}
 		return nil
 	}
+	_, err = c.leases.Create(inNamespace(ctx), &leases.CreateRequest{
+		ID: lease, Labels: map[string]string{labelExpire: now.Add(leftover).UTC().Format(time.RFC3339)},
+	})
+	if err != nil {
+		return remove, fmt.Errorf("importing the image %s: %w", ref, err)
+	}
+	leased := metadata.AppendToOutgoingContext(inNamespace(ctx), "containerd-lease", lease)
 	for _, b := range blobs {
-		b.labels[labelExpire] = now.Add(leftover).UTC().Format(time.RFC3339)
-		if err := c.write(inNamespace(ctx), b); err != nil {
+		if err := c.write(leased, b); err != nil {
 			return remove, fmt.Errorf("importing the image %s: %w", ref, err)
 		}
 	}

@@ -52,6 +52,8 @@ func (r Refused) By() string {
 
 // Trial is what to have tried.
 type Trial struct {
+	// Waive is the annotation that waives NRI's validator.
+	Waive string
 	// Listed are config digests that the manifest lists: one that the node has is
 	// tried with a command of our own.
 	Listed []string
@@ -62,6 +64,7 @@ type Trial struct {
 type Outcome struct {
 	Sandbox  *Refused // nil: not tried
 	Unlisted *Refused // nil: not tried, because there was no sandbox
+	Waived   *Refused // the same in a pod whose annotations waive NRI's validator
 	Command  *Refused // nil: not tried, because the node has no listed image
 }
 
@@ -84,31 +87,46 @@ func (c *Client) Try(ctx context.Context, t Trial) (out Outcome, err error) {
 	if err != nil {
 		return out, err
 	}
-	pod := sandbox(mark)
-	made, runErr := c.runtime.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: pod})
-	defer clean(func(ctx context.Context) error { return c.removePods(ctx, pod) })
-	if runErr != nil {
-		out.Sandbox = &Refused{"RunPodSandbox", status.Convert(runErr).Message()}
+	pod, waived := sandbox(mark, nil), sandbox(mark+"-waived", map[string]string{t.Waive: "true"})
+	for _, p := range []*cri.PodSandboxConfig{pod, waived} {
+		defer clean(func(ctx context.Context) error { return c.removePods(ctx, p) })
+	}
+	id, sandboxed := c.runPod(ctx, pod)
+	if out.Sandbox = &sandboxed; sandboxed.Step != "" {
 		return out, ctx.Err()
 	}
-	out.Sandbox = new(Refused)
-	unlisted := c.start(ctx, made.PodSandboxId, pod, "unlisted", ref, nil)
+	unlisted := c.start(ctx, id, pod, "unlisted", ref, nil)
 	out.Unlisted = &unlisted
 	image, err := c.listed(ctx, t.Listed)
-	if err != nil || image == "" {
-		return out, errors.Join(err, ctx.Err())
+	if err != nil {
+		return out, err
 	}
-	other := c.start(ctx, made.PodSandboxId, pod, "command", image, []string{program})
-	out.Command = &other
+	if image != "" {
+		other := c.start(ctx, id, pod, "command", image, []string{program})
+		out.Command = &other
+	}
+	id, again := c.runPod(ctx, waived)
+	if again.Step == "" {
+		again = c.start(ctx, id, waived, "unlisted", ref, nil)
+	}
+	out.Waived = &again
 	return out, ctx.Err()
 }
 
-func sandbox(mark string) *cri.PodSandboxConfig {
+func (c *Client) runPod(ctx context.Context, pod *cri.PodSandboxConfig) (id string, r Refused) {
+	made, err := c.runtime.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: pod})
+	if err != nil {
+		return "", Refused{"RunPodSandbox", status.Convert(err).Message()}
+	}
+	return made.PodSandboxId, Refused{}
+}
+
+func sandbox(mark string, annotations map[string]string) *cri.PodSandboxConfig {
 	name := "c8s-node-check-" + mark
 	return &cri.PodSandboxConfig{
 		Metadata: &cri.PodSandboxMetadata{Name: name, Namespace: "c8s-node-check", Uid: mark},
-		Hostname: "c8s-node-check",
-		Labels:   map[string]string{"io.kubernetes.pod.name": name, "io.kubernetes.pod.namespace": "c8s-node-check", "io.kubernetes.pod.uid": mark},
+		Hostname: "c8s-node-check", Annotations: annotations,
+		Labels: map[string]string{"io.kubernetes.pod.name": name, "io.kubernetes.pod.namespace": "c8s-node-check", "io.kubernetes.pod.uid": mark},
 		Linux: &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{
 			NamespaceOptions: &cri.NamespaceOption{Pid: cri.NamespaceMode_CONTAINER},
 			Seccomp:          &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault},

@@ -205,15 +205,16 @@ func TestWhatATrialProves(t *testing.T) {
 	other := ctrd.Refused{Step: "StartContainer", Text: "no such file"}
 	for name, c := range map[string]struct {
 		out  ctrd.Outcome
-		want [3]host.Result
+		want [4]host.Result
 	}{
-		"all refused":              {ctrd.Outcome{Sandbox: made, Unlisted: &ours, Command: &ours}, [3]host.Result{host.Pass, host.Pass, host.Pass}},
-		"started":                  {ctrd.Outcome{Sandbox: made, Unlisted: made, Command: &ours}, [3]host.Result{host.Pass, host.Fail, host.Pass}},
-		"failed by itself":         {ctrd.Outcome{Sandbox: made, Unlisted: &ours, Command: &other}, [3]host.Result{host.Pass, host.Pass, host.Fail}},
-		"no listed image":          {ctrd.Outcome{Sandbox: made, Unlisted: &ours}, [3]host.Result{host.Pass, host.Pass, host.Unknown}},
-		"sandbox refused by C8s":   {ctrd.Outcome{Sandbox: &ctrd.Refused{Step: "RunPodSandbox", Text: "c8s-cni: no"}}, [3]host.Result{host.Pass, host.Unknown, host.Unknown}},
-		"sandbox failed by itself": {ctrd.Outcome{Sandbox: &other}, [3]host.Result{host.Unknown, host.Unknown, host.Unknown}},
-		"nothing happened":         {ctrd.Outcome{}, [3]host.Result{host.Unknown, host.Unknown, host.Unknown}},
+		"all refused":              {ctrd.Outcome{Sandbox: made, Unlisted: &ours, Waived: &ours, Command: &ours}, [4]host.Result{host.Pass, host.Pass, host.Pass, host.Pass}},
+		"started":                  {ctrd.Outcome{Sandbox: made, Unlisted: made, Waived: &ours, Command: &ours}, [4]host.Result{host.Pass, host.Fail, host.Pass, host.Pass}},
+		"failed by itself":         {ctrd.Outcome{Sandbox: made, Unlisted: &ours, Waived: &ours, Command: &other}, [4]host.Result{host.Pass, host.Pass, host.Pass, host.Fail}},
+		"waived with success":      {ctrd.Outcome{Sandbox: made, Unlisted: &ours, Waived: made, Command: &ours}, [4]host.Result{host.Pass, host.Pass, host.Fail, host.Pass}},
+		"no listed image":          {ctrd.Outcome{Sandbox: made, Unlisted: &ours, Waived: &ours}, [4]host.Result{host.Pass, host.Pass, host.Pass, host.Unknown}},
+		"sandbox refused by C8s":   {ctrd.Outcome{Sandbox: &ctrd.Refused{Step: "RunPodSandbox", Text: "c8s-cni: no"}}, [4]host.Result{host.Pass, host.Unknown, host.Unknown, host.Unknown}},
+		"sandbox failed by itself": {ctrd.Outcome{Sandbox: &other}, [4]host.Result{host.Unknown, host.Unknown, host.Unknown, host.Unknown}},
+		"nothing happened":         {ctrd.Outcome{}, [4]host.Result{host.Unknown, host.Unknown, host.Unknown, host.Unknown}},
 	} {
 		all := judgeTrial(c.out)
 		for i, f := range all {

@@ -17,8 +17,10 @@ import (
 
 // The findings of a trial.
 const (
+	triedWhole    = "tried: to the end"
 	triedSandbox  = "tried: a pod's sandbox"
 	triedUnlisted = "tried: an image that no manifest lists"
+	triedWaived   = "tried: the same in a pod that waives NRI's validator"
 	triedCommand  = "tried: a listed image with another command"
 )
 
@@ -27,10 +29,10 @@ func (f *checkFlags) trial(ctx context.Context, client *ctrd.Client) []host.Find
 	if err != nil {
 		return []host.Finding{host.Undecided(triedSandbox, "the installed manifest", err, "run 'c8s node install' again")}
 	}
-	out, err := client.Try(ctx, ctrd.Trial{Listed: listed, Now: time.Now})
+	out, err := client.Try(ctx, ctrd.Trial{Listed: listed, Waive: host.TolerateAnnotation, Now: time.Now})
 	all := judgeTrial(out)
 	if err != nil {
-		all = append(all, host.Undecided("tried: removing what was made for it", "nothing left", err, "look for pods named c8s-node-check-…"))
+		all = append(all, host.Undecided(triedWhole, "all tries made, and nothing left of them", err, "try again; look for pods and images named c8s-node-check"))
 	}
 	return all
 }
@@ -66,11 +68,13 @@ func judgeTrial(out ctrd.Outcome) []host.Finding {
 		none := errors.New("no sandbox to try it in")
 		remedy := "start the node daemon, list the pause image in the manifest's sandboxes, and try again"
 		return []host.Finding{
-			judgeSandbox(out.Sandbox), host.Undecided(triedUnlisted, expected, none, remedy), host.Undecided(triedCommand, expected, none, remedy),
+			judgeSandbox(out.Sandbox), host.Undecided(triedUnlisted, expected, none, remedy),
+			host.Undecided(triedWaived, expected, none, remedy), host.Undecided(triedCommand, expected, none, remedy),
 		}
 	}
 	all := []host.Finding{host.Judge(triedSandbox, true, "a sandbox, or a refusal by C8s", "made, since its image is listed", "")}
-	all = append(all, refused(triedUnlisted, out.Unlisted, errors.New("it was not tried")))
+	untried := errors.New("it was not tried")
+	all = append(all, refused(triedUnlisted, out.Unlisted, untried), refused(triedWaived, out.Waived, untried))
 	return append(all, refused(triedCommand, out.Command, errors.New("the node has no image that the installed manifest lists by digest")))
 }
 
