@@ -350,7 +350,14 @@ func summary(s Substrate) string {
 }
 
 func workloadSummary(w Workload) string {
-	return fmt.Sprintf("%d images, talks to %d and accepts %d workloads", len(w.Images), len(w.Peers.To), len(w.Peers.From))
+	text := fmt.Sprintf("%d images, talks to %d and accepts %d workloads", len(w.Images), len(w.Peers.To), len(w.Peers.From))
+	if w.HostNetwork {
+		text += ", IN THE NODE'S NETWORK"
+	}
+	if slices.ContainsFunc(w.Images, func(i Image) bool { return i.Run != nil && i.Run.Privileged }) {
+		text += ", PRIVILEGED"
+	}
+	return text
 }
 
 func ruleSummary(r PeerRule) string {

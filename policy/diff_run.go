@@ -5,6 +5,7 @@ package policy
 import (
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // imageKeys names the rules: by what they list, and its further rules by their
@@ -36,11 +37,45 @@ func named(images []Image) []namedImage {
 }
 
 func (d *differ) images(path string, a, b []Image) {
-	keyed(d, path, named(a), named(b), func(i namedImage) string { return i.key }, func(i namedImage) string { return i.Name },
+	keyed(d, path, named(a), named(b), func(i namedImage) string { return i.key }, func(i namedImage) string { return i.summary() },
 		func(path string, a, b namedImage) {
 			d.value(path+".name", a.Name, b.Name, Changes)
 			d.run(path+".run", a.Run, b.Run)
 		})
+}
+
+// summary names the image and what it may have beyond what it says itself.
+func (i *Image) summary() string {
+	r := orNone(i.Run)
+	var more []string
+	for _, field := range []struct {
+		name string
+		has  bool
+	}{
+		{"args", r.Args != nil},
+		{"env", r.Env != nil},
+		{"serviceEnv", r.ServiceEnv},
+		{"cwd", r.Cwd != ""},
+		{"user", r.User != ""},
+		{"groups", r.Groups != nil},
+		{"mounts", r.Mounts != nil},
+		{"devices", r.Devices != nil},
+		{"capabilities", r.Capabilities != nil},
+		{"PRIVILEGED", r.Privileged},
+		{"hostNamespaces", r.HostNamespaces != nil},
+		{"sockets", r.Sockets != nil},
+		{"rlimits", r.Rlimits != nil},
+		{"sysctls", r.Sysctls != nil},
+		{"stdin", r.Stdin},
+	} {
+		if field.has {
+			more = append(more, field.name)
+		}
+	}
+	if len(more) == 0 {
+		return i.Name
+	}
+	return i.Name + ", with " + strings.Join(more, ", ")
 }
 
 func (d *differ) signers(a, b []Signer) {

@@ -4,6 +4,7 @@ package policy_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/c8s-dev/c8s/policy"
@@ -97,6 +98,83 @@ func TestDiffSaysWhatWidensAndNarrows(t *testing.T) {
 			}
 			check(f.Manifest, next.Manifest, tt.effect)
 			check(next.Manifest, f.Manifest, tt.back)
+		})
+	}
+}
+
+// What may run is part of the diff, field by field, both ways.
+func TestDiffOfRuns(t *testing.T) {
+	one, two := "1", "2"
+	const image = "workloads[web].images[*].run"
+	with := func(run policy.Run) func(m *policy.Manifest) {
+		return func(m *policy.Manifest) { m.Workloads[0].Images[0].Run = &run }
+	}
+	env := func(e policy.EnvRule) func(m *policy.Manifest) { return with(policy.Run{Env: []policy.EnvRule{e}}) }
+	mount := func(source string, readOnly bool) func(m *policy.Manifest) {
+		return with(policy.Run{Mounts: []policy.MountRule{{Destination: "/d", Source: source, ReadOnly: readOnly}}})
+	}
+	alice := signerOf(t, "alice")
+	id, err := alice.ID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pause := policy.Image{Name: "pause", Digest: policytest.Digest("pause")}
+	for _, c := range []struct {
+		name         string
+		before, edit func(m *policy.Manifest)
+		path         string
+		effect, back policy.Effect
+	}{
+		{"args", nil, with(policy.Run{Args: []string{"/x"}}), image + ".args", policy.Changes, policy.Changes},
+		{"any args", nil, with(policy.Run{Args: []string{"any"}}), image + ".args", policy.Widens, policy.Narrows},
+		{"other args", with(policy.Run{Args: []string{"/x"}}), with(policy.Run{Args: []string{"/y"}}), image + ".args", policy.Changes, policy.Changes},
+		{"any variable", nil, env(policy.EnvRule{Name: "A", Any: true}), image + ".env[A]", policy.Widens, policy.Narrows},
+		{"variable", nil, env(policy.EnvRule{Name: "A", Value: &one}), image + ".env[A]", policy.Changes, policy.Changes},
+		{"another value", env(policy.EnvRule{Name: "A", Value: &one}), env(policy.EnvRule{Name: "A", Value: &two}), image + ".env[A]", policy.Changes, policy.Changes},
+		{"any value", env(policy.EnvRule{Name: "A", Value: &one}), env(policy.EnvRule{Name: "A", Any: true}), image + ".env[A]", policy.Widens, policy.Narrows},
+		{"service variables", nil, with(policy.Run{ServiceEnv: true}), image + ".serviceEnv", policy.Widens, policy.Narrows},
+		{"directory", nil, with(policy.Run{Cwd: "/x"}), image + ".cwd", policy.Changes, policy.Changes},
+		{"user", nil, with(policy.Run{User: "1"}), image + ".user", policy.Changes, policy.Changes},
+		{"group", nil, with(policy.Run{Groups: []uint32{5}}), image + ".groups[5]", policy.Widens, policy.Narrows},
+		{"mount", nil, mount("csi", false), image + ".mounts[/d]", policy.Widens, policy.Narrows},
+		{"mount's source", mount("csi", false), mount("/etc", false), image + ".mounts[/d].source", policy.Changes, policy.Changes},
+		{"writable mount", mount("csi", true), mount("csi", false), image + ".mounts[/d].readOnly", policy.Widens, policy.Narrows},
+		{"device", nil, with(policy.Run{Devices: []string{"/dev/x"}}), image + ".devices[/dev/x]", policy.Widens, policy.Narrows},
+		{"capability", nil, with(policy.Run{Capabilities: []string{"BPF"}}), image + ".capabilities[BPF]", policy.Widens, policy.Narrows},
+		{"privileged", nil, with(policy.Run{Privileged: true}), image + ".privileged", policy.Widens, policy.Narrows},
+		{"namespace", nil, with(policy.Run{HostNamespaces: []string{"pid"}}), image + ".hostNamespaces[pid]", policy.Widens, policy.Narrows},
+		{"socket", nil, with(policy.Run{Sockets: []string{"raw"}}), image + ".sockets[raw]", policy.Widens, policy.Narrows},
+		{"rlimit", nil, with(policy.Run{Rlimits: []string{"RLIMIT_AS"}}), image + ".rlimits[RLIMIT_AS]", policy.Widens, policy.Narrows},
+		{"sysctl", nil, with(policy.Run{Sysctls: []string{"a.b"}}), image + ".sysctls[a.b]", policy.Widens, policy.Narrows},
+		{"stdin", nil, with(policy.Run{Stdin: true}), image + ".stdin", policy.Widens, policy.Narrows},
+		{"probe", nil, func(m *policy.Manifest) { m.Workloads[0].Probes = []uint16{80} }, "workloads[web].probes[80]", policy.Widens, policy.Narrows},
+		{"network", nil, func(m *policy.Manifest) { m.Workloads[0].HostNetwork = true }, "workloads[web].hostNetwork", policy.Changes, policy.Changes},
+		{"bootstrap", func(m *policy.Manifest) { m.Workloads[0].HostNetwork = true }, func(m *policy.Manifest) { m.Workloads[0].Bootstrap = true }, "workloads[web].bootstrap", policy.Widens, policy.Narrows},
+		{"exec", nil, func(m *policy.Manifest) { m.Workloads[0].Exec = []policy.Exec{{Args: []string{"/x"}}} }, `workloads[web].exec[["/x"]]`, policy.Widens, policy.Narrows},
+		{"signer", nil, func(m *policy.Manifest) { m.Signers = []policy.Signer{alice} }, "signers[" + string(id) + "]", policy.Widens, policy.Narrows},
+		{"sandbox", nil, func(m *policy.Manifest) { m.Sandboxes = []policy.Image{pause} }, "sandboxes[" + string(pause.Digest) + "]", policy.Widens, policy.Narrows},
+		{"unlisted", nil, func(m *policy.Manifest) { m.Unlisted = policy.UnlistedCut }, "unlisted", policy.Changes, policy.Changes},
+		{"second rule", nil, func(m *policy.Manifest) {
+			m.Workloads[0].Images = append(m.Workloads[0].Images, policy.Image{Name: "w", Digest: m.Workloads[0].Images[0].Digest, Run: &policy.Run{Stdin: true}})
+		}, "workloads[web].images[*, 2]", policy.Widens, policy.Narrows},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var opts []policytest.Option
+			if c.before != nil {
+				opts = append(opts, policytest.With(c.before))
+			}
+			f := policytest.New(t, opts...)
+			next := f.Next(t, c.edit)
+			path := strings.Replace(c.path, "*", string(policytest.Digest(policytest.Web)), 1)
+			for effect, changes := range map[policy.Effect][]policy.Change{c.effect: policy.Diff(f.Manifest, next.Manifest), c.back: policy.Diff(next.Manifest, f.Manifest)} {
+				i := slices.IndexFunc(changes, func(c policy.Change) bool { return c.Path == path })
+				if i < 0 || changes[i].Effect != effect || changes[i].Before == changes[i].After {
+					t.Errorf("want %q at %s among %+v", effect, path, changes)
+				}
+			}
+			if len(policy.Diff(f.Manifest, next.Manifest)) != 3 { // version and previous change as well
+				t.Errorf("more changes than one: %+v", policy.Diff(f.Manifest, next.Manifest))
+			}
 		})
 	}
 }
