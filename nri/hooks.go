@@ -131,6 +131,9 @@ func (e *Enforcer) synchronize(pods []*api.PodSandbox, containers []*api.Contain
 	e.notify()
 }
 
+// terminalVariable is what containerd adds for a container with a terminal.
+const terminalVariable = "TERM=xterm"
+
 // early judges a container by what NRI tells, and returns the socket kinds that
 // its rule allows. judged is false where the runtime does not say what the
 // container is made from: then only c8s-runtime judges it. adjusted tells a
@@ -168,6 +171,10 @@ func (e *Enforcer) early(ctx context.Context, a *api.PodSandbox, c *api.Containe
 		return nil, false, refusal(CodeContainerUnknown, "the node's containers", "a new one", fmt.Sprintf("the id %.80q of one that runs", c.GetId()), "")
 	}
 	rule, err := e.admit(p, &container{id: c.GetId(), facts: &f, made: e.cfg.Now().UnixNano()})
+	if policy.CodeOf(err) == policy.CodeEnvNotAllowed && slices.Contains(f.Env, terminalVariable) {
+		f.Terminal = true // NRI does not tell, the runtime's variable does
+		rule, err = e.admit(p, &container{id: c.GetId(), facts: &f, made: e.cfg.Now().UnixNano()})
+	}
 	if err != nil {
 		p.remove(c.GetId())
 	}

@@ -151,6 +151,18 @@ func TestNRIRefusesEarly(t *testing.T) {
 	}
 }
 
+// NRI does not say that there is a terminal.
+func TestAContainerWithATerminalIsKnownByItsVariable(t *testing.T) {
+	for stdin, code := range map[bool]policy.Code{true: policy.CodeAllowed, false: policy.CodeStdinNotAllowed} {
+		w := newWorld(t, func(m *policy.Manifest) { m.Workloads[0].Images[0].Run = &policy.Run{Stdin: stdin} })
+		p := w.announced(podOf("shop"))
+		c := p.container("c1", policytest.Web)
+		c.Env = append(c.Env, "TERM=xterm")
+		_, err := w.e.creating(t.Context(), p.nri(), c)
+		wantCode(t, err, code)
+	}
+}
+
 func TestContainersNobodyAskedAboutAreJudgedBeforeTheyStart(t *testing.T) {
 	w := newWorld(t)
 	p := w.announced(podOf("shop"))

@@ -28,11 +28,11 @@ func restrictSockets(out *specs.LinuxSeccomp, before *filter, refused []string) 
 	}
 	strip(out, "socket", "socketcall")
 	if before.permissive {
-		out.Syscalls = append(out.Syscalls, socketRules(invert(permitted), refuse)...)
+		out.Syscalls = append(out.Syscalls, socketRules(invert(permitted), specs.ActErrno, errno(unix.EPERM))...)
 		out.Syscalls = append(out.Syscalls, callRules(before)...)
 		return
 	}
-	out.Syscalls = append(out.Syscalls, socketRules(permitted, func(uint16) (specs.LinuxSeccompAction, *uint) { return specs.ActAllow, nil })...)
+	out.Syscalls = append(out.Syscalls, socketRules(permitted, specs.ActAllow, nil)...)
 	out.Architectures = slices.DeleteFunc(slices.Clone(out.Architectures), multiplexed)
 }
 
@@ -43,19 +43,13 @@ func invert(rows [families]uint16) [families]uint16 {
 	return rows
 }
 
-// refuse spells a refusal as the kernel would: a family that is not there, or a
-// type that needs a capability.
-func refuse(types uint16) (specs.LinuxSeccompAction, *uint) {
-	if types == ^uint16(0) {
-		return specs.ActErrno, errno(unix.EAFNOSUPPORT)
-	}
-	return specs.ActErrno, errno(unix.EPERM)
-}
-
 // socketRules match the types set in each family's row. The kernel reads the
 // lower half of both registers, so the rules do too: with a plain comparison,
 // which takes all 64 bits, a caller would set an upper bit and pass.
-func socketRules(rows [families]uint16, action func(types uint16) (specs.LinuxSeccompAction, *uint)) []specs.LinuxSyscall {
+//
+// All have one action and errno: what libseccomp makes of them for socketcall(2)
+// overlaps, and it refuses to load overlapping rules that differ.
+func socketRules(rows [families]uint16, action specs.LinuxSeccompAction, ret *uint) []specs.LinuxSyscall {
 	var rules []specs.LinuxSyscall
 	var done []uint16
 	for _, row := range rows {
@@ -63,14 +57,13 @@ func socketRules(rows [families]uint16, action func(types uint16) (specs.LinuxSe
 			continue
 		}
 		done = append(done, row)
-		act, ret := action(row)
 		for _, f := range cover(familyBits, func(i int) bool { return rows[i] == row }) {
 			for _, t := range cover(typeBits, func(i int) bool { return row>>i&1 == 1 }) {
 				args := []specs.LinuxSeccompArg{masked(0, 0xffffffff, f)}
 				if t.size < sockTypes {
 					args = append(args, masked(1, sockTypes-1, t))
 				}
-				rules = append(rules, specs.LinuxSyscall{Names: []string{"socket"}, Action: act, ErrnoRet: ret, Args: args})
+				rules = append(rules, specs.LinuxSyscall{Names: []string{"socket"}, Action: action, ErrnoRet: ret, Args: args})
 			}
 		}
 	}

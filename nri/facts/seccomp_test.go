@@ -3,6 +3,7 @@
 package facts
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"testing"
@@ -202,6 +203,25 @@ func TestRestrictTwiceIsRestrictOnce(t *testing.T) {
 			if twice := Restrict(once, allowed); !reflect.DeepEqual(once, twice) {
 				t.Errorf("%s with %v:\n once %+v\ntwice %+v", name, allowed, once, twice)
 			}
+		}
+	}
+}
+
+// libseccomp refuses to load rules for one call that overlap and differ.
+func TestAllRulesForSocketsHaveOneAction(t *testing.T) {
+	for name, p := range profiles() {
+		actions := map[string]bool{}
+		for _, s := range Restrict(p, nil).Syscalls {
+			if slices.Contains(s.Names, "socket") || slices.Contains(s.Names, "socketcall") {
+				ret := uint(0)
+				if s.ErrnoRet != nil {
+					ret = *s.ErrnoRet
+				}
+				actions[fmt.Sprint(s.Action, ret)] = true
+			}
+		}
+		if len(actions) != 1 {
+			t.Errorf("%s: %v", name, actions)
 		}
 	}
 }

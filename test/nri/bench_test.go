@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nri_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/c8s-dev/c8s/test/stack"
+	stackimage "github.com/c8s-dev/c8s/test/stack/image"
+)
+
+// BenchmarkCreateContainer compares the CRI's CreateContainer with and without
+// the plugin, in turns on the same node.
+func BenchmarkCreateContainer(b *testing.B) {
+	n := newNode(b, stack.NodeConfig{})
+	d, _ := n.serve(n.manifest())
+	p := n.pod(stack.PodSpec{Name: "web"})
+	var spent [2]time.Duration
+	made := 0
+	create := func(with int) {
+		made++
+		began := time.Now()
+		c, err := p.Create(b.Context(), stack.ContainerSpec{Name: fmt.Sprint("c", made), Image: stackimage.AppRef, Args: []string{"sleep"}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		spent[with] += time.Since(began)
+		if err := c.Remove(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	// The pod stays known while the plugin is away: what is measured is not judged.
+	const turn = 20
+	turns := 0
+	for b.Loop() {
+		turns++
+		for range turn {
+			create(1)
+		}
+		d.end()
+		n.eventually("the plugin has left", func() bool { return !d.plugin.Connected() })
+		create(0) // containerd notices
+		for range turn {
+			create(0)
+		}
+		d, _ = n.serve(n.manifest())
+	}
+	with, without := spent[1]/time.Duration(turns*turn), spent[0]/time.Duration(turns*(turn+1))
+	b.ReportMetric(float64(with.Microseconds())/1000, "ms-with")
+	b.ReportMetric(float64(without.Microseconds())/1000, "ms-without")
+	b.ReportMetric(float64(with)/float64(without), "ratio")
+}
