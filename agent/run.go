@@ -4,11 +4,13 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -198,8 +200,13 @@ func (r *run) takeKernel() {
 	}
 }
 
-// own starts everything that the owner of a node runs.
+// own starts everything that the owner of a node runs. What can fail does so
+// before the hand-over is confirmed: then the predecessor goes on.
 func (r *run) own(handed map[string]*os.File) error {
+	later, err := r.openServices(handed)
+	if err != nil {
+		return err
+	}
 	r.part(r.tenure, "policy routing", r.cfg.Loader.Routing)
 	r.part(r.tenure, "link watcher", func(ctx context.Context) error { return r.cfg.Loader.WatchLinks(ctx, r.linkEvent) })
 	r.part(r.tenure, "kubelet watcher", r.cfg.Loader.WatchKubelet)
@@ -210,10 +217,13 @@ func (r *run) own(handed map[string]*os.File) error {
 		r.cfg.Log.Info("this daemon has taken over the node", "from", p.Release)
 		_ = p.Close()
 	}
-	r.part(r.tenure, "kernel events", r.kernelEvents)
-	if err := r.openServices(handed); err != nil {
-		return err
+	for _, s := range later {
+		ln, err := whenFree(r.life, func() (net.Listener, error) { return s.Listen(r.life, nil) })
+		if err := r.keepService(s, ln, err); err != nil {
+			return err
+		}
 	}
+	r.part(r.tenure, "kernel events", r.kernelEvents)
 	r.beginSpell()
 	r.part(r.tenure, "admin socket", func(ctx context.Context) error {
 		return (&admin{status: r.Status, flows: r.flows, log: r.cfg.Log}).serve(ctx, r.cfg.RunDir)
@@ -222,31 +232,37 @@ func (r *run) own(handed map[string]*os.File) error {
 }
 
 // openServices opens the listeners of all services, which is where clients
-// wait while nobody serves.
-func (r *run) openServices(handed map[string]*os.File) error {
+// wait while nobody serves. Those whose address the predecessor still has, in
+// another form, come later.
+func (r *run) openServices(handed map[string]*os.File) (later []Service, err error) {
 	for _, s := range r.services() {
 		before, err := takeListener(handed, s.Name)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		ln, err := whenFree(r.life, func() (net.Listener, error) {
-			ln, err := s.Listen(r.life, before)
-			before = nil
-			return ln, err
-		})
-		if err != nil {
-			return fmt.Errorf("opening the listener of %s: %w", s.Name, err)
+		ln, err := s.Listen(r.life, before)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			later = append(later, s)
+			continue
 		}
-		if err := r.sockets.keep(s.Name, ln); err != nil {
-			return err
+		if err := r.keepService(s, ln, err); err != nil {
+			return nil, err
 		}
-		_ = ln.Close() // a spell listens on the kept socket
 	}
 	for name, f := range handed {
 		r.cfg.Log.Warn("a socket of the daemon before is not known", "socket", name)
 		_ = f.Close()
 	}
-	return nil
+	return later, nil
+}
+
+// keepService keeps the socket of a service's listener; spells listen on it.
+func (r *run) keepService(s Service, ln net.Listener, err error) error {
+	if err != nil {
+		return fmt.Errorf("opening the listener of %s: %w", s.Name, err)
+	}
+	defer ln.Close()
+	return r.sockets.keep(s.Name, ln)
 }
 
 func (a *Agent) services() []Service {

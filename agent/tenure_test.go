@@ -3,7 +3,9 @@
 package agent
 
 import (
+	"context"
 	"errors"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 
@@ -116,5 +118,33 @@ func TestDrainingDaemonRenewsNothing(t *testing.T) {
 		if n := len(w.cds.enrolments()); n != 1 {
 			t.Errorf("the pod was enrolled %d times", n)
 		}
+	})
+}
+
+// An address that is used again must not reach the pod that had it.
+func TestDrainingDaemonForgetsPodsWhoseLinkHasGone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		held := w.preparing()
+		held.begin()
+		gone, here := w.web(), w.web()
+		here.UID, here.Netns, here.Addrs = "here", "/ns/here", []netip.Addr{netip.MustParseAddr("10.81.1.3")}
+		w.link(gone.Netns, 1<<30) // no machine has so many
+		w.link(here.Netns, 1)     // every machine has one
+		w.add(gone)
+		w.add(here)
+		held.hold()
+		ctx, cancel := context.WithCancel(w.ctx)
+		swept := make(chan error, 1)
+		go func() { swept <- w.heir().sweepPods(ctx) }()
+		sleep(w.ctx, 2*sweepEvery, nil)
+		synctest.Wait()
+		if _, known := w.mesh.Pod(gone.Addrs[0]); known {
+			t.Error("the pod whose link has gone is still in the mesh")
+		}
+		if _, known := w.mesh.Pod(here.Addrs[0]); !known {
+			t.Error("a pod whose link is there has left the mesh")
+		}
+		cancel()
+		<-swept
 	})
 }

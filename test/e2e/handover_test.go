@@ -19,6 +19,7 @@ import (
 
 	"github.com/c8s-dev/c8s/agent"
 	"github.com/c8s-dev/c8s/agent/handover"
+	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/test/cluster"
 	"github.com/c8s-dev/c8s/test/lab"
 )
@@ -280,7 +281,8 @@ func TestSuccessorThatDiesChangesNothing(t *testing.T) {
 		t.Errorf("an established connection ended: %v", err)
 	default:
 	}
-	if err := c.a.Succeed("--instance=second"); err != nil {
+	// The next one even changes the form of an address that the old one has.
+	if err := c.a.Succeed("--instance=second", fmt.Sprintf("--metrics-address=:%d", cluster.MetricsPort)); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.a.WaitInstance(t.Context(), "second"); err != nil {
@@ -361,6 +363,32 @@ func TestSuccessorWithOtherTermsIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn.Close()
+	}
+}
+
+// What the old daemon still carries stays under the operators' word.
+func TestDrainingDaemonObeysANewManifest(t *testing.T) {
+	c := newCrossed(t, "--drain=5m", "--instance=first")
+	_, ended := standing(t, c.outgoing, c.in) // both ends are the old daemon's
+	if err := c.a.Succeed("--instance=second"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.a.WaitInstance(t.Context(), "second"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Publish(t.Context(), func(m *policy.Manifest) {
+		for i := range m.Workloads {
+			m.Workloads[i].Peers.To, m.Workloads[i].Peers.From = nil, nil
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the established connection ended with %v, want a reset", err)
+	}
+	waitEnded(t, c.a.Former()) // it carries nothing any more
+	if code := c.a.Former().ExitCode(); code != 0 || strings.Contains(c.a.Former().Log(), "the drain time is over") {
+		t.Errorf("the old daemon ended with %d:\n%s", code, c.a.Former().Log())
 	}
 }
 
