@@ -72,16 +72,13 @@ func (f *uninstallFlags) run(ctx context.Context, out io.Writer, log *slog.Logge
 	}
 	config, err := node.RestoreConfig()
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; the kernel's lock stays (--kernel-only takes it off)", err)
 	}
 	var restartErr error
 	if f.restart.do {
 		restartErr = f.restart.restart(ctx, f.layout)
 	}
-	inUse, why, err := f.inUse(ctx, node)
-	if err != nil {
-		return err
-	}
+	inUse, why := f.inUse(ctx, node)
 	rest, err := node.Uninstall(inUse)
 	if err != nil {
 		return err
@@ -92,35 +89,36 @@ func (f *uninstallFlags) run(ctx context.Context, out io.Writer, log *slog.Logge
 	return f.report(out, config, rest, why, restartErr)
 }
 
-// inUse says whether anything still calls c8s-runtime by its path.
-func (f *uninstallFlags) inUse(ctx context.Context, node *host.Node) (bool, string, error) {
+// inUse says whether anything still calls c8s-runtime by its path, and what.
+// Where that cannot be found out, it may: better one file too many.
+func (f *uninstallFlags) inUse(ctx context.Context, node *host.Node) (bool, string) {
 	count, err := node.StartedThrough()
 	if err != nil {
-		return false, "", err
+		return true, err.Error()
 	}
 	if count > 0 {
-		return true, fmt.Sprintf("%d running containers were started through it", count), nil
+		return true, fmt.Sprintf("%d running containers were started through it", count)
 	}
 	client, err := ctrd.Dial(filepath.Join(f.layout.Root, f.layout.Containerd))
 	if err != nil {
-		return false, "", err
+		return true, err.Error()
 	}
 	defer func() { _ = client.Close() }()
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
 	inForce, err := client.InForce(ctx)
 	if ctrd.NobodyListens(err) {
-		return false, "", nil // it will read its configuration when it starts
+		return false, "" // it will read its configuration when it starts
 	}
 	if err != nil {
-		return true, err.Error(), nil // better one file too many
+		return true, err.Error()
 	}
 	for name, program := range inForce.Runtimes {
 		if program == host.RuntimeProg {
-			return true, fmt.Sprintf("containerd still starts its runtime %s through it; %s", name, remedyRestart), nil
+			return true, fmt.Sprintf("containerd still starts its runtime %s through it; %s", name, remedyRestart)
 		}
 	}
-	return false, "", nil
+	return false, ""
 }
 
 func (f *uninstallFlags) report(out io.Writer, config, rest *host.Report, why string, restartErr error) error {
