@@ -241,6 +241,24 @@ func TestImagesMayBeListedByTheirSigner(t *testing.T) {
 	}
 }
 
+// NRI's requests share one lock and are given up after two seconds; the registry
+// may take longer.
+func TestASlowRegistryHoldsUpNoHook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := w.announced(podOf("shop"))
+		w.runtime.set(func() { w.runtime.slow = true })
+		began := time.Now()
+		adjust, err := w.e.creating(t.Context(), p.nri(), p.container("c1", policytest.Web))
+		if err != nil || adjust == nil || time.Since(began) > hookWithin {
+			t.Errorf("%v, %v after %s", adjust, err, time.Since(began))
+		}
+		if pods, _, _ := w.e.meshPods(); len(pods) != 0 {
+			t.Errorf("bound unjudged: %v", pods)
+		}
+	})
+}
+
 func TestAddedProcessesAreJudgedByThePodsEntry(t *testing.T) {
 	w := newWorld(t)
 	p := w.announced(podOf("shop"))

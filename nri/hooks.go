@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/nri/pkg/api"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -41,6 +42,8 @@ func (e *Enforcer) announce(ctx context.Context, a *api.PodSandbox) (err error) 
 		return nil
 	}
 	e.log.Warn("the runtime did not ask about a sandbox: it is judged by containerd's record", "pod", a.GetNamespace()+"/"+a.GetName(), "remedy", "install c8s-runtime: 'c8s node check'")
+	ctx, cancel := context.WithTimeout(ctx, hookWithin)
+	defer cancel()
 	if err := e.inspectSandbox(ctx, a.GetId()); err != nil {
 		e.gone(a.GetId())
 		return err
@@ -131,26 +134,36 @@ func (e *Enforcer) synchronize(pods []*api.PodSandbox, containers []*api.Contain
 	e.notify()
 }
 
+// hookWithin bounds what an NRI hook waits for: after two seconds the runtime
+// drops the plugin, and until then no other pod gets on.
+const hookWithin = time.Second
+
 // terminalVariable is what containerd adds for a container with a terminal.
 const terminalVariable = "TERM=xterm"
 
 // early judges a container by what NRI tells, and returns the socket kinds that
 // its rule allows. judged is false where the runtime does not say what the
-// container is made from: then only c8s-runtime judges it. adjusted tells a
+// container is made from, or a registry is slow to say who signed it: then only
+// c8s-runtime judges it. adjusted tells a
 // container with every plugin's changes.
 func (e *Enforcer) early(ctx context.Context, a *api.PodSandbox, c *api.Container, s *specs.Spec, adjusted bool) (sockets []string, judged bool, err error) {
 	digest := policy.Digest(c.GetImage().GetConfigDigest())
 	if digest == "" {
 		return nil, false, nil
 	}
+	if !digest.Valid() {
+		return nil, false, imageUnknown("no digest of an image configuration")
+	}
+	ctx, cancel := context.WithTimeout(ctx, hookWithin)
+	defer cancel()
 	img := policy.ImageFacts{Digest: digest}
 	config, err := e.cfg.Runtime.Config(ctx, digest)
 	if err != nil {
 		return nil, false, imageUnknown(err)
 	}
 	img.Config = &config
-	if err := e.sign(ctx, &img); err != nil {
-		return nil, false, err
+	if e.sign(ctx, &img); ctx.Err() != nil {
+		return nil, false, nil // a registry is slow: create has more time
 	}
 	of, err := e.podFacts(a.GetId(), c.GetId())
 	if err != nil {
@@ -195,12 +208,13 @@ func (e *Enforcer) creating(ctx context.Context, a *api.PodSandbox, c *api.Conta
 		return nil, err
 	}
 	if !judged {
-		e.log.Info("the runtime does not tell the image in NRI: c8s-runtime alone judges the container", "pod", a.GetNamespace()+"/"+a.GetName(), "container", c.GetName())
+		e.log.Info("the image or its signatures are not known in NRI: c8s-runtime alone judges the container", "pod", a.GetNamespace()+"/"+a.GetName(), "container", c.GetName())
+	}
+	closed := !slices.ContainsFunc(facts.Open(s.Linux.Seccomp), func(kind string) bool { return !slices.Contains(sockets, kind) })
+	if closed {
+		return nil, nil // by another daemon, too, during a hand-over: NRI takes one plugin's profile
 	}
 	restricted := facts.Restrict(s.Linux.Seccomp, sockets)
-	if restricted == s.Linux.Seccomp {
-		return nil, nil
-	}
 	return &api.ContainerAdjustment{Linux: &api.LinuxContainerAdjustment{SeccompPolicy: api.FromOCILinuxSeccomp(restricted)}}, nil
 }
 
@@ -241,6 +255,8 @@ func (e *Enforcer) starting(ctx context.Context, c *api.Container) (err error) {
 		return refuse
 	}
 	e.log.Warn("the runtime did not ask about a container: it is judged by containerd's record", "container", c.GetName(), "id", c.GetId(), "remedy", "install c8s-runtime: 'c8s node check'")
+	ctx, cancel := context.WithTimeout(ctx, hookWithin)
+	defer cancel()
 	return e.inspectContainer(ctx, c.GetPodSandboxId(), c.GetId())
 }
 

@@ -72,32 +72,31 @@ func (e *Enforcer) judge(p *pod, c *container) error {
 	return err
 }
 
-// image completes what containerd knows of a container by the signatures of its
-// image.
+// image is what containerd knows of a container. Its signatures come with sign:
+// sandboxes are listed by digest.
 func (e *Enforcer) image(ctx context.Context, id string) (image.Container, error) {
 	r, err := e.cfg.Runtime.Container(ctx, id)
 	if err != nil {
 		return image.Container{}, imageUnknown(err)
 	}
-	return r, e.sign(ctx, &r.Image)
+	if !r.Image.Digest.Valid() || r.Image.Config == nil {
+		return image.Container{}, imageUnknown("no digest of an image configuration")
+	}
+	return r, nil
 }
 
 // sign adds the signatures. Where they cannot be found there are none: an image
 // that is listed by its digest needs none.
-func (e *Enforcer) sign(ctx context.Context, i *policy.ImageFacts) error {
-	if !i.Digest.Valid() || i.Config == nil {
-		return imageUnknown("no digest of an image configuration")
-	}
+func (e *Enforcer) sign(ctx context.Context, i *policy.ImageFacts) {
 	if e.cfg.Signatures == nil {
-		return nil
+		return
 	}
 	found, err := e.cfg.Signatures.Of(ctx, *i)
 	if err != nil {
 		e.log.Warn("signatures not found", "image", i.Digest, "err", err)
-		return nil
+		return
 	}
 	i.Signatures = found
-	return nil
 }
 
 func imageUnknown(cause any) error {

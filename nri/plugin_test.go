@@ -123,6 +123,28 @@ func TestThePluginAnswersARuntime(t *testing.T) {
 	}
 }
 
+// During a hand-over two daemons are connected. NRI takes a profile from one.
+func TestTwoDaemonsDoNotCollide(t *testing.T) {
+	old, next := newWorld(t), newWorld(t)
+	socket := filepath.Join(shortDir(t), "nri.sock")
+	r := listenNRI(t, socket, nil, nil)
+	defer r.Stop()
+	p := podOf("shop")
+	for _, w := range []*world{old, next} {
+		w.runtime.sandbox(p)
+		plugin, _ := w.plugin(socket)
+		r.wait(t)
+		eventually(t, "connected", plugin.Connected)
+	}
+	if err := r.RunPodSandbox(t.Context(), &api.RunPodSandboxRequest{Pod: p.nri()}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.CreateContainer(t.Context(), &api.CreateContainerRequest{Pod: p.nri(), Container: p.container("c1", policytest.Web)})
+	if err != nil || got.GetAdjust().GetLinux().GetSeccompPolicy() == nil {
+		t.Fatalf("%v, %v", got, err)
+	}
+}
+
 // relay stands between plugin and runtime, so that the connection can be lost.
 type relay struct {
 	mu    sync.Mutex

@@ -147,6 +147,7 @@ func (e *Enforcer) inspectContainer(ctx context.Context, sandbox, id string) err
 	if err != nil {
 		return err
 	}
+	e.sign(ctx, &running.Image)
 	of, err := e.podFacts(sandbox, id)
 	if err != nil {
 		return err

@@ -231,6 +231,7 @@ type fakeRuntime struct {
 	away       bool
 	stdin      bool // somebody may type into what is asked about
 	nameless   bool // images have no digest
+	slow       bool // signatures take for ever
 }
 
 func newFakeRuntime() *fakeRuntime {
@@ -312,9 +313,13 @@ func (f *fakeRuntime) Stop(_ context.Context, id string) error {
 	return nil
 }
 
-func (f *fakeRuntime) Of(_ context.Context, i policy.ImageFacts) ([]policy.SignatureFacts, error) {
+func (f *fakeRuntime) Of(ctx context.Context, i policy.ImageFacts) ([]policy.SignatureFacts, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.slow {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	return f.signatures[i.Digest], nil
 }
 
