@@ -40,21 +40,35 @@ type node struct {
 
 func newNode(t testing.TB, cfg stack.NodeConfig) *node {
 	t.Helper()
+	cfg.RuntimeBinary = builtRuntime(t)
+	return onNode(t, stack.NewNode(t, cfg))
+}
+
+// builtRuntime is the path of c8s-runtime, which is the same on a node.
+func builtRuntime(t testing.TB) string {
+	t.Helper()
 	privileged.Require(t)
 	built, err := stackimage.Program(t.Context(), "github.com/c8s-dev/c8s/cmd/c8s-runtime")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.RuntimeBinary = filepath.Join(t.TempDir(), "c8s-runtime")
-	if err := os.WriteFile(cfg.RuntimeBinary, built, 0o755); err != nil {
+	file := filepath.Join(t.TempDir(), "c8s-runtime")
+	if err := os.WriteFile(file, built, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	n := &node{Node: stack.NewNode(t, cfg), t: t, app: must(stackimage.App(t.Context()))}
+	return file
+}
+
+// onNode installs what a node that enforces has, but for the daemon.
+func onNode(t testing.TB, on *stack.Node) *node {
+	t.Helper()
+	n := &node{Node: on, t: t, app: must(stackimage.App(t.Context()))}
 	settings := must(json.Marshal(map[string]string{
 		"runtime": "/usr/local/sbin/runc", "gate": "/run/c8s/" + gate.SocketName, "operators": "/etc/c8s/operators.json",
 		"manifest": "/etc/c8s/manifest.json", "stateDir": "/var/lib/c8s", "containerd": "/run/containerd/containerd.sock",
 	}))
-	if err := n.WriteFile("/etc/c8s/runtime.json", settings, 0o600); err != nil {
+	err := n.WriteFile("/etc/c8s/runtime.json", settings, 0o600)
+	if err != nil {
 		t.Fatal(err)
 	}
 	n.load(n.app)
