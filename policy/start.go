@@ -123,6 +123,8 @@ func (s *start) user() Decision {
 		return s.refuse(CodeUserNotAllowed, ".user", text, actual, `write "uid:gid" if the container is meant to run as that user`)
 	}
 	own := gid < 0 && (got.GID == 0 || got.GID == uid || s.c.Early || account != nil && account.UID == uid && account.GID == got.GID)
+	// Of an image's "uid:gid" the kubelet hands on the uid alone.
+	own = own || s.run.User == "" && strings.Contains(s.c.Image.Config.User, ":") && got.GID == 0
 	if !own && int64(got.GID) != gid {
 		return s.refuse(CodeUserNotAllowed, ".user", text, actual, `write "uid:gid" if the container is meant to run with that group`)
 	}
