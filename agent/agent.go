@@ -31,6 +31,7 @@ import (
 	"github.com/c8s-dev/c8s/datapath/flow"
 	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/loader"
+	"github.com/c8s-dev/c8s/nri"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -61,6 +62,8 @@ type Config struct {
 	// Adopted is told of every manifest that comes into force, the first one
 	// too, before pods are judged by it. It must not block. May be nil.
 	Adopted func(*policy.Signed)
+	// Refused lists containers that may not start on the node, for status. May be nil.
+	Refused func() []nri.Refused
 	// Lacking says what else keeps the node from taking pods, or nil. May be nil.
 	Lacking    func() error
 	Collectors []prometheus.Collector // of other parts, for the metrics
@@ -278,6 +281,9 @@ func (a *Agent) Status() Status {
 	}
 	if err := a.Ready(); err != nil {
 		s.Node.NotReady = err.Error()
+	}
+	if a.cfg.Refused != nil {
+		s.Refused = a.cfg.Refused()
 	}
 	stats := a.proxy.Stats()
 	s.Tunnels = TunnelStatus{Idle: stats.Idle, Busy: stats.Busy, Inbound: stats.Inbound, Handshakes: stats.Handshakes, Streams: stats.Streams}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/c8s-dev/c8s/nri"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -29,7 +30,8 @@ type Status struct {
 	Manifest  ManifestStatus    `json:"manifest"`
 	DenyList  *DenyListStatus   `json:"denyList,omitempty"` // absent while there never was one
 	Pods      []PodStatus       `json:"pods"`
-	Drops     map[string]uint64 `json:"drops"` // packets refused by the kernel, by reason
+	Refused   []nri.Refused     `json:"refused,omitempty"` // containers that may not start
+	Drops     map[string]uint64 `json:"drops"`             // packets refused by the kernel, by reason
 	Tunnels   TunnelStatus      `json:"tunnels"`
 	Routes    RoutesStatus      `json:"routes"`
 	Simulated bool              `json:"simulated"` // the TEE is a development root

@@ -11,6 +11,12 @@ import (
 
 // admit judges a container that is about to be made. The caller holds mu.
 func (e *Enforcer) admit(p *pod, c *container) (*policy.Image, error) {
+	rule, err := e.mayAdd(p, c)
+	p.remember(c.facts.Name, err, e.cfg.Now())
+	return rule, err
+}
+
+func (e *Enforcer) mayAdd(p *pod, c *container) (*policy.Image, error) {
 	for id, other := range p.containers {
 		if id != c.id && other.refuse != nil {
 			return nil, refusal(CodePodRefused, "the pod's containers", "all admitted by the manifest in force", other.refuse, "delete the pod: what runs in it is not listed any more")
@@ -55,7 +61,9 @@ func (e *Enforcer) judgeAgain(p *pod) {
 			continue
 		}
 		before := c.refuse
-		if c.refuse = e.judge(p, c); c.refuse != nil && before == nil {
+		c.refuse = e.judge(p, c)
+		p.remember(c.facts.Name, c.refuse, e.cfg.Now())
+		if c.refuse != nil && before == nil {
 			e.log.Warn("running container not admitted", "pod", p.namespace+"/"+p.name, "uid", p.uid, "container", c.facts.Name, "id", c.id, "err", c.refuse)
 		}
 	}

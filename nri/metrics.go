@@ -89,7 +89,7 @@ func (e *Enforcer) states() map[string]int {
 	n := map[string]int{"announced": 0, "bound": 0, "refused": 0}
 	for _, p := range e.pods {
 		switch {
-		case p.refused() != nil:
+		case p.unfit() != nil:
 			n["refused"]++
 		case p.entry != nil:
 			n["bound"]++

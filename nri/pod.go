@@ -26,6 +26,7 @@ type pod struct {
 	ran        bool             // a container was admitted for good: the binding is for the pod's life
 	sandbox    *container
 	containers map[string]*container
+	refused    map[string]*Refused // by the container's name
 }
 
 // container is one that was admitted, or that ran before anybody asked.
@@ -39,7 +40,7 @@ type container struct {
 }
 
 func newPod(id string) *pod {
-	return &pod{id: id, containers: map[string]*container{}}
+	return &pod{id: id, containers: map[string]*container{}, refused: map[string]*Refused{}}
 }
 
 // facts are what a container's configuration is read against.
@@ -93,9 +94,9 @@ func (p *pod) all() []*container {
 	return list
 }
 
-// refused is why the pod must not be in the mesh: something in it is not
+// unfit is why the pod must not be in the mesh: something in it is not
 // admitted, or was not looked at yet.
-func (p *pod) refused() error {
+func (p *pod) unfit() error {
 	for _, c := range p.all() {
 		if c.refuse != nil {
 			return c.refuse

@@ -85,7 +85,7 @@ func (e *Enforcer) meshPods() (pods map[string]PodInfo, cut map[string]string, c
 		if p.entry == nil || p.pid == 0 || p.netns == "" || p.hostNetwork() || len(p.addrs) == 0 {
 			continue
 		}
-		if err := p.refused(); err != nil {
+		if err := p.unfit(); err != nil {
 			cut[p.uid] = err.Error()
 			continue
 		}

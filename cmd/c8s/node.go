@@ -202,6 +202,7 @@ func (f *nodeFlags) newAgent(config agent.Config, ld *loader.Loader) (*agent.Age
 	}
 	config.Source, config.Adopted = source{e.Enforcer}, e.adopt
 	config.Parts, config.Services = e.parts(), []agent.Service{e.gate(f.runDir)}
+	config.Refused = e.Refused
 	config.Lacking, config.Collectors = e.lacking, []prometheus.Collector{e.Collector()}
 	a, err := agent.New(config)
 	if err != nil {

@@ -107,6 +107,12 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Pod, p.State, orDash(p.Workload), strings.Join(addrs, ","), expires, reason)
 	}
+	if len(s.Refused) > 0 {
+		fmt.Fprintf(tw, "\nREFUSED CONTAINER\tTIMES\tLAST\tREASON\n")
+		for _, r := range s.Refused {
+			fmt.Fprintf(tw, "%s %s\t%d\t%s ago\t%s\n", r.Pod, r.Container, r.Times, now.Sub(r.Last).Round(time.Second), r.Detail)
+		}
+	}
 	fmt.Fprintf(tw, "\nREFUSED BY THE KERNEL\tPACKETS\n")
 	for _, reason := range slices.Sorted(maps.Keys(s.Drops)) {
 		if s.Drops[reason] > 0 {
