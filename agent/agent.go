@@ -299,6 +299,14 @@ func (a *Agent) Status() Status {
 
 // Ready reports why the node cannot take pods yet, or nil.
 func (a *Agent) Ready() error {
+	if err := a.enrolled(); err != nil || a.cfg.Lacking == nil {
+		return err
+	}
+	return a.cfg.Lacking()
+}
+
+// enrolled reports why the node's own certificate is of no use, or nil.
+func (a *Agent) enrolled() error {
 	cred := a.node.Load()
 	switch {
 	case cred == nil:
@@ -308,9 +316,6 @@ func (a *Agent) Ready() error {
 	}
 	if d := a.denyList().Denies(cred.Peer.Holder()); !d.Allowed {
 		return fmt.Errorf("the operators deny this node: %s", d.Code) // anybody may ask
-	}
-	if a.cfg.Lacking != nil {
-		return a.cfg.Lacking()
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
@@ -141,12 +142,14 @@ func TestSuccessorWaitsForWhatIsOpenNow(t *testing.T) {
 		arrange func(w *world)
 		waits   bool
 	}{
-		"enrolled":        {func(*world) {}, false},
-		"no certificate":  {func(w *world) { w.cds.hook = func(ctx context.Context) { <-ctx.Done() } }, true},
-		"no link":         {func(w *world) { w.link("/ns/web", 0) }, true},
-		"refused by law":  {func(w *world) { w.publish(listed("other")) }, false},
-		"node not ready":  {func(w *world) { w.node.Store(nil) }, true},
-		"cluster unknown": {func(w *world) { w.cfg.Cluster = silentCluster{} }, true},
+		"enrolled":       {func(*world) {}, false},
+		"no certificate": {func(w *world) { w.cds.hook = func(ctx context.Context) { <-ctx.Done() } }, true},
+		"no link":        {func(w *world) { w.link("/ns/web", 0) }, true},
+		"refused by law": {func(w *world) { w.publish(listed("other")) }, false},
+		"node not ready": {func(w *world) { w.node.Store(nil) }, true},
+		// The connection to NRI, say: only the owner of the node has it.
+		"owner's part away": {func(w *world) { w.cfg.Lacking = func() error { return errors.New("not the owner") } }, false},
+		"cluster unknown":   {func(w *world) { w.cfg.Cluster = silentCluster{} }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {

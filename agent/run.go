@@ -109,10 +109,11 @@ func (r *run) live(told context.Context) error {
 	if err != nil || told.Err() != nil || r.life.Err() != nil {
 		return err
 	}
-	if err := r.begin(handed); err != nil {
-		return err
+	if err = r.begin(handed); err == nil {
+		err = r.own(handed)
 	}
-	if err := r.own(handed); err != nil {
+	if err != nil {
+		r.books.hold() // a predecessor that goes on has the kernel to itself
 		return err
 	}
 	select {

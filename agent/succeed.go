@@ -124,9 +124,10 @@ func parseAdopted(raw []byte) (PodInfo, error) {
 }
 
 // unsettled says why it is too early to take over, or returns nil. A pod that
-// the manifest or a deny list refuses is settled.
+// the manifest or a deny list refuses is settled. What the node lacks besides
+// is not asked for: it may be a part that only the owner runs.
 func (r *run) unsettled(pods []handover.Pod) error {
-	if err := r.Ready(); err != nil {
+	if err := r.enrolled(); err != nil {
 		return err
 	}
 	if c := r.cfg.Cluster; c != nil {

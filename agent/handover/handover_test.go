@@ -201,6 +201,21 @@ func TestOwnerThatCannotYieldRefuses(t *testing.T) {
 	o.waitNoted("yield")
 }
 
+// A successor that was stopped for a while must not take the owner, which has
+// hung up on it, for dead.
+func TestOwnerThatHearsNothingRefuses(t *testing.T) {
+	o := newOwner(t, func(o *owner) { o.srv.Silence = 20 * time.Millisecond })
+	s := dial(t, o)
+	for end := time.Now().Add(10 * time.Second); o.srv.Busy(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the owner waits for ever")
+		}
+	}
+	if _, err := s.Pods(); err == nil || errors.Is(err, ErrOwnerGone) || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestOneSuccessorAtATime(t *testing.T) {
 	o := newOwner(t)
 	first := dial(t, o)

@@ -3,6 +3,7 @@
 package handover
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,10 +16,8 @@ import (
 )
 
 const (
-	// silentFor is how long a successor that prepares may say nothing.
-	silentFor = time.Minute
-	// confirmWithin is how long the owner stands still before it goes on.
-	confirmWithin = 10 * time.Second
+	silentFor     = time.Minute      // default of Server.Silence
+	confirmWithin = 10 * time.Second // default of Server.Confirm
 )
 
 // Socket is a listener to hand over.
@@ -48,8 +47,10 @@ type Server struct {
 	UID     uint32 // whose processes may succeed
 	Log     *slog.Logger
 
-	busy    atomic.Bool
-	Confirm time.Duration // default 10 s; how long a successor may take to confirm
+	Silence time.Duration // default 1 min; how long a successor that prepares may say nothing
+	Confirm time.Duration // default 10 s; how long it may take to confirm
+
+	busy atomic.Bool
 }
 
 // Busy reports whether a successor is preparing or taking over.
@@ -141,7 +142,10 @@ func (s *Server) converse(ctx context.Context, c *conn) (done bool, err error) {
 		if err := c.SetWriteDeadline(time.Now().Add(answerWithin)); err != nil {
 			return false, err
 		}
-		m, err := s.next(ctx, c, silentFor)
+		m, err := s.next(ctx, c, cmp.Or(s.Silence, silentFor))
+		if err != nil && ctx.Err() == nil {
+			return false, s.refuse(c, err) // a successor that hears nothing takes us for dead
+		}
 		if err != nil {
 			return false, err
 		}
@@ -186,11 +190,7 @@ func (s *Server) yield(ctx context.Context, c *conn) (done bool, err error) {
 	if err := c.send(answer, files...); err != nil {
 		return false, err
 	}
-	limit := s.Confirm
-	if limit <= 0 {
-		limit = confirmWithin
-	}
-	m, err := s.next(ctx, c, limit)
+	m, err := s.next(ctx, c, cmp.Or(s.Confirm, confirmWithin))
 	if err != nil {
 		return false, err
 	}
