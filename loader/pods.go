@@ -286,7 +286,7 @@ func (l *Loader) ClosePods(keep func(ifindex int) bool) error {
 	if err := l.begin(context.Background()); err != nil {
 		return fmt.Errorf("closing all pods: %w", err)
 	}
-	defer l.mu.Unlock()
+	defer l.end()
 	var ifindex uint32
 	var pod bpf.Pod
 	var open []uint32

@@ -65,3 +65,17 @@ func TestPodsThatASuccessorKnowsStayOpen(t *testing.T) {
 		t.Errorf("the pod to close reached %q", got)
 	}
 }
+
+// Nobody may keep the pins to himself: the other daemon would fail to lock a
+// new pod.
+func TestClosingPodsGivesTheTurnBack(t *testing.T) {
+	b := newBench(t, nil)
+	second := b.open(t)
+	p := labtest.Pod(t, b.Node, lab.PodSpec{Name: "late"})
+	if err := second.ClosePods(nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.l.LockLink(t.Context(), p.HostIfindex); err != nil {
+		t.Errorf("the first loader cannot go on: %v", err)
+	}
+}
