@@ -55,6 +55,7 @@ type Watcher struct {
 	services store[serviceInfo]
 	slices   store[sliceInfo]
 	contact  contact
+	cut      int // endpoints that the fullest table had no room for
 }
 
 // New prepares a watcher. Nothing is asked until Fill.
@@ -127,7 +128,7 @@ func (w *Watcher) Fill(ctx context.Context, t *resolve.Table) error {
 func (w *Watcher) publish(ctx context.Context, t *resolve.Table) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	ignored, first := 0, true
+	ignored, crowded, first := 0, 0, true
 	for {
 		if err := await(ctx, w.dirty); err != nil {
 			return err
@@ -137,6 +138,10 @@ func (w *Watcher) publish(ctx context.Context, t *resolve.Table) error {
 		}
 		began := w.cfg.Now()
 		c, ok := w.cluster()
+		if now := w.crowded(); now > crowded {
+			crowded = now
+			w.cfg.Log.Warn("the API server says more than a routing table holds; the rest is left out", "count", crowded)
+		}
 		if ok {
 			r := t.SetCluster(c)
 			if first {
@@ -173,8 +178,21 @@ func (w *Watcher) cluster() (c resolve.Cluster, ok bool) {
 	}
 	c.Nodes, c.Pods = w.nodes.values(), w.pods.values()
 	c.Services = make([]resolve.Service, 0, len(w.services.items))
+	room, cut := resolve.MaxEndpoints, 0
 	for _, s := range w.services.items {
-		c.Services = append(c.Services, join(s, behind[s.service.Name]))
+		joined, left := join(s, behind[s.service.Name], room)
+		for _, p := range joined.Ports {
+			room -= len(p.Endpoints)
+		}
+		c.Services, cut = append(c.Services, joined), cut+left
 	}
+	w.cut = max(w.cut, cut)
 	return c, true
+}
+
+// crowded is how much of what the API server said found no place, ever.
+func (w *Watcher) crowded() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.nodes.crowded + w.pods.crowded + w.services.crowded + w.slices.crowded + w.cut
 }

@@ -4,6 +4,7 @@ package kube
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/c8s-dev/c8s/datapath/resolve"
 )
@@ -37,7 +38,16 @@ func addrs(n int, at func(int) string) (out []netip.Addr) {
 	return out
 }
 
-func port(p int32) (uint16, bool) { return uint16(p), p > 0 && p <= 65535 }
+// tcpPorts keeps TCP ports, and the first of a name: names are unique in the API.
+func tcpPorts(ports []wirePort) (out []namedPort) {
+	for _, p := range ports[:min(len(ports), maxPorts)] {
+		twice := slices.ContainsFunc(out, func(q namedPort) bool { return q.name == p.Name })
+		if p.Protocol == "TCP" && p.Port > 0 && p.Port <= 65535 && !twice {
+			out = append(out, namedPort{p.Name, uint16(p.Port)})
+		}
+	}
+	return out
+}
 
 // podOf keeps pods that have an address of their own.
 func podOf(p *pod) (resolve.Pod, bool) {
@@ -94,11 +104,7 @@ func serviceOf(s *service) (serviceInfo, bool) {
 		Local:    s.Spec.InternalTrafficPolicy == "Local",
 		VIPs:     addrs(len(s.Spec.ClusterIPs), func(i int) string { return s.Spec.ClusterIPs[i] }),
 	}}
-	for _, p := range s.Spec.Ports[:min(len(s.Spec.Ports), maxPorts)] {
-		if n, ok := port(p.Port); ok && p.Protocol == "TCP" {
-			out.ports = append(out.ports, namedPort{p.Name, n})
-		}
-	}
+	out.ports = tcpPorts(s.Spec.Ports)
 	return out, s.Spec.Type != "ExternalName" && len(out.service.VIPs) > 0
 }
 
@@ -119,12 +125,7 @@ type endpointInfo struct {
 // terminate but still serve.
 func sliceOf(s *endpointSlice) (sliceInfo, bool) {
 	name := s.Labels[serviceLabel]
-	out := sliceInfo{service: named(s.Namespace, name)}
-	for _, p := range s.Ports[:min(len(s.Ports), maxPorts)] {
-		if n, ok := port(p.Port); ok && p.Protocol == "TCP" {
-			out.ports = append(out.ports, namedPort{p.Name, n})
-		}
-	}
+	out := sliceInfo{service: named(s.Namespace, name), ports: tcpPorts(s.Ports)}
 	for _, e := range s.Endpoints[:min(len(s.Endpoints), maxEndpoints)] {
 		ready, terminating := is(e.Conditions.Ready, true), is(e.Conditions.Terminating, false)
 		if !ready && (!terminating || !is(e.Conditions.Serving, true)) || len(e.Addresses) == 0 {
@@ -145,25 +146,29 @@ func is(b *bool, absent bool) bool {
 	return *b
 }
 
-// join puts the endpoints of its slices behind each port of a Service. Ports
-// are matched by name: a slice holds the pods' own numbers.
-func join(s serviceInfo, slices []sliceInfo) resolve.Service {
-	out := s.service
-	for _, p := range s.ports {
-		port := resolve.Port{Port: p.port}
-		for _, slice := range slices {
-			for _, target := range slice.ports {
-				if target.name != p.name {
-					continue
-				}
-				for _, e := range slice.endpoints {
-					port.Endpoints = append(port.Endpoints, resolve.Endpoint{
-						Addr: netip.AddrPortFrom(e.addr, target.port), Node: e.node, Terminating: e.terminating,
-					})
-				}
+// join puts the endpoints of its slices behind each port of a Service, at most
+// room of them. Ports are matched by name: a slice holds the pods' own numbers.
+func join(s serviceInfo, behind []sliceInfo, room int) (out resolve.Service, cut int) {
+	out = s.service
+	at := make(map[string]int, len(s.ports))
+	for i, p := range s.ports {
+		at[p.name] = i
+		out.Ports = append(out.Ports, resolve.Port{Port: p.port})
+	}
+	for _, slice := range behind {
+		for _, target := range slice.ports {
+			i, ok := at[target.name]
+			if !ok {
+				continue
+			}
+			fit := min(len(slice.endpoints), room)
+			room, cut = room-fit, cut+len(slice.endpoints)-fit
+			for _, e := range slice.endpoints[:fit] {
+				out.Ports[i].Endpoints = append(out.Ports[i].Endpoints, resolve.Endpoint{
+					Addr: netip.AddrPortFrom(e.addr, target.port), Node: e.node, Terminating: e.terminating,
+				})
 			}
 		}
-		out.Ports = append(out.Ports, port)
 	}
-	return out
+	return out, cut
 }

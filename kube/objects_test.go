@@ -109,7 +109,10 @@ func TestEndpointsThatMayBeUsedStandBehindTheirPort(t *testing.T) {
 	if !keep {
 		t.Fatal("the service was not kept")
 	}
-	got := join(info, []sliceInfo{slice, {service: "d/web", ports: []namedPort{{"other", 1}}, endpoints: []endpointInfo{{addr: ip("10.1.2.9")}}}})
+	got, cut := join(info, []sliceInfo{slice, {service: "d/web", ports: []namedPort{{"other", 1}}, endpoints: []endpointInfo{{addr: ip("10.1.2.9")}}}}, 3)
+	if cut != 0 {
+		t.Errorf("%d endpoints were left out", cut)
+	}
 	want := resolve.Service{
 		Name: "d/web", VIPs: []netip.Addr{ip("10.96.0.10"), ip("fd96::10")}, Affinity: true, Local: true,
 		Ports: []resolve.Port{{Port: 80, Endpoints: []resolve.Endpoint{
@@ -211,6 +214,27 @@ func TestStoresAreBounded(t *testing.T) {
 	must(t, w.pods.Replace([]any{made(1), made(1)}, ""))
 	if len(w.pods.items) != 1 || w.pods.total != 1 {
 		t.Errorf("%d kept, weight %d", len(w.pods.items), w.pods.total)
+	}
+}
+
+// A Service whose ports all have one name, before slices that do the same,
+// must not become the product of the two.
+func TestTablesAreBounded(t *testing.T) {
+	ports := func(n int) string { return strings.TrimSuffix(strings.Repeat(`{"protocol":"TCP","port":80},`, n), ",") }
+	s, _ := serviceOf(decode(t, &service{}, `{"kind":"Service","apiVersion":"v1","metadata":{"name":"web"},"spec":{"clusterIPs":["10.96.0.10"],"ports":[`+ports(900)+`]}}`))
+	slice, _ := sliceOf(decode(t, &endpointSlice{}, `{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{"name":"x","labels":{"kubernetes.io/service-name":"web"}},
+"ports":[`+ports(900)+`],"endpoints":[{"addresses":["10.1.2.1"]},{"addresses":["10.1.2.2"]}]}`))
+	count := func(s resolve.Service) (n int) {
+		for _, p := range s.Ports {
+			n += len(p.Endpoints)
+		}
+		return n
+	}
+	if joined, cut := join(s, []sliceInfo{slice}, 1000); count(joined) != 2 || cut != 0 {
+		t.Errorf("%d endpoints of 2 pods, %d left out", count(joined), cut)
+	}
+	if joined, cut := join(s, slices.Repeat([]sliceInfo{slice}, 700), 1001); count(joined) != 1001 || cut != 399 {
+		t.Errorf("%d endpoints and %d left out, want 1001 and 399", count(joined), cut)
 	}
 }
 

@@ -65,14 +65,15 @@ type service struct {
 }
 
 type serviceSpec struct {
-	Type                  string        `json:"type"`
-	ClusterIPs            []string      `json:"clusterIPs"`
-	Ports                 []servicePort `json:"ports"`
-	SessionAffinity       string        `json:"sessionAffinity"`
-	InternalTrafficPolicy string        `json:"internalTrafficPolicy"`
+	Type                  string     `json:"type"`
+	ClusterIPs            []string   `json:"clusterIPs"`
+	Ports                 []wirePort `json:"ports"`
+	SessionAffinity       string     `json:"sessionAffinity"`
+	InternalTrafficPolicy string     `json:"internalTrafficPolicy"`
 }
 
-type servicePort struct {
+// wirePort is a port of a Service or of an EndpointSlice.
+type wirePort struct {
 	Name     string `json:"name"`
 	Protocol string `json:"protocol"` // the API server fills in TCP
 	Port     int32  `json:"port"`
@@ -81,8 +82,8 @@ type servicePort struct {
 type endpointSlice struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
-	Endpoints         []endpoint     `json:"endpoints"`
-	Ports             []endpointPort `json:"ports"`
+	Endpoints         []endpoint `json:"endpoints"`
+	Ports             []wirePort `json:"ports"`
 }
 
 type endpoint struct {
@@ -96,12 +97,6 @@ type conditions struct {
 	Ready       *bool `json:"ready"`
 	Serving     *bool `json:"serving"`
 	Terminating *bool `json:"terminating"`
-}
-
-type endpointPort struct {
-	Name     string `json:"name"`
-	Protocol string `json:"protocol"`
-	Port     int32  `json:"port"`
 }
 
 func (p *pod) DeepCopyObject() runtime.Object {
