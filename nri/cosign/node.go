@@ -42,6 +42,9 @@ func (n NodeImages) Of(ctx context.Context, config policy.Digest) ([]Image, erro
 
 // Target implements Contents.
 func (n NodeImages) Target(ctx context.Context, name string) (policy.Digest, bool, error) {
+	if hub, ok := strings.CutPrefix(name, "index.docker.io/"); ok {
+		name = "docker.io/" + hub // as containerd spells it
+	}
 	digest, ok, err := n.Resolver.Target(ctx, name)
 	if err != nil {
 		return "", false, fmt.Errorf("looking for image %s: %w", name, err)
