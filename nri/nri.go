@@ -40,8 +40,8 @@ type Runtime interface {
 	Config(ctx context.Context, digest policy.Digest) (policy.ImageConfig, error)
 	// Spec reads the OCI configuration with which a container was made.
 	Spec(ctx context.Context, id string) ([]byte, error)
-	// Stop ends a container with all its processes. One that is not there is no
-	// error.
+	// Stop ends a container with all its processes. The error is
+	// image.ErrNotFound where nothing of it runs.
 	Stop(ctx context.Context, id string) error
 }
 

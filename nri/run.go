@@ -4,8 +4,10 @@ package nri
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/c8s-dev/c8s/nri/image"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -17,8 +19,8 @@ const (
 )
 
 // Run judges what was found running, and stops what the manifest in force does
-// not admit, until ctx ends. A container is stopped again until the runtime
-// reports that it is gone.
+// not admit, until ctx ends. A container is stopped again until nothing of it
+// runs, or the runtime reports that it is gone.
 func (e *Enforcer) Run(ctx context.Context) error {
 	wait := retryMin
 	for ctx.Err() == nil {
@@ -94,6 +96,12 @@ func (e *Enforcer) stopRefused(ctx context.Context) (left bool) {
 		ctx, cancel := context.WithTimeout(ctx, inspectWithin)
 		err := e.cfg.Runtime.Stop(ctx, f.id)
 		cancel()
+		if errors.Is(err, image.ErrNotFound) {
+			// NRI tells of a dead container only when the kubelet removes it,
+			// which waits for the one that would replace it: for us.
+			e.ended(f.id)
+			continue
+		}
 		e.metrics.stopped(err)
 		if err != nil {
 			e.log.Error("stopping a container that is not admitted", "pod", f.of, "id", f.id, "err", err)

@@ -108,6 +108,27 @@ func TestStoppingIsRepeatedUntilTheContainerIsGone(t *testing.T) {
 	})
 }
 
+// The kubelet keeps a dead container until another one has replaced it.
+func TestAStoppedContainerDoesNotKeepItsPodFromStartingAnother(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.background()
+		p := podOf("shop")
+		w.running(p, p.container("c1", "unlisted"))
+		synctest.Wait()
+		if stops := w.runtime.stops(); !slices.Equal(stops, []string{"c1"}) {
+			t.Fatalf("stopped %v", stops)
+		}
+		wantCode(t, w.create(p, "c2", policytest.Web), CodePodRefused)
+		w.runtime.set(func() { w.runtime.dead = map[string]bool{"c1": true} })
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if err := w.create(p, "c3", policytest.Web); err != nil {
+			t.Errorf("after it was stopped: %v", err)
+		}
+	})
+}
+
 func TestAManifestThatAdmitsAgainOpensAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := newWorld(t, unlisted(policy.UnlistedCut))

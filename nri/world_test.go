@@ -228,6 +228,7 @@ type fakeRuntime struct {
 	specs      map[string]*specs.Spec
 	signatures map[policy.Digest][]policy.SignatureFacts
 	stopped    map[string]int
+	dead       map[string]bool // nothing of it runs, and NRI said nothing
 	away       bool
 	stdin      bool // somebody may type into what is asked about
 	nameless   bool // images have no digest
@@ -308,6 +309,9 @@ func (f *fakeRuntime) Stop(_ context.Context, id string) error {
 	defer f.mu.Unlock()
 	if f.away {
 		return errAway
+	}
+	if f.dead[id] {
+		return image.ErrNotFound
 	}
 	f.stopped[id]++
 	return nil

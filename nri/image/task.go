@@ -4,7 +4,6 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"syscall"
 
@@ -41,11 +40,12 @@ func (r *Resolver) Process(ctx context.Context, id string) (uint32, error) {
 	return got.GetProcess().GetPid(), nil
 }
 
-// Stop kills every process of a container. One that does not run is no error.
+// Stop kills every process of a container. The error is ErrNotFound where none
+// runs.
 func (r *Resolver) Stop(ctx context.Context, id string) error {
 	_, err := r.tasks.Kill(inNamespace(ctx), &tasksapi.KillRequest{ContainerID: id, Signal: uint32(syscall.SIGKILL), All: true})
-	if err = notFound(err); err != nil && !errors.Is(err, ErrNotFound) {
-		return fmt.Errorf("stopping container %.80q: %w", id, err)
+	if err != nil {
+		return fmt.Errorf("stopping container %.80q: %w", id, notFound(err))
 	}
 	return nil
 }

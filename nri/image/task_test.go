@@ -49,17 +49,18 @@ func TestStoppedContainersRunNoMore(t *testing.T) {
 	if pid, err := r.Process(t.Context(), "a"); pid != 7 || err != nil {
 		t.Errorf("Process = %d, %v", pid, err)
 	}
-	for range 2 { // the second time it is gone already
-		if err := r.Stop(t.Context(), "a"); err != nil {
-			t.Errorf("Stop: %v", err)
-		}
+	if err := r.Stop(t.Context(), "a"); err != nil {
+		t.Errorf("Stop: %v", err)
+	}
+	if err := r.Stop(t.Context(), "a"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("Stop of one that ended: %v", err)
 	}
 	for _, id := range []string{"a", "ended"} {
 		if pid, err := r.Process(t.Context(), id); !errors.Is(err, ErrNotFound) {
 			t.Errorf("Process(%s) = %d, %v", id, pid, err)
 		}
 	}
-	if err := r.Stop(t.Context(), "stuck"); err == nil {
+	if err := r.Stop(t.Context(), "stuck"); err == nil || errors.Is(err, ErrNotFound) {
 		t.Error("a container that could not be stopped is reported stopped")
 	}
 }
