@@ -224,7 +224,8 @@ func (s *Site) ownEntries(ctx context.Context) ([]policy.Workload, error) {
 	if err := os.WriteFile(s.path("chart.yaml"), []byte(yaml), 0o600); err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, s.program("c8s"), "manifest", "derive", s.path("chart.yaml"), "--image", s.C8s.Ref+"="+s.C8s.Config)
+	cmd := exec.CommandContext(ctx, s.program("c8s"), "manifest", "derive", s.path("chart.yaml"),
+		"--bootstrap", "c8s-node", "--image", s.C8s.Ref+"="+s.C8s.Config)
 	var findings strings.Builder
 	cmd.Stderr = &findings
 	raw, err := cmd.Output()
@@ -234,15 +235,6 @@ func (s *Site) ownEntries(ctx context.Context) ([]policy.Workload, error) {
 	var entries []policy.Workload
 	if err := json.Unmarshal(raw, &entries); err != nil {
 		return nil, fmt.Errorf("reading the derived entries: %w", err)
-	}
-	for i := range entries {
-		if entries[i].Name != "c8s-node" {
-			continue
-		}
-		entries[i].Bootstrap = true
-		for j := range entries[i].Images { // without a daemon nobody narrows the seccomp filter
-			entries[i].Images[j].Run.Sockets = policy.SocketKinds()
-		}
 	}
 	return entries, nil
 }

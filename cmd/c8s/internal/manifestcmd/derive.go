@@ -49,6 +49,7 @@ type deriveCommand struct {
 	configs    []string
 	namespaces []string
 	to, from   []string
+	bootstrap  string
 	output     desk.Output
 }
 
@@ -85,6 +86,9 @@ Exit codes: 0 drafted, 1 not without more information, 2 wrong usage.`,
   # an image of which only the digest is known
   c8s manifest derive web.yaml --image nginx:1.29=sha256:<64 digits> --to db:6379
 
+  # C8s itself
+  helm template c8s deploy/chart -f values.yaml | c8s manifest derive - --bootstrap c8s-node --image-config ...
+
   # what runs already
   kubectl get pod web-0 -o yaml | c8s manifest derive - -o json`,
 		Args: desk.UsageArgs(cobra.ExactArgs(1)),
@@ -97,6 +101,7 @@ Exit codes: 0 drafted, 1 not without more information, 2 wrong usage.`,
 	f.StringArrayVar(&d.namespaces, "namespace", nil, "Kubernetes namespace that the pods must be in (may be repeated; default: the object's)")
 	f.StringArrayVar(&d.to, "to", nil, "workload that it may connect to, as NAME:PORT[,PORT...] (may be repeated)")
 	f.StringArrayVar(&d.from, "from", nil, "workload that may connect to it, as NAME:PORT[,PORT...] (may be repeated)")
+	f.StringVar(&d.bootstrap, "bootstrap", "", "name of the entry that may start on a node where no daemon judges yet: the node daemon's own")
 	d.output.Register(c)
 	return c
 }
@@ -132,7 +137,7 @@ func (d *deriveCommand) run(c *cobra.Command, path string) error {
 }
 
 func (d *deriveCommand) deriver(c *cobra.Command) (*deriver, error) {
-	v := &deriver{name: d.name, namespaces: d.namespaces, given: map[string]policy.Digest{}, used: map[string]bool{}}
+	v := &deriver{name: d.name, namespaces: d.namespaces, bootstrap: d.bootstrap, given: map[string]policy.Digest{}, used: map[string]bool{}}
 	images, err := parseImages(d.images)
 	if err != nil {
 		return nil, err

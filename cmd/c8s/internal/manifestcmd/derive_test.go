@@ -145,6 +145,8 @@ func TestDeriveRefusesWhatItCannotBeSureOf(t *testing.T) {
 		"unknown controller":     {"kind: Rollout\nmetadata: {name: web}\nspec: {template: {spec: {}}}\n", "", "not known here", nil},
 		"no object":              {"a: b\n", "", "neither", nil},
 		"nothing":                {"", "", "no object that runs", nil},
+		"bootstrap of nobody":    {pod("web", pinned), "node", "no object gives", []string{"--bootstrap", "node"}},
+		"bootstrap in the mesh":  {pod("web", pinned), "web", "node's network", []string{"--bootstrap", "web"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := derive(t, exit.Refused, tt.input, tt.args...)
@@ -169,6 +171,22 @@ func TestDeriveRefusesWhatItCannotBeSureOf(t *testing.T) {
 	d.Refused(exit.Refused, "derive @bomb.yaml", "not a Kubernetes manifest")
 	d.Refused(exit.Refused, "derive @missing", "no such file")
 	d.Refused(exit.Misuse, "derive", "Usage:")
+}
+
+func TestDeriveMarksTheEntryThatStartsWithoutADaemon(t *testing.T) {
+	const daemon = "kind: DaemonSet\nmetadata: {name: node}\nspec: {template: {spec: {hostNetwork: true, containers: [{name: c, image: node}]}}}\n---\n" +
+		"kind: Pod\nmetadata: {name: web}\nspec: {hostNetwork: true, containers: [{name: c, image: node}]}\n"
+	out := derive(t, exit.OK, daemon, "--image", "node="+string(digestOf("a")), "--bootstrap", "node")
+	node, web := out.Workloads[0], out.Workloads[1]
+	if !node.Bootstrap || node.Images[0].Run == nil || !slices.Equal(node.Images[0].Run.Sockets, policy.SocketKinds()) {
+		t.Errorf("the daemon's entry: %+v", node)
+	}
+	if web.Bootstrap || web.Images[0].Run != nil && len(web.Images[0].Run.Sockets) > 0 {
+		t.Errorf("another entry: %+v", web)
+	}
+	if !out.has("warning", "--bootstrap", "node", "whenever no daemon runs") {
+		t.Errorf("findings %+v", out.Findings)
+	}
 }
 
 // bomb is small text that its aliases make large.

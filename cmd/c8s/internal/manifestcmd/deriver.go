@@ -17,6 +17,7 @@ import (
 type deriver struct {
 	name       string
 	namespaces []string
+	bootstrap  string // the entry that starts where no daemon judges yet
 	to, from   []policy.PeerRule
 	given      map[string]policy.Digest // by the image's name, from the flags
 	configs    map[string]*imageConfig  // the same
@@ -32,6 +33,7 @@ func (v *deriver) derive(objects []kubeObject) derived {
 		v.object = objects[i].ref()
 		v.add(&objects[i])
 	}
+	v.beforeDaemon()
 	v.unused("--image", slices.Sorted(maps.Keys(v.given)))
 	v.unused("--image-config", slices.Sorted(maps.Keys(v.configs)))
 	if len(objects) == 0 || len(v.out.Workloads) == 0 && len(v.out.Findings) == 0 {
@@ -39,6 +41,33 @@ func (v *deriver) derive(objects []kubeObject) derived {
 		v.report(levelError, "", "it has no object that runs containers")
 	}
 	return v.out
+}
+
+// beforeDaemon marks the entry that starts without the daemon. Nobody narrows
+// its seccomp profile then, so its rules must allow what that leaves open.
+func (v *deriver) beforeDaemon() {
+	if v.bootstrap == "" {
+		return
+	}
+	v.object = "--bootstrap"
+	i := slices.IndexFunc(v.out.Workloads, func(w policy.Workload) bool { return w.Name == v.bootstrap })
+	if i < 0 {
+		v.report(levelError, v.bootstrap, "no object gives an entry of this name")
+		return
+	}
+	w := &v.out.Workloads[i]
+	if !w.HostNetwork {
+		v.report(levelError, v.bootstrap, "its pods are not in the node's network: they could not be locked before the daemon runs")
+		return
+	}
+	w.Bootstrap = true
+	for j := range w.Images {
+		if w.Images[j].Run == nil {
+			w.Images[j].Run = new(policy.Run)
+		}
+		w.Images[j].Run.Sockets = policy.SocketKinds()
+	}
+	v.report(levelWarning, v.bootstrap, "it starts whenever no daemon runs on its node, and may open every kind of socket (bootstrap): list nothing here that does not have to")
 }
 
 func (v *deriver) unused(flag string, names []string) {
