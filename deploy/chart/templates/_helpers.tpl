@@ -37,3 +37,14 @@ c8s-cds.{{ .Release.Namespace }}.svc:{{ .Values.cds.port }}
 {{ fail "node.cds is empty and cds.enabled is false: nodes need a CDS" }}
 {{- end -}}
 {{- end }}
+
+{{/* A duration of one unit in whole seconds. */}}
+{{- define "c8s.seconds" -}}
+{{- if hasSuffix "ms" . -}}
+{{ div (int (trimSuffix "ms" .)) 1000 }}
+{{- else if hasSuffix "m" . -}}
+{{ mul (int (trimSuffix "m" .)) 60 }}
+{{- else -}}
+{{ int (trimSuffix "s" .) }}
+{{- end -}}
+{{- end }}
