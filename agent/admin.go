@@ -13,12 +13,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
 	"time"
 
 	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/internal/unixsock"
 )
 
 // SocketName is the admin socket's file name inside the run folder.
@@ -84,35 +84,11 @@ func (a *admin) getFlows(w http.ResponseWriter, r *http.Request) {
 // serve listens on the socket in dir until ctx ends. A socket left by a
 // killed daemon is replaced.
 func (a *admin) serve(ctx context.Context, dir string) error {
-	ln, err := listenPrivate(dir, SocketName, "unix")
+	ln, err := unixsock.Listen(dir, SocketName, "unix")
 	if err != nil {
 		return fmt.Errorf("opening the admin socket: %w", err)
 	}
 	return serveHTTP(ctx, ln, a.handler())
-}
-
-// listenPrivate makes the socket where only root gets, and moves it to its
-// place once its mode is right: dir itself may be open to others.
-func listenPrivate(dir, name, network string) (net.Listener, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	private, err := os.MkdirTemp(dir, ".s")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(private)
-	path := filepath.Join(private, "s")
-	ln, err := net.ListenUnix(network, &net.UnixAddr{Name: path, Net: network})
-	if err != nil {
-		return nil, err
-	}
-	ln.SetUnlinkOnClose(false) // by then it may be a successor's
-	if err := errors.Join(os.Chmod(path, 0o600), os.Rename(path, filepath.Join(dir, name))); err != nil {
-		ln.Close()
-		return nil, err
-	}
-	return ln, nil
 }
 
 // serveHTTP runs a small internal server until ctx ends.

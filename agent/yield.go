@@ -7,13 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"time"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/c8s-dev/c8s/agent/handover"
+	"github.com/c8s-dev/c8s/internal/unixsock"
 )
 
 const (
@@ -30,12 +30,12 @@ const (
 
 // awaitSuccessor answers on the hand-over socket while this daemon owns the node.
 func (r *run) awaitSuccessor() error {
-	ln, err := listenPrivate(r.cfg.RunDir, HandoverSocket, handover.Network)
+	ln, err := unixsock.Listen(r.cfg.RunDir, HandoverSocket, handover.Network)
 	if err != nil {
 		return fmt.Errorf("opening the hand-over socket: %w", err)
 	}
 	r.part(r.life, "hand-over", func(ctx context.Context) error {
-		if err := r.heir.Serve(ctx, ln.(*net.UnixListener)); err != nil {
+		if err := r.heir.Serve(ctx, ln); err != nil {
 			return err
 		}
 		<-ctx.Done() // handed over; what is left to do is drain

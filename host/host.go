@@ -11,6 +11,8 @@ package host
 
 import (
 	"path"
+
+	"github.com/c8s-dev/c8s/nri/gate"
 )
 
 // Where C8s keeps its files on a node.
@@ -27,6 +29,12 @@ const (
 	// The drop-in is read last of all in its folder: vendors put runtimes of
 	// their own into files named 99-….toml, and the last word must be ours.
 	dropInName = "conf.d/zz-c8s.toml"
+)
+
+// The daemon's folders, unless it is told others.
+const (
+	RunDir   = "/run/c8s"     // sockets
+	StateDir = "/var/lib/c8s" // what must never be older after a restart
 )
 
 // PluginName is the name under which the daemon registers with NRI.
@@ -55,7 +63,7 @@ type Layout struct {
 // make it.
 func DefaultLayout() Layout {
 	return Layout{
-		Root: "/", ContainerdConfig: "/etc/containerd/config.toml", RunDir: "/run/c8s", StateDir: "/var/lib/c8s",
+		Root: "/", ContainerdConfig: "/etc/containerd/config.toml", RunDir: RunDir, StateDir: StateDir,
 		Containerd: "/run/containerd/containerd.sock",
 	}
 }
@@ -67,4 +75,4 @@ func (l Layout) DropIn() string { return path.Join(path.Dir(l.ContainerdConfig),
 func (l Layout) importPattern() string { return path.Join(path.Dir(l.ContainerdConfig), dropInImport) }
 
 // Gate is the daemon's socket.
-func (l Layout) Gate() string { return path.Join(l.RunDir, "gate.sock") }
+func (l Layout) Gate() string { return path.Join(l.RunDir, gate.SocketName) }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/c8s-dev/c8s/internal/unixsock"
 )
 
 // Network of the unix socket: packets keep messages apart, and descriptors
@@ -38,30 +40,10 @@ func connect(ctx context.Context, path string, uid uint32) (*conn, error) {
 
 // checked closes c unless the process behind it has the uid.
 func checked(c *net.UnixConn, uid uint32) (*conn, error) {
-	peer, err := peerUID(c)
-	if err == nil && peer != uid {
-		err = fmt.Errorf("checking who is at the hand-over socket: uid %d, want %d", peer, uid)
-	}
-	if err != nil {
+	if err := unixsock.CheckPeer(c, uid); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return &conn{c}, nil
-}
-
-func peerUID(c *net.UnixConn) (uint32, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	var inner error
-	err = raw.Control(func(fd uintptr) {
-		cred, inner = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err = errors.Join(err, inner); err != nil {
-		return 0, fmt.Errorf("asking who is at the hand-over socket: %w", err)
-	}
-	return cred.Uid, nil
 }
 
 func (c *conn) send(m message, files ...*os.File) error {

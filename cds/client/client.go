@@ -25,7 +25,7 @@ import (
 
 // The files in a client's state folder.
 const (
-	manifestFile   = "manifest.dsse.json"
+	manifestFile   = kept.ManifestFile
 	denyListFile   = "denylist.dsse.json"
 	checkpointFile = "checkpoint"
 	bundleFile     = "cds.json"

@@ -13,6 +13,10 @@ import (
 // maxEnvelope bounds a signed document that is read back, in bytes.
 const maxEnvelope = 2 * policy.MaxPayload
 
+// ManifestFile is the name of a node's kept manifest in its state folder, where
+// the daemon's client writes it and c8s-runtime reads it.
+const ManifestFile = "manifest.dsse.json"
+
 // NewestManifest opens the given envelope and the one kept at path, and
 // returns the later. Operators are the machine's trust anchor and must have
 // signed both.

@@ -13,9 +13,6 @@ import (
 	"github.com/c8s-dev/c8s/policy"
 )
 
-// manifestFile is where the daemon keeps the manifest in its state folder.
-const manifestFile = "manifest.dsse.json"
-
 // manifest opens what was in force when the daemon last ran, or the installed
 // one if that is newer, as the daemon itself does when it starts. One of the two
 // may be missing.
@@ -28,7 +25,7 @@ func (l lone) manifest() (*policy.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	inForce, installed := filepath.Join(l.cfg.StateDir, manifestFile), l.cfg.Manifest
+	inForce, installed := filepath.Join(l.cfg.StateDir, kept.ManifestFile), l.cfg.Manifest
 	envelope, err := readOwned(installed, maxEnvelope)
 	if errors.Is(err, fs.ErrNotExist) {
 		envelope, err = readOwned(inForce, maxEnvelope)

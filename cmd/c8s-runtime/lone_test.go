@@ -16,6 +16,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/c8s-dev/c8s/cds/client"
+	"github.com/c8s-dev/c8s/cds/kept"
 	"github.com/c8s-dev/c8s/nri/facts"
 	"github.com/c8s-dev/c8s/nri/gate"
 	"github.com/c8s-dev/c8s/nri/image"
@@ -102,7 +103,7 @@ func bootstrap(m *policy.Manifest) {
 }
 
 func (w *world) manifestPath(at int) string {
-	return []string{filepath.Join(w.cfg.StateDir, manifestFile), w.cfg.Manifest}[at]
+	return []string{filepath.Join(w.cfg.StateDir, kept.ManifestFile), w.cfg.Manifest}[at]
 }
 
 // install puts a manifest where the daemon keeps it (0) or where it was

@@ -5,11 +5,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -120,9 +118,6 @@ func (e *enforcement) gate(runDir string) agent.Service {
 		Listen: func(_ context.Context, handed net.Listener) (net.Listener, error) {
 			if handed != nil {
 				return handed, nil
-			}
-			if err := os.MkdirAll(runDir, 0o700); err != nil {
-				return nil, fmt.Errorf("making the run folder: %w", err)
 			}
 			return gate.Listen(runDir)
 		},

@@ -15,6 +15,7 @@ import (
 	"github.com/c8s-dev/c8s/agent"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/host"
 )
 
 func newFlows() *cobra.Command {
@@ -59,7 +60,7 @@ expected and found. Kernel refusals are rate-limited per pod; the counters of
 	}
 	out.register(c)
 	f := c.Flags()
-	f.StringVar(&runDir, "run-dir", defaultRunDir, "the daemon's run folder")
+	f.StringVar(&runDir, "run-dir", host.RunDir, "the daemon's run folder")
 	f.IntVarP(&last, "last", "n", 20, "how many past records to show")
 	f.BoolVarP(&follow, "follow", "f", false, "keep showing new records until interrupted")
 	f.StringVar(&verdict, "verdict", "", "only allowed, refused or closed")

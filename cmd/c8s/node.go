@@ -23,6 +23,7 @@ import (
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/nodecmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/teeflag"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/version"
+	"github.com/c8s-dev/c8s/host"
 	"github.com/c8s-dev/c8s/loader"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -85,15 +86,15 @@ signal ends it at once.
 	f.trust.register(c)
 	f.kernel.register(c)
 	f.runtime.register(c)
-	host, _ := os.Hostname()
+	hostname, _ := os.Hostname()
 	fl := c.Flags()
-	fl.StringVar(&f.name, "node-name", host, "name of this node, as in Kubernetes")
+	fl.StringVar(&f.name, "node-name", hostname, "name of this node, as in Kubernetes")
 	fl.StringVar(&f.address, "node-address", "", "address at which other nodes reach this one (required)")
 	fl.StringSliceVar(&f.cds, "cds", nil, "address and port of each replica of the CDS (required, repeatable)")
 	fl.StringVar(&f.podsDir, "pods-dir", "", "for development: folder with one JSON description per pod, instead of containerd; what runs in them is not judged")
 	f.routes.register(c)
-	fl.StringVar(&f.stateDir, "state-dir", "/var/lib/c8s", "folder for what must never be older after a restart: manifest, deny list, the log's checkpoint")
-	fl.StringVar(&f.runDir, "run-dir", defaultRunDir, "folder for the admin socket")
+	fl.StringVar(&f.stateDir, "state-dir", host.StateDir, "folder for what must never be older after a restart: manifest, deny list, the log's checkpoint")
+	fl.StringVar(&f.runDir, "run-dir", host.RunDir, "folder for the admin socket")
 	fl.StringVar(&f.metrics, "metrics-address", "127.0.0.1:15020", "listen address of /metrics, /healthz and /readyz; empty for none")
 	fl.BoolVar(&f.podEvidence, "pod-evidence", false, "have the TEE make fresh evidence for each certificate of a pod, not only for the node's (slow on hardware)")
 	fl.DurationVar(&f.drain, "drain", 60*time.Second, "how long established connections may go on when the daemon ends, or when a new one has taken over")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/c8s-dev/c8s/agent"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/envflag"
+	"github.com/c8s-dev/c8s/host"
 )
 
 func newNodeReady() *cobra.Command {
@@ -44,7 +45,7 @@ Flags may come from the daemon's environment: C8S_FLAG_INSTANCE is --instance.`,
 			return err
 		},
 	}
-	c.Flags().StringVar(&runDir, "run-dir", defaultRunDir, "folder of the admin socket")
+	c.Flags().StringVar(&runDir, "run-dir", host.RunDir, "folder of the admin socket")
 	c.Flags().StringVar(&instance, "instance", "", "name of the daemon that must answer")
 	return c
 }

@@ -16,9 +16,8 @@ import (
 
 	"github.com/c8s-dev/c8s/agent"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/host"
 )
-
-const defaultRunDir = "/run/c8s"
 
 // outputFlag is -o text|json.
 type outputFlag string
@@ -64,7 +63,7 @@ column says what holds it back.`,
 		},
 	}
 	out.register(c)
-	c.Flags().StringVar(&runDir, "run-dir", defaultRunDir, "the daemon's run folder")
+	c.Flags().StringVar(&runDir, "run-dir", host.RunDir, "the daemon's run folder")
 	return c
 }
 

@@ -9,6 +9,8 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"github.com/c8s-dev/c8s/internal/unixsock"
 )
 
 // ErrNoDaemon says that nothing listens at the gate. It is not given for a
@@ -71,7 +73,7 @@ func (c Client) ask(ctx context.Context, r request) error {
 }
 
 func (c Client) converse(conn net.Conn, r request) (answer, error) {
-	if err := checkPeer(conn, c.UID); err != nil {
+	if err := unixsock.CheckPeer(conn, c.UID); err != nil {
 		return answer{}, err
 	}
 	// A daemon that refuses before it has read everything closes the socket,

@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/c8s-dev/c8s/internal/unixsock"
 )
 
 const (
@@ -28,35 +28,11 @@ type Server struct {
 	Log   *slog.Logger
 }
 
-// Listen makes the socket in dir where only root gets, and moves it to its
-// place once its mode is right. A socket that a killed daemon left is replaced.
-// Closing the listener leaves the file: by then it may be a successor's.
+// Listen makes the gate's socket in dir, for root alone.
 func Listen(dir string) (*net.UnixListener, error) {
-	ln, err := listen(dir)
+	ln, err := unixsock.Listen(dir, SocketName, "unix")
 	if err != nil {
 		return nil, fmt.Errorf("opening the gate's socket: %w", err)
-	}
-	return ln, nil
-}
-
-func listen(dir string) (*net.UnixListener, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	private, err := os.MkdirTemp(dir, ".g") // mode 0700
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(private)
-	path := filepath.Join(private, "s")
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	ln.SetUnlinkOnClose(false)
-	if err := errors.Join(os.Chmod(path, 0o600), os.Rename(path, filepath.Join(dir, SocketName))); err != nil {
-		ln.Close()
-		return nil, err
 	}
 	return ln, nil
 }
@@ -123,7 +99,7 @@ func (s *Server) acceptFailed(ctx context.Context, err error) error {
 // answer is the whole life of a connection.
 func (s *Server) answer(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
-	if err := checkPeer(conn, s.UID); err != nil {
+	if err := unixsock.CheckPeer(conn, s.UID); err != nil {
 		s.Log.Warn("gate: not answering", "err", err)
 		return
 	}
