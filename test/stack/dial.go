@@ -20,30 +20,55 @@ func (n *Node) Dial(ctx context.Context, network, address string) (net.Conn, err
 	if _, err := netip.ParseAddrPort(address); err != nil {
 		return nil, fmt.Errorf("dialling from %s: %w", n.cfg.Name, err)
 	}
+	return inNetwork(n, func() (net.Conn, error) { return new(net.Dialer).DialContext(ctx, network, address) })
+}
+
+// Listen listens in the node's network at an address, which must be one of IP.
+func (n *Node) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	if _, err := netip.ParseAddrPort(address); err != nil {
+		return nil, fmt.Errorf("listening on %s: %w", n.cfg.Name, err)
+	}
+	return inNetwork(n, func() (net.Listener, error) { return new(net.ListenConfig).Listen(ctx, network, address) })
+}
+
+// ListenPacket is Listen for UDP.
+func (n *Node) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
+	if _, err := netip.ParseAddrPort(address); err != nil {
+		return nil, fmt.Errorf("listening on %s: %w", n.cfg.Name, err)
+	}
+	return inNetwork(n, func() (net.PacketConn, error) {
+		return new(net.ListenConfig).ListenPacket(ctx, network, address)
+	})
+}
+
+// inNetwork makes a socket in the node's network. It uses a thread that it
+// moves for good; an IP address needs no other thread to look it up.
+func inNetwork[S any](n *Node, open func() (S, error)) (S, error) {
 	type result struct {
-		conn net.Conn
-		err  error
+		socket S
+		err    error
 	}
 	done := make(chan result, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with this
-		conn, err := n.dialHere(ctx, network, address)
-		done <- result{conn, err}
+		var r result
+		if r.err = n.enterNetwork(); r.err == nil {
+			r.socket, r.err = open()
+		}
+		done <- r
 	}()
 	r := <-done
-	return r.conn, r.err
+	return r.socket, r.err
 }
 
-// dialHere moves its thread for good. An IP address needs no other thread to
-// look it up.
-func (n *Node) dialHere(ctx context.Context, network, address string) (net.Conn, error) {
+func (n *Node) enterNetwork() error {
 	space, err := netns.GetFromPid(n.Pid())
 	if err != nil {
-		return nil, fmt.Errorf("dialling from %s: %w", n.cfg.Name, err)
+		return fmt.Errorf("opening the network of %s: %w", n.cfg.Name, err)
 	}
 	defer space.Close()
 	if err := unix.Setns(int(space), unix.CLONE_NEWNET); err != nil {
-		return nil, fmt.Errorf("dialling from %s: entering its network: %w", n.cfg.Name, err)
+		return fmt.Errorf("entering the network of %s: %w", n.cfg.Name, err)
 	}
-	return new(net.Dialer).DialContext(ctx, network, address)
+	return nil
 }
