@@ -167,6 +167,7 @@ const (
 	CodeStdinNotAllowed      Code = "stdin-not-allowed"
 	CodeMountNotAllowed      Code = "mount-not-allowed"
 	CodeMountWritable        Code = "mount-writable"
+	CodeMountMissing         Code = "mount-missing"
 	CodeMountPropagation     Code = "mount-propagation"
 	CodeDeviceNotAllowed     Code = "device-not-allowed"
 	CodeHostNamespace        Code = "host-namespace-not-allowed"

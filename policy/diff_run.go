@@ -97,10 +97,7 @@ func (d *differ) run(path string, before, after *Run) {
 	d.own(path+".cwd", a.Cwd, b.Cwd)
 	d.own(path+".user", a.User, b.User)
 	values(d, path+".groups", a.Groups, b.Groups)
-	keyed(d, path+".mounts", a.Mounts, b.Mounts, func(m MountRule) string { return m.Destination }, mountRuleText, func(path string, a, b MountRule) {
-		d.value(path+".source", a.Source, b.Source, Changes)
-		d.demanded(path+".readOnly", a.ReadOnly, b.ReadOnly)
-	})
+	d.mounts(path+".mounts", a.Mounts, b.Mounts)
 	values(d, path+".devices", a.Devices, b.Devices)
 	values(d, path+".capabilities", a.Capabilities, b.Capabilities)
 	d.allowed(path+".privileged", a.Privileged, b.Privileged)
@@ -180,11 +177,43 @@ func envText(e EnvRule) string {
 	return strconv.Quote(*e.Value)
 }
 
-func mountRuleText(m MountRule) string {
-	if m.ReadOnly {
-		return m.Source + ", read-only"
+// mounts: a rule that demands its mount does not only widen when it comes.
+func (d *differ) mounts(path string, a, b []MountRule) {
+	place := func(m MountRule) string { return m.Destination }
+	was, is := byKey(a, place), byKey(b, place)
+	effect := func(m MountRule, otherwise Effect) Effect {
+		if m.Required {
+			return Changes
+		}
+		return otherwise
 	}
-	return m.Source
+	for _, m := range a {
+		at := path + "[" + m.Destination + "]"
+		after, both := is[m.Destination]
+		if !both {
+			d.add(at, mountRuleText(m), "", effect(m, Narrows))
+			continue
+		}
+		d.value(at+".source", m.Source, after.Source, Changes)
+		d.demanded(at+".readOnly", m.ReadOnly, after.ReadOnly)
+		d.demanded(at+".required", m.Required, after.Required)
+	}
+	for _, m := range b {
+		if _, both := was[m.Destination]; !both {
+			d.add(path+"["+m.Destination+"]", "", mountRuleText(m), effect(m, Widens))
+		}
+	}
+}
+
+func mountRuleText(m MountRule) string {
+	text := m.Source
+	if m.ReadOnly {
+		text += ", read-only"
+	}
+	if m.Required {
+		text += ", required"
+	}
+	return text
 }
 
 func (d *differ) exec(path string, a, b []Exec) {

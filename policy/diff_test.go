@@ -139,6 +139,8 @@ func TestDiffOfRuns(t *testing.T) {
 		{"mount", nil, mount("csi", false), image + ".mounts[/d]", policy.Widens, policy.Narrows},
 		{"mount's source", mount("csi", false), mount("/etc", false), image + ".mounts[/d].source", policy.Changes, policy.Changes},
 		{"writable mount", mount("csi", true), mount("csi", false), image + ".mounts[/d].readOnly", policy.Widens, policy.Narrows},
+		{"mount that is required", mount("csi", false), with(policy.Run{Mounts: []policy.MountRule{{Destination: "/d", Source: "csi", Required: true}}}), image + ".mounts[/d].required", policy.Narrows, policy.Widens},
+		{"required mount", nil, with(policy.Run{Mounts: []policy.MountRule{{Destination: "/d", Source: "csi", Required: true}}}), image + ".mounts[/d]", policy.Changes, policy.Changes},
 		{"device", nil, with(policy.Run{Devices: []string{"/dev/x"}}), image + ".devices[/dev/x]", policy.Widens, policy.Narrows},
 		{"capability", nil, with(policy.Run{Capabilities: []string{"BPF"}}), image + ".capabilities[BPF]", policy.Widens, policy.Narrows},
 		{"privileged", nil, with(policy.Run{Privileged: true}), image + ".privileged", policy.Widens, policy.Narrows},

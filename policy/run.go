@@ -54,6 +54,7 @@ type MountRule struct {
 	Destination string `json:"destination"`
 	Source      string `json:"source"`             // one of MountKinds, or an absolute path of the node
 	ReadOnly    bool   `json:"readOnly,omitempty"` // must be read-only
+	Required    bool   `json:"required,omitempty"` // must be there
 }
 
 // The kinds of a mount's source.

@@ -52,7 +52,7 @@ func readEnvRule(f *fields) EnvRule {
 }
 
 func readMountRule(f *fields) MountRule {
-	m := MountRule{Destination: f.text("destination"), Source: f.text("source"), ReadOnly: f.optionalTruth("readOnly")}
+	m := MountRule{Destination: f.text("destination"), Source: f.text("source"), ReadOnly: f.optionalTruth("readOnly"), Required: f.optionalTruth("required")}
 	f.done()
 	return m
 }

@@ -231,6 +231,7 @@ func TestWorkloadDigestCoversHowItMayRun(t *testing.T) {
 		"user":                {func(m *policy.Manifest) { run(m).User = "7" }, false},
 		"groups":              {func(m *policy.Manifest) { run(m).Groups = nil }, false},
 		"read-only":           {func(m *policy.Manifest) { run(m).Mounts[1].ReadOnly = false }, false},
+		"required":            {func(m *policy.Manifest) { run(m).Mounts[1].Required = true }, false},
 		"devices":             {func(m *policy.Manifest) { run(m).Devices = nil }, false},
 		"capabilities":        {func(m *policy.Manifest) { run(m).Capabilities = nil }, false},
 		"privileged":          {func(m *policy.Manifest) { run(m).Privileged = false }, false},

@@ -32,6 +32,17 @@ func (s *start) mounts() Decision {
 			return d
 		}
 	}
+	return s.required()
+}
+
+// required: without its state a program would begin anew, and without its
+// configuration do what the image says.
+func (s *start) required() Decision {
+	for i, r := range s.run.Mounts {
+		if r.Required && !slices.ContainsFunc(s.c.Mounts, func(m MountFacts) bool { return m.Destination == r.Destination }) {
+			return s.refuse(CodeMountMissing, elementPath(".mounts", i)+".required", fmt.Sprintf("%s at %s", quote(r.Source), quote(r.Destination)), "nothing mounted there", "mount it as the rule says")
+		}
+	}
 	return s.allow()
 }
 

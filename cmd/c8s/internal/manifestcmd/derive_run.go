@@ -122,7 +122,11 @@ func (v *deriver) mounts(r *policy.Run, p *kubePodSpec, c placedContainer) {
 		if strings.HasPrefix(source, "/") {
 			source = path.Clean(source)
 		}
-		r.Mounts = append(r.Mounts, policy.MountRule{Destination: path.Clean(m.MountPath), Source: source, ReadOnly: readOnly || m.ReadOnly})
+		r.Mounts = append(r.Mounts, policy.MountRule{
+			Destination: path.Clean(m.MountPath), Source: source, ReadOnly: readOnly || m.ReadOnly,
+			// Of a program that works on the node, the node's state must not be taken away.
+			Required: strings.HasPrefix(source, "/"),
+		})
 	}
 	if log := c.TerminationMessagePath; log != "" && path.Clean(log) != "/dev/termination-log" {
 		v.report(levelWarning, c.at, "a termination log at %.100q could hide a file of the image and is refused: leave terminationMessagePath out", log)

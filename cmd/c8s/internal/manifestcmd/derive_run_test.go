@@ -32,7 +32,7 @@ func TestDeriveSaysHowContainersAreStarted(t *testing.T) {
 	wantRun(t, w.Images[1].Run, `{"env":[{"name":"DB_PASSWORD","any":true},{"name":"MODE","value":"prod"},{"name":"NODE","any":true},{"name":"URL","value":"db://prod"},{"name":"WHERE","any":true}],
 		"cwd":"/srv","user":"999:998","groups":[5,997],
 		"mounts":[{"destination":"/data","source":"persistentVolume"},{"destination":"/dev/shm2","source":"memory"},{"destination":"/etc/db","source":"configMap","readOnly":true},
-			{"destination":"/host","source":"/var/log","readOnly":true},{"destination":"/img","source":"image","readOnly":true}],
+			{"destination":"/host","source":"/var/log","readOnly":true,"required":true},{"destination":"/img","source":"image","readOnly":true}],
 		"devices":["/dev/xvda"],"capabilities":["NET_ADMIN","SYS_NICE"],"hostNamespaces":["pid","ipc"],"sysctls":["net.core.somaxconn"],"stdin":true}`)
 	if got, err := json.Marshal(w.Exec); err != nil || string(got) != `[{"args":["db","ping","prod"]},{"args":["db","stop","$(MODE)"]}]` {
 		t.Errorf("exec %s, %v", got, err)

@@ -95,7 +95,7 @@ func runLines(r *policy.Run) []string {
 	add(r.User != "", "user %s", r.User)
 	add(r.Groups != nil, "groups %v", r.Groups)
 	for _, m := range r.Mounts {
-		add(true, "mount %s from %s%s", m.Destination, m.Source, map[bool]string{true: ", read-only"}[m.ReadOnly])
+		add(true, "mount %s from %s%s%s", m.Destination, m.Source, map[bool]string{true: ", read-only"}[m.ReadOnly], map[bool]string{true: ", required"}[m.Required])
 	}
 	add(r.Devices != nil, "devices %s", strings.Join(r.Devices, ", "))
 	add(r.Capabilities != nil, "capabilities %s", strings.Join(r.Capabilities, ", "))
