@@ -47,7 +47,8 @@ signed manifest says so:
   containerd   gets a drop-in for that, with NRI and its validator
 
 What was there is kept; 'c8s node uninstall' gives every byte back. Installing
-again changes only what is not as it should be. From the restart of containerd
+again changes only what is not as it should be, and neither the operators that
+the node has nor their newer manifest. From the restart of containerd
 on, only containers of entries with "bootstrap" start until the node daemon
 runs.`,
 		Example: `  c8s node install --operators operators.json --manifest manifest.signed.json --dry-run
@@ -73,11 +74,20 @@ func (f *installFlags) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	kept, err := f.keepTrust(&files)
+	if err != nil {
+		return err
+	}
 	node, err := f.layout.open()
 	if err != nil {
 		return err
 	}
 	out := c.OutOrStdout()
+	for _, what := range kept {
+		if _, err := fmt.Fprintln(out, what); err != nil {
+			return err
+		}
+	}
 	if f.dryRun {
 		plan, err := node.Plan(files)
 		if err != nil {
