@@ -66,7 +66,7 @@ func (e *Enforcer) create(ctx context.Context, r CreateRequest) (uid string, err
 	if kind == facts.TypeSandbox {
 		return "", e.createSandbox(spec, running.Image)
 	}
-	e.sign(ctx, &running.Image)
+	_ = e.sign(ctx, &running.Image)
 	return e.createContainer(r.ID, spec, running)
 }
 

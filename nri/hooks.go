@@ -162,7 +162,7 @@ func (e *Enforcer) early(ctx context.Context, a *api.PodSandbox, c *api.Containe
 		return nil, false, imageUnknown(err)
 	}
 	img.Config = &config
-	if e.sign(ctx, &img); ctx.Err() != nil {
+	if _ = e.sign(ctx, &img); ctx.Err() != nil {
 		return nil, false, nil // a registry is slow: create has more time
 	}
 	of, err := e.podFacts(a.GetId(), c.GetId())

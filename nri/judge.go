@@ -62,6 +62,7 @@ func (e *Enforcer) judgeAgain(p *pod) {
 		}
 		before := c.refuse
 		c.refuse = e.judge(p, c)
+		c.unsigned = c.refuse != nil && c != p.sandbox && e.manifest != nil && len(e.manifest.Signers) > 0
 		p.remember(c.facts.Name, c.refuse, e.cfg.Now())
 		if c.refuse != nil && before == nil {
 			e.log.Warn("running container not admitted", "pod", p.namespace+"/"+p.name, "uid", p.uid, "container", c.facts.Name, "id", c.id, "err", c.refuse)
@@ -93,18 +94,47 @@ func (e *Enforcer) image(ctx context.Context, id string) (image.Container, error
 	return r, nil
 }
 
-// sign adds the signatures. Where they cannot be found there are none: an image
-// that is listed by its digest needs none.
-func (e *Enforcer) sign(ctx context.Context, i *policy.ImageFacts) {
+// sign adds the signatures. After an error there are none, which an image that
+// is listed by its digest does not need either.
+func (e *Enforcer) sign(ctx context.Context, i *policy.ImageFacts) error {
+	i.Signatures = nil
 	if e.cfg.Signatures == nil {
-		return
+		return nil
 	}
 	found, err := e.cfg.Signatures.Of(ctx, *i)
 	if err != nil {
 		e.log.Warn("signatures not found", "image", i.Digest, "err", err)
-		return
+		return err
 	}
 	i.Signatures = found
+	return nil
+}
+
+// signAgain looks for signatures of a container that another manifest refuses:
+// it may list by their signer images that were listed by their digest before,
+// whose signatures nobody looked for. Without an answer it stays refused.
+func (e *Enforcer) signAgain(ctx context.Context, sandbox, id string) error {
+	e.mu.Lock()
+	p, c := e.find(id)
+	if c == nil || c.facts == nil {
+		e.mu.Unlock()
+		return containerUnknown(id)
+	}
+	f, asked := *c.facts, e.manifest
+	e.mu.Unlock()
+	_ = e.sign(ctx, &f.Image)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if now, ok := e.pods[sandbox]; !ok || now != p || p.containers[id] != c {
+		return containerUnknown(id) // it ended meanwhile
+	}
+	if e.manifest != asked {
+		return c.refuse // it has other publishers, perhaps: once more
+	}
+	c.facts, c.unsigned = &f, false
+	c.refuse = e.judge(p, c)
+	e.notify()
+	return c.refuse
 }
 
 func imageUnknown(cause any) error {

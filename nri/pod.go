@@ -37,6 +37,8 @@ type container struct {
 	pid    uint32
 	made   int64 // Unix nanoseconds: the order of those that were found running
 	refuse error // why the manifest in force does not admit it
+
+	unsigned bool // refused by a manifest under which its signatures were not looked for yet
 }
 
 func newPod(id string) *pod {

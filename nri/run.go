@@ -42,10 +42,11 @@ func (e *Enforcer) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// found names a container of which nothing is known yet.
+// found names a container of which nothing is known yet, or not who signed it.
 type found struct {
 	sandbox, id string
 	of          string // "namespace/name" of its pod
+	unsigned    bool
 }
 
 // inspectFound looks at what was found running, sandboxes first and containers
@@ -55,9 +56,12 @@ func (e *Enforcer) inspectFound(ctx context.Context) (left bool) {
 	for _, f := range e.found() {
 		ctx, cancel := context.WithTimeout(ctx, inspectWithin)
 		var err error
-		if f.id == f.sandbox {
+		switch {
+		case f.id == f.sandbox:
 			err = e.inspectSandbox(ctx, f.id)
-		} else {
+		case f.unsigned:
+			err = e.signAgain(ctx, f.sandbox, f.id)
+		default:
 			err = e.inspectContainer(ctx, f.sandbox, f.id)
 		}
 		cancel()
@@ -79,8 +83,8 @@ func (e *Enforcer) found() []found {
 	var list []found
 	for _, p := range e.pods {
 		for _, c := range p.all() {
-			if c.facts == nil {
-				list = append(list, found{p.id, c.id, p.namespace + "/" + p.name})
+			if c.facts == nil || c.unsigned {
+				list = append(list, found{p.id, c.id, p.namespace + "/" + p.name, c.unsigned})
 			}
 		}
 	}
@@ -124,8 +128,8 @@ func (e *Enforcer) toStop() []found {
 			continue
 		}
 		for _, c := range p.all() {
-			if c.refuse != nil && c.facts != nil {
-				list = append(list, found{p.id, c.id, p.namespace + "/" + p.name})
+			if c.refuse != nil && c.facts != nil && !c.unsigned {
+				list = append(list, found{sandbox: p.id, id: c.id, of: p.namespace + "/" + p.name})
 			}
 		}
 	}

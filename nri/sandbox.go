@@ -147,7 +147,7 @@ func (e *Enforcer) inspectContainer(ctx context.Context, sandbox, id string) err
 	if err != nil {
 		return err
 	}
-	e.sign(ctx, &running.Image)
+	unsigned := e.sign(ctx, &running.Image)
 	of, err := e.podFacts(sandbox, id)
 	if err != nil {
 		return err
@@ -164,8 +164,12 @@ func (e *Enforcer) inspectContainer(ctx context.Context, sandbox, id string) err
 	if !ok {
 		return containerUnknown(id) // it ended meanwhile
 	}
-	c.facts, c.final = &f, true
-	_, c.refuse = e.place(p, c)
+	judged := &container{id: id, facts: &f, final: true, pid: c.pid, made: c.made}
+	_, judged.refuse = e.place(p, judged)
+	if judged.refuse != nil && unsigned != nil && !p.hostNetwork() {
+		return unsigned // out of the mesh, like all that is yet to be judged
+	}
+	p.containers[id] = judged
 	e.notify()
-	return c.refuse
+	return judged.refuse
 }

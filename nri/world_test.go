@@ -233,6 +233,7 @@ type fakeRuntime struct {
 	stdin      bool // somebody may type into what is asked about
 	nameless   bool // images have no digest
 	slow       bool // signatures take for ever
+	offline    bool // signatures cannot be looked for
 }
 
 func newFakeRuntime() *fakeRuntime {
@@ -323,6 +324,9 @@ func (f *fakeRuntime) Of(ctx context.Context, i policy.ImageFacts) ([]policy.Sig
 	if f.slow {
 		<-ctx.Done()
 		return nil, ctx.Err()
+	}
+	if f.offline {
+		return nil, errAway
 	}
 	return f.signatures[i.Digest], nil
 }
