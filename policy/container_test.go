@@ -116,6 +116,11 @@ func deviations() []deviation {
 		{"a termination log over a file", mounted(mount{Destination: "/bin/web", Source: policy.MountRuntime}), policy.CodeMountNotAllowed, "mounts", nil},
 		{"the host's file from elsewhere", func(c *facts) { c.Mounts[4].Source = policy.MountConfigMap }, policy.CodeMountNotAllowed, "mounts", mounts(policy.MountRule{Destination: "/etc/hosts", Source: "configMap"})},
 		{"a second mount at a place", mounted(mount{Destination: "/etc/hosts", Source: policy.MountRuntime}), policy.CodeMountNotAllowed, "mounts", nil},
+		{"below a volume that others fill", func(c *facts) {
+			mounted(mount{Destination: "/data", Source: policy.MountPersistentVolume})(c)
+			mounted(mount{Destination: "/data/conf", Source: policy.MountConfigMap})(c)
+		}, policy.CodeMountNotAllowed, "mounts", nil},
+		{"a token below a volume that others fill", mounted(mount{Destination: "/var", Source: policy.MountCSI}), policy.CodeMountNotAllowed, "mounts", nil},
 		{"a writable token", func(c *facts) { c.Mounts[7].ReadOnly = false }, policy.CodeMountNotAllowed, "mounts", nil},
 		{"a token elsewhere", func(c *facts) { c.Mounts[7].Destination = "/bin" }, policy.CodeMountNotAllowed, "mounts", nil},
 		{"an anonymous volume that the image has not", func(c *facts) { c.Mounts[8].Destination = "/bin" }, policy.CodeMountNotAllowed, "mounts", nil},
@@ -216,8 +221,25 @@ func TestRulesAreExact(t *testing.T) {
 		m.Destination = "/d"
 		return func(c *facts) { c.Mounts = append(c.Mounts, m) }
 	}
+	volumes := func(at ...string) (run policy.Run) {
+		for _, d := range at {
+			run.Mounts = append(run.Mounts, policy.MountRule{Destination: d, Source: "persistentVolume"})
+		}
+		return run
+	}
+	placed := func(at ...string) func(c *facts) {
+		return func(c *facts) {
+			c.Mounts = nil
+			for _, d := range at {
+				c.Mounts = append(c.Mounts, mount{Destination: d, Source: "persistentVolume"})
+			}
+		}
+	}
 	mode := policy.Run{Env: []policy.EnvRule{{Name: "A", Value: value("1")}}}
 	for name, c := range map[string]tc{
+		"beside a volume":             {run: volumes("/data", "/database"), edit: placed("/data", "/database"), code: policy.CodeAllowed},
+		"below a volume":              {run: volumes("/data", "/data/base"), edit: placed("/data", "/data/base"), code: policy.CodeMountNotAllowed},
+		"below a volume, first":       {run: volumes("/data/base", "/data"), edit: placed("/data/base", "/data"), code: policy.CodeMountNotAllowed},
 		"kind of source":              {rule("secret", false), mounted(mount{Source: "configMap"}), policy.CodeMountNotAllowed},
 		"path of the node":            {rule("/etc", false), mounted(mount{Source: "hostPath", HostPath: "/etc/ssh"}), policy.CodeMountNotAllowed},
 		"path that is no mount of it": {rule("/etc", false), mounted(mount{Source: "emptyDir", HostPath: "/etc"}), policy.CodeMountNotAllowed},

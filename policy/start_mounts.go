@@ -28,6 +28,10 @@ func (s *start) mounts() Decision {
 		if slices.ContainsFunc(s.c.Mounts[:i], func(o MountFacts) bool { return o.Destination == m.Destination }) {
 			return s.refuse(CodeMountNotAllowed, ".mounts", "one mount at a place", "a second one at "+quote(m.Destination), "the later one hides the other")
 		}
+		if in := s.foreignAbove(m); in != nil {
+			return s.refuse(CodeMountNotAllowed, ".mounts", "mounts in directories of the image", quote(m.Destination)+" below "+mountText(in),
+				"what is in a volume can lead a mount below it anywhere in the container: mount it beside the volume")
+		}
 		if d := s.mount(m); !d.Allowed {
 			return d
 		}
@@ -44,6 +48,20 @@ func (s *start) required() Decision {
 		}
 	}
 	return s.allow()
+}
+
+// foreignAbove finds a volume in whose directories m is to be mounted, and which
+// others fill: runtimes follow links on the way, so that a link in it would put
+// m over any file of the image.
+func (s *start) foreignAbove(m *MountFacts) *MountFacts {
+	for i := range s.c.Mounts {
+		o := &s.c.Mounts[i]
+		foreign := o.Source == MountPersistentVolume || o.Source == MountCSI || o.Source == MountImage
+		if foreign && strings.HasPrefix(m.Destination, strings.TrimSuffix(o.Destination, "/")+"/") {
+			return o
+		}
+	}
+	return nil
 }
 
 func (s *start) mount(m *MountFacts) Decision {

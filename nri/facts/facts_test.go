@@ -148,6 +148,23 @@ func TestWhatAConfigurationAsksForIsAFact(t *testing.T) {
 	}
 }
 
+// A PersistentVolume of the plugin "local" is any path of the node, and who
+// makes one is the control plane.
+func TestLocalVolumesArePathsOfTheNode(t *testing.T) {
+	folder := "/var/lib/kubelet/pods/" + podUID
+	for source, want := range map[string]string{
+		folder + "/volumes/kubernetes.io~local-volume/disk": "/etc",
+		folder + "/volumes/kubernetes.io~local-volume/gone": folder + "/volumes/kubernetes.io~local-volume/gone",
+		folder + "/volume-subpaths/disk/app/6":              "/etc/ssl",
+	} {
+		s := ordinary(t)
+		s.Mounts = []specs.Mount{{Destination: "/data", Type: "bind", Source: source, Options: []string{"rbind"}}}
+		if m := testNode().Container(s, testPod()).Mounts[0]; m.Source != policy.MountHostPath || m.HostPath != want {
+			t.Errorf("%s is %q of %q, want the node's %s", source, m.Source, m.HostPath, want)
+		}
+	}
+}
+
 func TestSystemdNamesContainersBesideTheirSlice(t *testing.T) {
 	s, pod := ordinary(t), testPod()
 	pod.Cgroup = "/kubepods.slice/kubepods-pod1.slice"

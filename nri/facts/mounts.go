@@ -33,6 +33,10 @@ var volumePlugins = map[string]string{
 	"projected": policy.MountProjected, "downward-api": policy.MountDownwardAPI, "csi": policy.MountCSI,
 }
 
+// localVolume is the plugin that binds whichever path of the node a
+// PersistentVolume names: what it mounts is a path of the node.
+const localVolume = "local-volume"
+
 // mount says where a mount comes from.
 func (n *Node) mount(m specs.Mount, s *specs.Spec, pod Pod, hostNamespaces []string) policy.MountFacts {
 	readOnly, propagation := options(m)
@@ -66,6 +70,9 @@ func (n *Node) bindSource(source, destination string, pod Pod, hostNamespaces []
 		}
 		if source == destination && source == "/dev/shm" && slices.Contains(hostNamespaces, policy.NamespaceIPC) {
 			return policy.MountRuntime, ""
+		}
+		if of := n.behind(source, pod); of != "" {
+			return policy.MountHostPath, of
 		}
 	}
 	return policy.MountHostPath, source
@@ -106,7 +113,7 @@ func (n *Node) podFolder(pod Pod) string {
 func (n *Node) volume(plugin string, more []string, source string) string {
 	plugin, own := strings.CutPrefix(plugin, "kubernetes.io~")
 	csi := plugin == "csi" && len(more) == 1 && more[0] == "mount"
-	if !own || len(more) > 0 && !csi {
+	if !own || plugin == localVolume || len(more) > 0 && !csi {
 		return ""
 	}
 	kind, known := volumePlugins[plugin]

@@ -41,6 +41,25 @@ func (n *Node) subPath(source string, pod Pod) string {
 	return ""
 }
 
+// behind is the path of the node that the kubelet bound in the pod's folder, of
+// which rules speak; "" where nothing of it is outside of that folder.
+func (n *Node) behind(source string, pod Pod) string {
+	folder := n.podFolder(pod)
+	if _, ok := below(folder, source); !ok || n.Mounts == nil {
+		return ""
+	}
+	table, err := n.Mounts()
+	if err != nil {
+		return ""
+	}
+	for _, origin := range parseMounts(table).origins(source) {
+		if _, inside := below(folder, origin); !inside {
+			return origin
+		}
+	}
+	return ""
+}
+
 // mountPoint is one line of a mount table.
 type mountPoint struct {
 	device      string // major:minor

@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
@@ -36,6 +37,14 @@ const Namespace = "k8s.io"
 const namespaceHeader = "containerd-namespace"
 
 const cached = 1024 // documents of each kind
+
+// unpacking are the snapshotters for which containerd unpacks layers itself and
+// compares each with the digest in the image's config. Others, which fetch files
+// when they are first read, go by what a manifest says about its layers: below a
+// chain of the right name there could be anything.
+func unpacking(snapshotter string) bool {
+	return slices.Contains([]string{"overlayfs", "native", "btrfs", "zfs", "devmapper", "blockfile", "erofs"}, snapshotter)
+}
 
 // Resolver asks one containerd. It is safe for concurrent use.
 type Resolver struct {
@@ -131,6 +140,9 @@ func (r *Resolver) container(ctx context.Context, id string) (Container, error) 
 func (r *Resolver) parent(ctx context.Context, c *containersapi.Container) (string, error) {
 	if c.GetSnapshotKey() == "" || c.GetSnapshotter() == "" {
 		return "", errors.New("it has no snapshot: its root file system is from somewhere else than an image")
+	}
+	if !unpacking(c.GetSnapshotter()) {
+		return "", fmt.Errorf("nobody compared the layers of the snapshotter %.80q with the image's config: use overlayfs or another one for which containerd unpacks images", c.GetSnapshotter())
 	}
 	stat, err := r.snapshots.Stat(ctx, &snapshotsapi.StatSnapshotRequest{Snapshotter: c.GetSnapshotter(), Key: c.GetSnapshotKey()})
 	if err != nil {

@@ -98,6 +98,14 @@ func TestAContainerIsWhatItsSnapshotSays(t *testing.T) {
 			},
 			wrong: "it has no snapshot",
 		},
+		"a snapshotter that does not unpack": {
+			set: func(w world) {
+				w.image("r/a:1", ociManifest, w.manifest(w.a))
+				w.container("c", "r/a:1", chainOf(base, top), nil)
+				w.containers["c"].Snapshotter = "stargz"
+			},
+			wrong: `snapshotter "stargz"`,
+		},
 		"a snapshot of nothing": {
 			set: func(w world) {
 				w.image("r/empty:1", ociManifest, w.manifest(w.config("x")))
