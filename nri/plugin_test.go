@@ -19,6 +19,7 @@ import (
 	"github.com/containerd/nri/pkg/api"
 
 	"github.com/c8s-dev/c8s/policy/policytest"
+	"github.com/c8s-dev/c8s/test/relay"
 )
 
 // runtimeSide is the half of NRI that runs inside containerd.
@@ -145,60 +146,11 @@ func TestTwoDaemonsDoNotCollide(t *testing.T) {
 	}
 }
 
-// relay stands between plugin and runtime, so that the connection can be lost.
-type relay struct {
-	mu    sync.Mutex
-	conns []net.Conn
-}
-
-func startRelay(t *testing.T, from, to string) *relay {
-	t.Helper()
-	ln, err := net.Listen("unix", from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &relay{}
-	t.Cleanup(func() { ln.Close(); r.drop() })
-	go func() {
-		for {
-			in, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			out, err := net.Dial("unix", to)
-			if err != nil {
-				in.Close()
-				continue
-			}
-			r.mu.Lock()
-			r.conns = append(r.conns, in, out)
-			r.mu.Unlock()
-			pass := func(a, b net.Conn) {
-				_, _ = io.Copy(a, b)
-				a.Close()
-				b.Close()
-			}
-			go pass(in, out)
-			go pass(out, in)
-		}
-	}()
-	return r
-}
-
-func (r *relay) drop() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, c := range r.conns {
-		c.Close()
-	}
-	r.conns = nil
-}
-
 func TestThePluginComesBack(t *testing.T) {
 	w := newWorld(t)
 	dir := shortDir(t)
 	socket, runtime := filepath.Join(dir, "p.sock"), filepath.Join(dir, "r.sock")
-	relay := startRelay(t, socket, runtime)
+	between := relay.Start(t, socket, runtime)
 	plugin, _ := w.plugin(socket) // nobody listens behind it yet
 	first := listenNRI(t, runtime, nil, nil)
 	first.wait(t)
@@ -208,7 +160,7 @@ func TestThePluginComesBack(t *testing.T) {
 	w.runtime.sandbox(p)
 	again := listenNRI(t, runtime, []*api.PodSandbox{p.nri()}, nil)
 	defer again.Stop()
-	relay.drop()
+	between.Drop()
 	again.wait(t)
 	eventually(t, "connected again", plugin.Connected)
 	w.e.mu.Lock()

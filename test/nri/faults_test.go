@@ -34,7 +34,7 @@ func TestAPluginThatFailsWithinARequestLetsNothingStart(t *testing.T) {
 			n := newNode(t, stack.NodeConfig{Containerd: containerd})
 			d, runtime := n.serve(n.manifest())
 			p := n.pod(stack.PodSpec{Name: "web"})
-			for what, fail := range map[string]func(){"hangs": func() {}, "dies": d.relay.drop} {
+			for what, fail := range map[string]func(){"hangs": func() {}, "dies": d.relay.Drop} {
 				asked, release := runtime.hold()
 				done := make(chan error, 1)
 				go func() {

@@ -8,9 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +23,7 @@ import (
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/policy/policytest"
 	"github.com/c8s-dev/c8s/test/privileged"
+	"github.com/c8s-dev/c8s/test/relay"
 	"github.com/c8s-dev/c8s/test/stack"
 	stackimage "github.com/c8s-dev/c8s/test/stack/image"
 )
@@ -63,11 +62,7 @@ func builtRuntime(t testing.TB) string {
 func onNode(t testing.TB, on *stack.Node) *node {
 	t.Helper()
 	n := &node{Node: on, t: t, app: must(stackimage.App(t.Context()))}
-	settings := must(json.Marshal(map[string]string{
-		"runtime": "/usr/local/sbin/runc", "gate": "/run/c8s/" + gate.SocketName, "operators": "/etc/c8s/operators.json",
-		"manifest": "/etc/c8s/manifest.json", "stateDir": "/var/lib/c8s", "containerd": "/run/containerd/containerd.sock",
-	}))
-	err := n.WriteFile("/etc/c8s/runtime.json", settings, 0o600)
+	err := n.ConfigureRuntime()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +116,7 @@ type daemon struct {
 	*nri.Enforcer
 	plugin *nri.Plugin
 	end    func()
-	relay  *relay
+	relay  *relay.Relay // a plugin can die in the middle of a request
 }
 
 // open is the mesh in which every pod has its place at once.
@@ -183,8 +178,11 @@ func (n *node) serve(m *policy.Signed) (*daemon, *slow) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	d := &daemon{Enforcer: e, relay: n.newRelay()}
-	d.plugin = &nri.Plugin{Enforcer: e, Socket: d.relay.path, Jitter: func() float64 { return 0 }, Log: log}
+	dir := must(os.MkdirTemp("", "nri"))
+	n.t.Cleanup(func() { os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "s")
+	d := &daemon{Enforcer: e, relay: relay.Start(n.t, socket, n.Path("/run/nri/nri.sock"))}
+	d.plugin = &nri.Plugin{Enforcer: e, Socket: socket, Jitter: func() float64 { return 0 }, Log: log}
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	for _, run := range []func(context.Context) error{
@@ -217,58 +215,6 @@ func (l testLog) Write(b []byte) (int, error) {
 		l.t.Log(strings.TrimSpace(string(b)))
 	}
 	return len(b), nil
-}
-
-// relay stands between plugin and containerd, so that a plugin can die in the
-// middle of a request.
-type relay struct {
-	path  string
-	mu    sync.Mutex
-	conns []net.Conn
-}
-
-func (n *node) newRelay() *relay {
-	n.t.Helper()
-	dir := must(os.MkdirTemp("", "nri"))
-	r := &relay{path: filepath.Join(dir, "s")}
-	ln, err := net.Listen("unix", r.path)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	n.t.Cleanup(func() { ln.Close(); r.drop(); os.RemoveAll(dir) })
-	go func() {
-		for {
-			in, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			out, err := net.Dial("unix", n.Path("/run/nri/nri.sock"))
-			if err != nil {
-				in.Close()
-				continue
-			}
-			r.mu.Lock()
-			r.conns = append(r.conns, in, out)
-			r.mu.Unlock()
-			pass := func(a, b net.Conn) {
-				_, _ = io.Copy(a, b)
-				a.Close()
-				b.Close()
-			}
-			go pass(in, out)
-			go pass(out, in)
-		}
-	}()
-	return r
-}
-
-func (r *relay) drop() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, c := range r.conns {
-		c.Close()
-	}
-	r.conns = nil
 }
 
 func (n *node) eventually(what string, is func() bool) {

@@ -63,11 +63,10 @@ func builtRuntime(t testing.TB) string {
 func newNodeWith(t testing.TB, runtime string) *node {
 	t.Helper()
 	n := &node{Node: stack.NewNode(t, stack.NodeConfig{RuntimeBinary: runtime}), t: t}
-	var err error
-	n.write("/etc/c8s/runtime.json", must(json.Marshal(map[string]string{
-		"runtime": "/usr/local/sbin/runc", "gate": "/run/c8s/" + gate.SocketName, "operators": "/etc/c8s/operators.json",
-		"manifest": "/etc/c8s/manifest.json", "stateDir": "/var/lib/c8s", "containerd": "/run/containerd/containerd.sock",
-	})))
+	err := n.ConfigureRuntime()
+	if err != nil {
+		t.Fatal(err)
+	}
 	n.app, n.pause = must(stackimage.App(t.Context())), must(stackimage.Pause(t.Context()))
 	n.load(n.app)
 	if n.cri, err = n.CRI(); err != nil {
