@@ -4,6 +4,7 @@ package nodecmd
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -19,6 +20,7 @@ import (
 	"github.com/c8s-dev/c8s/host"
 	"github.com/c8s-dev/c8s/host/ctrd"
 	"github.com/c8s-dev/c8s/loader"
+	"github.com/c8s-dev/c8s/nri/gate"
 	"github.com/c8s-dev/c8s/policy/policytest"
 )
 
@@ -145,6 +147,31 @@ func TestUninstallAsksFirst(t *testing.T) {
 	d := newTable(t)
 	if _, err := d.run(t, "uninstall"); exit.Code(err) != exit.Misuse || !strings.Contains(err.Error(), "--yes") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A daemon would put back what uninstalling takes away.
+func TestUninstallLeavesANodeAloneWhileItsDaemonRuns(t *testing.T) {
+	d := newTable(t)
+	dir := filepath.Join(d.root, "run/c8s")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := gate.Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { ended <- (&gate.Server{Log: slog.New(slog.DiscardHandler)}).Serve(ctx, ln) }()
+	for _, args := range [][]string{{"uninstall", "--yes"}, {"uninstall", "--yes", "--kernel-only"}} {
+		if _, err := d.run(t, args...); err == nil || !strings.Contains(err.Error(), "the node daemon runs") {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }
 

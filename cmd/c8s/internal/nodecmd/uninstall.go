@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 	"github.com/c8s-dev/c8s/host"
 	"github.com/c8s-dev/c8s/host/ctrd"
 	"github.com/c8s-dev/c8s/loader"
+	"github.com/c8s-dev/c8s/nri/gate"
 )
 
 type uninstallFlags struct {
@@ -36,7 +38,8 @@ func newUninstall(kernel Kernel) *cobra.Command {
 pin, rule, route and nftables table of c8s from the kernel.
 
 Afterwards pods on this node talk in the clear, like on any other node. Stop
-the node daemon first: a running one puts everything back.
+the node daemon first ('helm uninstall', where Kubernetes runs it): a running
+one would put everything back, and is refused.
 
 A file that somebody else changed since stays, and is told. Containers that
 were started through c8s-runtime still need it to end, and so does a containerd
@@ -63,6 +66,9 @@ Uninstall again later to remove that, too.`,
 // run takes the configurations back before the lock: pods that are made in
 // between are made without C8s, and work.
 func (f *uninstallFlags) run(ctx context.Context, out io.Writer, log *slog.Logger) error {
+	if err := f.stopped(ctx); err != nil {
+		return err
+	}
 	if f.kernelOnly {
 		return loader.Uninstall(f.kernel.Config(log))
 	}
@@ -87,6 +93,18 @@ func (f *uninstallFlags) run(ctx context.Context, out io.Writer, log *slog.Logge
 		return err
 	}
 	return f.report(out, config, rest, why, restartErr)
+}
+
+// stopped refuses while a daemon runs: it would chain c8s-cni and lock links
+// again, and what it put back would stay when it ends.
+func (f *uninstallFlags) stopped(ctx context.Context) error {
+	socket := filepath.Join(f.layout.Root, f.layout.Gate())
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	if err := (gate.Client{Path: socket, UID: uint32(os.Geteuid())}).Ping(ctx); errors.Is(err, gate.ErrNoDaemon) { //nolint:gosec // never negative on Linux
+		return nil
+	}
+	return fmt.Errorf("uninstalling: the node daemon runs, at %s: it would put everything back. Stop it first: 'helm uninstall' where Kubernetes runs it", socket)
 }
 
 // inUse says whether anything still calls c8s-runtime by its path, and what.
