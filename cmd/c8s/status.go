@@ -77,6 +77,14 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(tw, "Node\t%s at %s\n", s.Node.Name, s.Node.Address)
 	fmt.Fprintf(tw, "Identity\t%s\n", orDash(s.Node.ID))
+	daemon := s.Node.Version
+	if s.Node.Instance != "" {
+		daemon = s.Node.Instance + ", " + daemon
+	}
+	fmt.Fprintf(tw, "Daemon\t%s\n", daemon)
+	if s.Node.NotReady != "" {
+		fmt.Fprintf(tw, "Ready\tno: %s\n", s.Node.NotReady)
+	}
 	if s.Node.Error != "" {
 		fmt.Fprintf(tw, "Enrolment\tfailing: %s\n", s.Node.Error)
 	}
