@@ -19,6 +19,15 @@ func TestKubernetes(t *testing.T) {
 		run  func(t *testing.T, s *Site)
 	}{
 		{"traffic", testTraffic},
+		{"life", testLife},
+		{"probes", testProbes},
+		{"without API server", testWithoutAPI},
+		{"daemon killed", testDaemonKilled},
+		{"restarts", testRestarts},
+		{"without CDS", testWithoutCDS},
+		{"node check", testNodeCheck},
+		{"upgrade", testUpgrade},
+		{"uninstall", testUninstall},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, s) })
 	}

@@ -40,12 +40,14 @@ type Site struct {
 	*stack.Cluster
 	Pause, App, Nginx, C8s *image.Image
 
+	cwd       string // of the test
 	bin       string // folder of the programs
 	dir       string
 	sim       string
 	key       ed25519.PrivateKey
 	operators policy.Operators
 	manifest  *policy.Signed
+	before    []nodeState // of each node, without C8s
 }
 
 // New brings a cluster up and installs C8s by its chart, with entries for these
@@ -54,6 +56,9 @@ func New(t testing.TB, workloads func(s *Site) []policy.Workload) *Site {
 	t.Helper()
 	s := &Site{dir: t.TempDir()}
 	ctx := t.Context()
+	var err error
+	s.cwd, err = os.Getwd()
+	must(t, err)
 	must(t, s.build(ctx))
 	s.Cluster = stack.NewCluster(t, stack.ClusterConfig{})
 	t.Cleanup(func() {
@@ -62,6 +67,7 @@ func New(t testing.TB, workloads func(s *Site) []policy.Workload) *Site {
 		}
 	})
 	must(t, s.Import(ctx, s.C8s, s.App, s.Nginx))
+	must(t, s.remember(ctx))
 	must(t, s.found())
 	must(t, s.firstManifest(ctx, workloads(s)))
 	must(t, s.install(ctx))
@@ -172,11 +178,14 @@ func (s *Site) Publish(ctx context.Context, edit func(m *policy.Manifest)) error
 	next.Workloads = slices.Clone(next.Workloads)
 	edit(&next)
 	next.Version, next.Previous = next.Version+1, s.manifest.Digest
+	if err := os.Rename(s.path("manifest.json"), s.path("in-force.json")); err != nil {
+		return err
+	}
 	if err := s.sign(&next); err != nil {
 		return err
 	}
 	out, err := s.Nodes[0].Run(ctx, s.program("c8s"), "manifest", "publish", s.path("manifest.json"),
-		"--cds", s.Nodes[0].Addr().String()+":15009", "--operators", s.path("operators.json"))
+		"--cds", s.Nodes[0].Addr().String()+":15009", "--operators", s.path("operators.json"), "--manifest", s.path("in-force.json"), "--yes")
 	if err != nil {
 		return fmt.Errorf("publishing the manifest: %w: %s", err, out)
 	}
@@ -196,6 +205,9 @@ func (s *Site) Publish(ctx context.Context, edit func(m *policy.Manifest)) error
 
 func (s *Site) program(name string) string { return filepath.Join(s.bin, name) }
 
+// chart is where commands on nodes find it, whatever folder they run in.
+func (s *Site) chart() string { return filepath.Join(s.cwd, chartDir) }
+
 // values are the chart's settings here.
 func (s *Site) values() []string {
 	name, tag, _ := strings.Cut(s.C8s.Ref, ":")
@@ -210,12 +222,8 @@ func (s *Site) values() []string {
 
 // ownEntries has the chart say what it runs, and lists that.
 func (s *Site) ownEntries(ctx context.Context) ([]policy.Workload, error) {
-	chart, err := filepath.Abs("../../deploy/chart")
-	if err != nil {
-		return nil, err
-	}
 	yaml, err := s.Helm(ctx, append([]string{
-		"template", "c8s", chart, "-n", systemNamespace,
+		"template", "c8s", s.chart(), "-n", systemNamespace,
 		"--set-string", "trust.operators=x", "--set-string", "trust.manifest=x",
 	}, s.values()...)...)
 	if err != nil {
@@ -242,12 +250,8 @@ func (s *Site) ownEntries(ctx context.Context) ([]policy.Workload, error) {
 // install runs the chart, and restarts containerd once the node's files are in
 // place.
 func (s *Site) install(ctx context.Context) error {
-	chart, err := filepath.Abs("../../deploy/chart")
-	if err != nil {
-		return err
-	}
 	if out, err := s.Helm(ctx, append([]string{
-		"install", "c8s", chart, "-n", systemNamespace, "--create-namespace",
+		"install", "c8s", s.chart(), "-n", systemNamespace, "--create-namespace",
 		"--set-file", "trust.operators=" + s.path("operators.json"), "--set-file", "trust.manifest=" + s.path("manifest.json"),
 	}, s.values()...)...); err != nil {
 		return fmt.Errorf("installing the chart: %w: %s", err, out)

@@ -202,7 +202,11 @@ func hold(ctx context.Context, args []string) error {
 	}
 }
 
-// flood reports each failure when it happens and the sums at the end.
+// tellEvery is after how many connections flood says how it goes.
+const tellEvery = 20
+
+// flood reports each failure when it happens; now and then and at the end the
+// sums so far, and the longest time that a connection took since it last did.
 func flood(ctx context.Context, args []string) error {
 	address, interval, err := every(args)
 	if err != nil {
@@ -210,19 +214,28 @@ func flood(ctx context.Context, args []string) error {
 	}
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	good, bad := 0, 0
+	good, bad, longest := 0, 0, time.Duration(0)
+	tell := func() {
+		say(map[string]any{"good": good, "bad": bad, "longestMillis": longest.Milliseconds()})
+		longest = 0
+	}
 	for ctx.Err() == nil {
+		began := time.Now()
 		if _, err := exchange(context.WithoutCancel(ctx), "tcp", address, "flood"); err != nil {
 			bad++
 			say(map[string]any{"failed": err.Error(), "after": good})
 		} else if good++; good == 1 {
 			say(map[string]any{"started": true})
 		}
+		longest = max(longest, time.Since(began))
+		if (good+bad)%tellEvery == 0 {
+			tell()
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
-	say(map[string]any{"good": good, "bad": bad})
+	tell()
 	return nil
 }
