@@ -14,7 +14,9 @@ import (
 )
 
 // confirmWithin is how long a source may take to name the pods that the daemon
-// had before it asked: those that it adopted from its predecessor.
+// had before it asked: those that it adopted from its predecessor. Containerd
+// tells an NRI plugin of its pods only when no container is being stopped, which
+// lasts as long as the grace period of one that does not end.
 const confirmWithin = time.Minute
 
 // watchPods follows the source until ctx ends; pods live as long as life.
@@ -36,6 +38,10 @@ func (a *Agent) watchPods(ctx, life context.Context) error {
 					a.podEvent(life, e)
 				}
 			case <-late.C:
+				if a.cfg.Lacking != nil && a.cfg.Lacking() != nil {
+					late.Reset(confirmWithin) // the source has not been told itself
+					continue
+				}
 				for _, info := range adopted {
 					a.cfg.Log.Warn("a pod of the daemon before is unknown to the pod source", "pod", info.Ref(), "uid", info.UID)
 					a.podEvent(life, PodEvent{Removed: true, Pod: info})

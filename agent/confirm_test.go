@@ -97,6 +97,30 @@ func TestAdoptedPodThatTheSourceDoesNotNameEnds(t *testing.T) {
 	})
 }
 
+// Containerd keeps a plugin waiting for as long as a pod takes to end.
+func TestPodsOfTheDaemonBeforeStayWhileTheSourceKnowsNothing(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web := w.web()
+		w.add(web)
+		connected := make(chan struct{})
+		w.cfg.Lacking = func() error {
+			select {
+			case <-connected:
+				return nil
+			default:
+				return errors.New("not connected")
+			}
+		}
+		_, stop := w.watching()
+		defer stop()
+		sleep(w.ctx, 10*confirmWithin, nil)
+		w.want(web.UID, StateOpen, "")
+		close(connected)
+		sleep(w.ctx, 2*confirmWithin, nil)
+		w.want(web.UID, StateClosed, "")
+	})
+}
+
 // heir is what a successor with the world's agent is.
 func (w *world) heir() *run { return &run{Agent: w.Agent, life: w.ctx} }
 
