@@ -101,6 +101,10 @@ func status(code string) connect.Code {
 	return connect.CodePermissionDenied
 }
 
+// Unavailable reports whether err is about the CDS and not about what it was
+// asked: the same may succeed a moment later.
+func Unavailable(err error) bool { return err != nil && status(codeOf(err)) == connect.CodeUnavailable }
+
 // toCaller is the error a caller sees.
 func toCaller(code string, err error) error {
 	e := connect.NewError(status(code), errors.New(code))

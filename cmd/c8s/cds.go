@@ -143,7 +143,9 @@ func (f *cdsFlags) run(ctx context.Context) error {
 	log.Info("CDS starting", "listen", ln.Addr().String(), "manifest", manifest.Manifest.Version)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Serve(ctx, ln) })
-	publish := func(envelope []byte) { _ = server.Publish(ctx, envelope) } // logs what it refuses
+	publish := func(envelope []byte) (again bool) { // what is refused is in the log
+		return cds.Unavailable(server.Publish(ctx, envelope))
+	}
 	g.Go(func() error { return watchManifestFile(ctx, f.trust.manifestPath, publish, log) })
 	if f.metrics != "" {
 		g.Go(func() error { return serveMetrics(ctx, f.metrics, registry, server.Ready) })
@@ -154,9 +156,13 @@ func (f *cdsFlags) run(ctx context.Context) error {
 	return nil
 }
 
-// watchManifestFile publishes the file whenever it is replaced. What is refused
-// changes nothing: the manifest in force stays.
-func watchManifestFile(ctx context.Context, path string, publish func([]byte), log *slog.Logger) error {
+// publishAgain is when a manifest is offered again to a CDS that is not ready.
+const publishAgain = 2 * time.Second
+
+// watchManifestFile publishes the file whenever it is replaced, and again while
+// the CDS cannot take it. What is refused changes nothing: the manifest in force
+// stays.
+func watchManifestFile(ctx context.Context, path string, publish func([]byte) (again bool), log *slog.Logger) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watching the manifest file: %w", err)
@@ -165,22 +171,28 @@ func watchManifestFile(ctx context.Context, path string, publish func([]byte), l
 	if err := w.Add(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("watching the manifest file: %w", err)
 	}
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case err := <-w.Errors:
 			log.Warn("manifest file watcher", "err", err)
+			continue
 		case e := <-w.Events:
 			if filepath.Base(e.Name) != filepath.Base(path) || !e.Has(fsnotify.Create|fsnotify.Write) {
 				continue
 			}
-			envelope, err := os.ReadFile(path)
-			if err != nil {
-				log.Error("reading the manifest file", "err", err)
-				continue
-			}
-			publish(envelope)
+		case <-again:
+		}
+		again = nil
+		envelope, err := os.ReadFile(path)
+		if err != nil {
+			log.Error("reading the manifest file", "err", err)
+			continue
+		}
+		if publish(envelope) {
+			again = time.After(publishAgain)
 		}
 	}
 }
