@@ -56,19 +56,19 @@ var clients = map[string][]string{
 	"intruder": {"flood", "10.96.8.8:9000", "50ms"},
 }
 
-// clientPod is one of them as YAML.
-func clientPod(name string) string {
-	args, _ := json.Marshal(clients[name])
+// clientPod is one of them as YAML, under a name of its own.
+func clientPod(name, entry string) string {
+	args, _ := json.Marshal(clients[entry])
 	return fmt.Sprintf(`
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: %s, namespace: life, annotations: {c8s.dev/workload: %[1]s}}
+metadata: {name: %s, namespace: life, annotations: {c8s.dev/workload: %s}}
 spec:
   nodeName: worker2
   terminationGracePeriodSeconds: 1
   containers: [{name: main, image: "local.test/app:1", imagePullPolicy: Never, args: %s}]
-`, name, args)
+`, name, entry, args)
 }
 
 // lifeEntries are those of life. The intruder is listed, and allowed nothing.
@@ -156,13 +156,19 @@ func (s *Site) more(ctx context.Context, pod string, since tally, good, held int
 	return now, err
 }
 
-// talking waits until the pod that keeps a connection has one.
-func (s *Site) talking(ctx context.Context) (tally, error) {
-	now, err := s.Tally(s.Nodes[1], "hold")
-	if err != nil {
-		return now, err
+// talking starts a pod that keeps a connection, and waits until it has one: the
+// pod of an earlier connection that was lost would wait before it tries again.
+func (s *Site) talking(ctx context.Context) (pod string, now tally, err error) {
+	s.holds++
+	pod = fmt.Sprintf("hold-%d", s.holds)
+	if err := s.Apply(ctx, clientPod(pod, "hold")); err != nil {
+		return pod, now, err
 	}
-	return s.more(ctx, "hold", now, 0, 1)
+	if err := s.ready(ctx, pod); err != nil {
+		return pod, now, err
+	}
+	now, err = s.more(ctx, pod, now, 0, 1)
+	return pod, now, err
 }
 
 // daemons are the processes of node daemons on a node.

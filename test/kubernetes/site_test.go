@@ -48,6 +48,7 @@ type Site struct {
 	operators policy.Operators
 	manifest  *policy.Signed
 	before    []nodeState // of each node, without C8s
+	holds     int         // pods made that keep a connection
 }
 
 // New brings a cluster up and installs C8s by its chart, with entries for these

@@ -37,15 +37,15 @@ func testUpgrade(t *testing.T, s *Site) {
 	packets, stop := watchLeaks(t, s, n)
 	flood, err := s.Tally(n, "flood")
 	must(t, err)
-	hold, err := s.talking(ctx)
+	pod, hold, err := s.talking(ctx)
 	must(t, err)
 	began := time.Now()
 	must(t, s.upgrade(ctx))
 
 	must(t, s.handedOver(ctx, owners))
-	since, err := s.Tally(n, "hold")
+	since, err := s.Tally(n, pod)
 	must(t, err)
-	now, err := s.more(ctx, "hold", since, 0, 10)
+	now, err := s.more(ctx, pod, since, 0, 10)
 	if err != nil || now.Lives != hold.Lives {
 		t.Errorf("the connection that was there when a node was handed over: %v, %v", err, now.Failures)
 	}
