@@ -56,7 +56,7 @@ func (n *Node) Verify() []Finding {
 	out := []Finding{n.verifyFiles(r)}
 	// What is on disk now, C8s's own changes included: so no record is applied.
 	now := &Plan{record: new(record)}
-	return append(out, n.verifyConfig(now), n.verifyChain(now))
+	return append(out, n.verifyConfig(now), n.verifyChain(now), n.verifyStarted())
 }
 
 func (n *Node) verifyFiles(r *record) Finding {

@@ -53,8 +53,17 @@ func TestStartedThroughCountsRunningContainers(t *testing.T) {
 	set := ordinary()
 	set["/run/containerd/io.containerd.runtime.v2.task/k8s.io/a/runtime"] = RuntimeProg
 	set["/run/containerd/io.containerd.runtime.v2.task/k8s.io/b/runtime"] = "/usr/bin/runc"
+	set["/run/containerd/io.containerd.runtime.v2.task/k8s.io/c/runtime"] = ""
 	n := machine(t, set)
 	if got, err := n.StartedThrough(); err != nil || got != 1 {
 		t.Errorf("counted %d, %v", got, err)
+	}
+	if f := n.verifyStarted(); f.Result != Fail || !strings.HasPrefix(f.Actual, "2 that are not") || f.Remedy == "" {
+		t.Errorf("with containers of before: %+v", f)
+	}
+	delete(set, "/run/containerd/io.containerd.runtime.v2.task/k8s.io/b/runtime")
+	delete(set, "/run/containerd/io.containerd.runtime.v2.task/k8s.io/c/runtime")
+	if f := machine(t, set).verifyStarted(); f.Result != Pass {
+		t.Errorf("without: %+v", f)
 	}
 }
