@@ -27,6 +27,7 @@ func TestKubernetes(t *testing.T) {
 		{"without CDS", testWithoutCDS},
 		{"node check", testNodeCheck},
 		{"upgrade", testUpgrade},
+		{"attacks", testAttacks},
 		{"uninstall", testUninstall},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.run(t, s) })

@@ -39,6 +39,7 @@ const (
 type Site struct {
 	*stack.Cluster
 	Pause, App, Nginx, C8s *image.Image
+	evil                   *image.Image // no entry lists it
 
 	cwd       string // of the test
 	bin       string // folder of the programs
@@ -267,6 +268,11 @@ func (s *Site) install(ctx context.Context) error {
 		if err := n.RestartContainerd(ctx); err != nil {
 			return err
 		}
+	}
+	// What containerd made before knows nothing of c8s-runtime, and takes added
+	// processes from anybody.
+	if _, err := s.Kubectl(ctx, "delete", "pods", "-n", systemNamespace, "--all", "--grace-period=1"); err != nil {
+		return err
 	}
 	if err := s.Rollout(ctx, "daemonset/c8s-node", "-n", systemNamespace); err != nil {
 		return err
