@@ -55,7 +55,8 @@ type Watcher struct {
 	services store[serviceInfo]
 	slices   store[sliceInfo]
 	contact  contact
-	cut      int // endpoints that the fullest table had no room for
+	filled   bool // the table has all that was heard at first
+	cut      int  // endpoints that the fullest table had no room for
 }
 
 // New prepares a watcher. Nothing is asked until Fill.
@@ -94,11 +95,15 @@ func (w *Watcher) changed() {
 
 // Contact reports whether all of the API server that is asked for is being
 // followed now, and since when this is so; the time is zero while it never was.
+// Before the table has what was heard first, nothing is being followed: whoever
+// waits for contact may use the table.
 func (w *Watcher) Contact() (connected bool, since time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	c := &w.contact
-	return c.connected, c.since
+	if !w.filled {
+		return false, time.Time{}
+	}
+	return w.contact.connected, w.contact.since
 }
 
 // Fill keeps t up to date until ctx ends. A Watcher fills one table, once.
@@ -144,6 +149,9 @@ func (w *Watcher) publish(ctx context.Context, t *resolve.Table) error {
 		}
 		if ok {
 			r := t.SetCluster(c)
+			w.mu.Lock()
+			w.filled = true
+			w.mu.Unlock()
 			if first {
 				w.cfg.Log.Info("the cluster's routes are in force", "nodes", r.Nodes, "pods", r.Pods, "services", r.Services, "endpoints", r.Endpoints)
 			}

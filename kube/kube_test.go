@@ -165,6 +165,19 @@ func TestTableFollowsTheAPIServer(t *testing.T) {
 	s.connected(true)
 }
 
+// A daemon that takes a node over waits for contact, and must have the routes
+// then.
+func TestWithContactTheTableIsThere(t *testing.T) {
+	for range 20 {
+		s := newSite(t, usual()...)
+		s.connected(true)
+		q := resolve.Query{Src: netip.MustParseAddr("10.81.1.2"), Dst: netip.MustParseAddrPort(vip + ":80")}
+		if _, v := s.table.Resolve(q); v != resolve.Found {
+			t.Fatalf("in contact, but the Service is %v", v)
+		}
+	}
+}
+
 func TestRoutesStayWhileTheAPIServerIsAway(t *testing.T) {
 	s := newSite(t, usual()...)
 	s.want(vip+":80", podB+":8080 on "+nodeB)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/c8s-dev/c8s/datapath/flow"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -66,6 +67,10 @@ func testUpgrade(t *testing.T, s *Site) {
 	t.Logf("the upgrade took %s: %d new connections, %d failed, the longest took %d ms", time.Since(began).Round(time.Millisecond), now.Good-flood.Good, now.Bad-flood.Bad, slices.Max(now.Millis[len(flood.Millis):]))
 	if now.Bad != flood.Bad {
 		t.Errorf("new connections failed: %v", now.Failures[len(flood.Failures):])
+		for _, n := range s.Nodes {
+			records, err := s.Flows(ctx, n)
+			t.Log(n.Name(), slices.DeleteFunc(records, func(r flow.Record) bool { return r.Verdict != flow.Refused || r.SrcWorkload != "flood" }), err)
+		}
 	}
 	if intruder, err := s.Tally(n, "intruder"); err != nil || intruder.Good != 0 || intruder.Bad == 0 {
 		t.Errorf("the intruder got through: %+v, %v", intruder, err)
