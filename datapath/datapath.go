@@ -67,6 +67,9 @@ type Limits struct {
 	Handshakes        int           // incoming, at once; 256
 	Tunnels           int           // incoming, at once; 65536
 	Idle              time.Duration // a connection that moves nothing for so long is reset; 2 h
+	NameConns         int           // TCP connections with DNS queries at once, of all pods; 4096
+	NameConnsPerPod   int           // 64
+	NamesIdle         time.Duration // one that asks nothing for so long is closed; 10 s
 }
 
 // Config is what a Proxy is given. Fields without a default are required.
@@ -76,6 +79,8 @@ type Config struct {
 	NodeName   string     // for flow records; may be empty
 	TunnelPort uint16     // of all nodes; default TunnelPort
 	DaemonMark uint32     // SO_MARK of connections to local pods; 0 sets none
+	DNS        Resolver   // nil: port 53 is a port like any other
+	DNSService string     // namespace/name of the Service that the cluster's pods ask, which the node answers for; may be empty
 	Limits     Limits
 	Flows      *flow.Ring
 	Now        func() time.Time
@@ -105,6 +110,7 @@ type Proxy struct {
 	issuers *ratls.Issuers // of peers
 
 	out, in limiter
+	names   limiter // connections with DNS queries
 	origDst func(*net.TCPConn) netip.AddrPort
 
 	pods     []*door // set by Listen
@@ -137,6 +143,7 @@ func New(cfg Config) (*Proxy, error) {
 	l := cfg.Limits
 	p.out = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
 	p.in = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
+	p.names = limiter{total: l.NameConns, perPod: l.NameConnsPerPod, pods: map[string]int{}}
 	dialled := func(key tunnel.Key, meta tunnel.Meta, t *tunnel.Tunnel) *tunnel.Ending {
 		return p.outboundGone(key, meta, t).ending()
 	}
@@ -164,9 +171,12 @@ func (l *Limits) fill() {
 	ints(&l.ConnectionsPerPod, 8192)
 	ints(&l.Handshakes, 256)
 	ints(&l.Tunnels, 65536)
+	ints(&l.NameConns, 4096)
+	ints(&l.NameConnsPerPod, 64)
 	times(&l.DialTimeout, 5*time.Second)
 	times(&l.HandshakeTimeout, 5*time.Second)
 	times(&l.Idle, 2*time.Hour)
+	times(&l.NamesIdle, 10*time.Second)
 }
 
 // Listen gives the proxy its sockets, once and before Run, which closes them.

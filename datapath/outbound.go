@@ -11,6 +11,7 @@ import (
 
 	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/datapath/tunnel"
 )
 
@@ -26,7 +27,11 @@ func (p *Proxy) outbound(ctx context.Context, app *net.TCPConn, self netip.AddrP
 	if pod != nil {
 		rec.Pod, rec.SrcWorkload = pod.Name, pod.Workload
 	}
-	if why == nil {
+	switch {
+	case why != nil:
+	case p.asksNode(resolve.Query{Src: src.Addr(), Dst: dst}):
+		why = p.answerStream(ctx, app, pod, &rec)
+	default:
 		why = p.carry(ctx, app, pod, &rec)
 	}
 	if why != nil {
