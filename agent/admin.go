@@ -49,17 +49,23 @@ func (a *admin) getStatus(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// getFlows streams newline-delimited JSON: the last ?n= records, then, with
-// ?follow=1, every new one until the client goes away.
+// getFlows streams newline-delimited JSON: the last ?n= records that fit the
+// filter (flow.ParseFilter), then, with ?follow=1, every new one until the
+// client goes away.
 func (a *admin) getFlows(w http.ResponseWriter, r *http.Request) {
 	n, err := strconv.Atoi(r.FormValue("n"))
 	if err != nil || n < 0 || n > maxFlowHistory {
 		http.Error(w, fmt.Sprintf("n must be a number between 0 and %d", maxFlowHistory), http.StatusBadRequest)
 		return
 	}
+	filter, err := flow.ParseFilter(r.Form)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	enc := json.NewEncoder(w)
-	sub := a.flows.Subscribe(n)
+	sub := a.flows.Subscribe(n, filter)
 	defer sub.Close()
 	for _, rec := range sub.History() {
 		if enc.Encode(rec) != nil {
@@ -159,13 +165,22 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return &s, nil
 }
 
-// Flows calls fn with the last n flow records and, when follow is set, with
-// every new one until ctx ends or fn returns an error.
-func (c *Client) Flows(ctx context.Context, n int, follow bool, fn func(flow.Record) error) error {
-	path := "/v1/flows?n=" + strconv.Itoa(n)
-	if follow {
-		path += "&follow=1"
+// FlowQuery says which flow records to fetch.
+type FlowQuery struct {
+	flow.Filter
+	Last   int  // how many past records, at most 10,000
+	Follow bool // go on with new ones until the context ends
+}
+
+// Flows calls fn with the records that fit q, until there are no more or fn
+// returns an error.
+func (c *Client) Flows(ctx context.Context, q FlowQuery, fn func(flow.Record) error) error {
+	v := q.Values()
+	v.Set("n", strconv.Itoa(q.Last))
+	if q.Follow {
+		v.Set("follow", "1")
 	}
+	path := "/v1/flows?" + v.Encode()
 	resp, err := c.get(ctx, path)
 	if err != nil {
 		return err

@@ -76,6 +76,13 @@ func TestFlowsRefusesABadCount(t *testing.T) {
 			t.Errorf("n=%q: %d, want 400", n, w.Code)
 		}
 	}
+	for _, filter := range []string{"verdict=maybe", "direction=up", "port=0", "address=web", "since=noon"} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/flows?n=1&"+filter, nil))
+		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "filter") {
+			t.Errorf("%s: %d %s, want 400 and why", filter, w.Code, w.Body)
+		}
+	}
 	for _, n := range []string{"0", "10000"} {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/flows?n="+n, nil))
@@ -106,7 +113,7 @@ func TestFlowsFollowsNewRecords(t *testing.T) {
 	defer cancel()
 	var got []string
 	enough := errors.New("enough")
-	err := NewClient(dir).Flows(ctx, 2, true, func(r flow.Record) error {
+	err := NewClient(dir).Flows(ctx, FlowQuery{Last: 2, Follow: true}, func(r flow.Record) error {
 		got = append(got, r.Reason)
 		switch len(got) {
 		case 2:
@@ -130,7 +137,7 @@ func TestClientSaysWhatToDoWithoutADaemonAndWhyItWasRefused(t *testing.T) {
 		t.Errorf("without a daemon: %v", err)
 	}
 	startAdmin(t, dir)
-	err = NewClient(dir).Flows(t.Context(), maxFlowHistory+1, false, nil)
+	err = NewClient(dir).Flows(t.Context(), FlowQuery{Last: maxFlowHistory + 1}, nil)
 	if err == nil || !strings.Contains(err.Error(), "n must be a number between 0 and 10000") {
 		t.Errorf("too many records: %v", err)
 	}

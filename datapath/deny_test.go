@@ -207,7 +207,7 @@ func TestNothingSlipsPastADenial(t *testing.T) {
 	for b.proxy.Stats().Incoming != 0 {
 		time.Sleep(time.Millisecond)
 	}
-	for _, r := range b.flows.Subscribe(1000).History() {
+	for _, r := range b.flows.Subscribe(1000, flow.Filter{}).History() {
 		// One that was judged just before may have reached its application
 		// just after: it dies with its tunnel.
 		if begun := r.Time.Add(-r.Duration); r.Verdict == flow.Closed && begun.After(began) && r.BytesSent+r.BytesReceived != 0 {

@@ -301,7 +301,7 @@ func (n *node) dialRefused(src, dst string) {
 // waitFlow waits for a record that fits.
 func (n *node) waitFlow(fits func(flow.Record) bool) flow.Record {
 	n.w.t.Helper()
-	sub := n.flows.Subscribe(1000)
+	sub := n.flows.Subscribe(1000, flow.Filter{})
 	defer sub.Close()
 	for _, r := range sub.History() {
 		if fits(r) {
@@ -313,7 +313,7 @@ func (n *node) waitFlow(fits func(flow.Record) bool) flow.Record {
 	for {
 		r, err := sub.Next(ctx)
 		if err != nil {
-			n.w.t.Fatalf("node %s: no such flow record; there are %+v", n.addr, n.flows.Subscribe(100).History())
+			n.w.t.Fatalf("node %s: no such flow record; there are %+v", n.addr, n.flows.Subscribe(100, flow.Filter{}).History())
 		}
 		if fits(r) {
 			return r

@@ -41,6 +41,8 @@ func TestShellsComplete(t *testing.T) {
 		"manifest publish --operators":        {"json", files},
 		"manifest publish --cds":              {nothing},
 		"denylist publish --output":           {"text", "json", nothing},
+		"flows --verdict":                     {"allowed", "refused", "closed", nothing},
+		"flows --direction":                   {"egress", "ingress", "kernel", nothing},
 	} {
 		got := said(t, append(append([]string{"__complete"}, strings.Fields(line)...), "")...)
 		for _, w := range want {

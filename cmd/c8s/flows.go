@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
@@ -20,13 +21,10 @@ import (
 
 func newFlows() *cobra.Command {
 	var (
-		out     outputFlag
-		runDir  string
-		last    int
-		follow  bool
-		verdict string
-		reason  string
-		match   string
+		out    outputFlag
+		runDir string
+		q      agent.FlowQuery
+		f      flowFlags
 	)
 	c := &cobra.Command{
 		Use:   "flows",
@@ -35,22 +33,21 @@ func newFlows() *cobra.Command {
 closed, and packets the kernel refused.
 
 Every refusal carries a stable reason, the rule that decided, and what was
-expected and found. Kernel refusals are rate-limited per pod; the counters of
-'c8s status' are complete.`,
-		Example: "  c8s flows -f\n  c8s flows --verdict refused -n 1000 -o json",
-		Args:    cobra.NoArgs,
+expected and found. A record is shown if it fits all filters that are given;
+--last counts records that fit. Kernel refusals are rate-limited per pod; the
+counters of 'c8s status' are complete.`,
+		Example: `  c8s flows -f
+  c8s flows --verdict refused --since 10m
+  c8s flows --pod shop/web-0 --direction kernel -f
+  c8s flows --workload web --address 10.96.0.0/12 --port 443 -n 1000 -o json`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			switch flow.Verdict(verdict) {
-			case "", flow.Allowed, flow.Refused, flow.Closed:
-			default:
-				return exit.Usage(fmt.Errorf("--verdict must be allowed, refused or closed, not %q", verdict))
+			if err := f.fill(&q.Filter, time.Now()); err != nil {
+				return exit.Usage(err)
 			}
 			w := c.OutOrStdout()
 			enc := json.NewEncoder(w)
-			return agent.NewClient(runDir).Flows(c.Context(), last, follow, func(r flow.Record) error {
-				if verdict != "" && string(r.Verdict) != verdict || reason != "" && r.Reason != reason || !mentions(r, match) {
-					return nil
-				}
+			return agent.NewClient(runDir).Flows(c.Context(), q, func(r flow.Record) error {
 				if out == "json" {
 					return enc.Encode(r)
 				}
@@ -59,29 +56,84 @@ expected and found. Kernel refusals are rate-limited per pod; the counters of
 		},
 	}
 	out.register(c)
-	f := c.Flags()
-	f.StringVar(&runDir, "run-dir", host.RunDir, "the daemon's run folder")
-	f.IntVarP(&last, "last", "n", 20, "how many past records to show")
-	f.BoolVarP(&follow, "follow", "f", false, "keep showing new records until interrupted")
-	f.StringVar(&verdict, "verdict", "", "only allowed, refused or closed")
-	f.StringVar(&reason, "reason", "", "only this reason, e.g. spoofed-source")
-	f.StringVar(&match, "match", "", "only records whose address, workload or identity contains this text")
+	fl := c.Flags()
+	fl.StringVar(&runDir, "run-dir", host.RunDir, "the daemon's run folder")
+	fl.IntVarP(&q.Last, "last", "n", 20, "how many past records to show, at most 10000")
+	fl.BoolVarP(&q.Follow, "follow", "f", false, "keep showing new records until interrupted")
+	f.register(c)
 	return c
 }
 
-func mentions(r flow.Record, text string) bool {
-	for _, s := range []string{r.Src.String(), r.Dst.String(), r.SrcID, r.DstID, r.SrcWorkload, r.DstWorkload, r.Service, r.Endpoint.String()} {
-		if strings.Contains(s, text) {
-			return true
+// flowFlags are the filters of c8s flows as they are typed.
+type flowFlags struct {
+	verdict, direction, reason, pod, workload, service, address, text string
+
+	port  uint16
+	since string
+}
+
+func (f *flowFlags) register(c *cobra.Command) {
+	fl := c.Flags()
+	fl.StringVar(&f.verdict, "verdict", "", "only allowed, refused or closed")
+	fl.StringVar(&f.direction, "direction", "", "only egress, ingress (the node of the pod that was connected to) or kernel (dropped packets)")
+	fl.StringVar(&f.reason, "reason", "", "only this reason, e.g. spoofed-source")
+	fl.StringVar(&f.pod, "pod", "", "only records of this pod of the node, as namespace/name")
+	fl.StringVar(&f.workload, "workload", "", "only with this entry of the manifest at either end")
+	fl.StringVar(&f.service, "service", "", "only connections to this Service, as namespace/name")
+	fl.StringVar(&f.address, "address", "", "only with this address, prefix or address:port as source, destination or endpoint")
+	fl.Uint16Var(&f.port, "port", 0, "only to this port")
+	fl.StringVar(&f.since, "since", "", "only from this moment on: how long ago (10m) or a time (RFC 3339)")
+	fl.StringVar(&f.text, "match", "", "only records whose addresses, names, identities or rule contain this text")
+	words := func(flag string, of ...string) {
+		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(of, cobra.ShellCompDirectiveNoFileComp))
+	}
+	words("verdict", string(flow.Allowed), string(flow.Refused), string(flow.Closed))
+	words("direction", string(flow.Egress), string(flow.Ingress), string(flow.Kernel))
+	for _, flag := range []string{"reason", "pod", "workload", "service", "address", "port", "since", "match", "last"} {
+		words(flag)
+	}
+}
+
+// fill checks what was typed before the daemon is asked.
+func (f *flowFlags) fill(to *flow.Filter, now time.Time) (err error) {
+	v := url.Values{
+		"verdict": {f.verdict}, "direction": {f.direction}, "reason": {f.reason},
+		"pod": {f.pod}, "workload": {f.workload}, "service": {f.service}, "text": {f.text},
+	}
+	if *to, err = flow.ParseFilter(v); err != nil {
+		return err
+	}
+	if f.address != "" {
+		if to.Address, to.Port, err = flow.ParseAddress(f.address); err != nil {
+			return err
 		}
 	}
-	return text == ""
+	if f.port != 0 {
+		if to.Port != 0 && to.Port != f.port {
+			return fmt.Errorf("--port %d contradicts the port of --address %s", f.port, f.address)
+		}
+		to.Port = f.port
+	}
+	if f.since == "" {
+		return nil
+	}
+	if ago, err := time.ParseDuration(f.since); err == nil && ago >= 0 {
+		to.Since = now.Add(-ago)
+		return nil
+	}
+	if to.Since, err = time.Parse(time.RFC3339, f.since); err != nil {
+		return fmt.Errorf("--since %q is neither a duration like 10m nor a time like %s", f.since, now.Format(time.RFC3339))
+	}
+	return nil
 }
 
 // writeFlow prints one line a person can read:
 // time verdict src → dst (reason: expected …, found …).
 func writeFlow(w io.Writer, r flow.Record) error {
 	var b strings.Builder
+	if r.Gap > 0 {
+		fmt.Fprintf(&b, "(%d records lost: this reader is too slow)\n", r.Gap)
+	}
 	fmt.Fprintf(&b, "%s  %-7s  %-7s  %s%s -> %s%s", r.Time.Format("15:04:05.000"), r.Verdict, r.Direction,
 		endpoint(r.Src), paren(r.SrcWorkload), destination(r), paren(r.DstWorkload))
 	if r.Verdict == flow.Closed {
@@ -92,6 +144,9 @@ func writeFlow(w io.Writer, r flow.Record) error {
 	}
 	if r.Expected != "" || r.Actual != "" {
 		fmt.Fprintf(&b, ": expected %s, found %s", orDash(r.Expected), orDash(r.Actual))
+	}
+	if r.Suppressed > 0 {
+		fmt.Fprintf(&b, " (and %d more before it)", r.Suppressed)
 	}
 	_, err := fmt.Fprintln(w, b.String())
 	return err

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -120,18 +121,18 @@ func (r *Ring) oldest() uint64 {
 	return 0
 }
 
-// Subscribe returns a reader of the last history records and all that follow.
-func (r *Ring) Subscribe(history int) *Subscription {
+// Subscribe returns a reader of what fits f: the last history such records that
+// are still held, and all that follow.
+func (r *Ring) Subscribe(history int, f Filter) *Subscription {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := &Subscription{ring: r, wake: make(chan struct{}, 1), at: r.next}
-	from := r.oldest()
-	if n := uint64(max(history, 0)); r.next-from > n {
-		from = r.next - n
+	s := &Subscription{ring: r, filter: f, wake: make(chan struct{}, 1), at: r.next}
+	for i := r.next; i > r.oldest() && len(s.history) < history; i-- {
+		if rec := &r.buf[(i-1)%uint64(len(r.buf))]; f.Match(rec) {
+			s.history = append(s.history, *rec)
+		}
 	}
-	for i := from; i < r.next; i++ {
-		s.history = append(s.history, r.buf[i%uint64(len(r.buf))])
-	}
+	slices.Reverse(s.history)
 	r.subs[s] = struct{}{}
 	return s
 }
@@ -142,6 +143,8 @@ var ErrClosed = errors.New("reading flow records: the subscription is closed")
 // Subscription reads a ring at its own pace. One goroutine calls Next.
 type Subscription struct {
 	ring    *Ring
+	filter  Filter
+	gap     uint64 // lost, and not told yet
 	wake    chan struct{}
 	at      uint64
 	history []Record
@@ -173,18 +176,20 @@ func (s *Subscription) take() (rec Record, ok bool, err error) {
 	if _, open := r.subs[s]; !open {
 		return Record{}, false, ErrClosed
 	}
-	if s.at == r.next {
-		return Record{}, false, nil
-	}
-	var gap uint64
 	if oldest := r.oldest(); s.at < oldest {
-		gap = oldest - s.at
+		s.gap += oldest - s.at // whether they fit, nobody knows any more
 		s.at = oldest
 	}
-	rec = r.buf[s.at%uint64(len(r.buf))]
-	rec.Gap += gap
-	s.at++
-	return rec, true, nil
+	for ; s.at < r.next; s.at++ {
+		if rec := &r.buf[s.at%uint64(len(r.buf))]; s.filter.Match(rec) {
+			out := *rec
+			out.Gap += s.gap
+			s.gap = 0
+			s.at++
+			return out, true, nil
+		}
+	}
+	return Record{}, false, nil
 }
 
 // Close ends the subscription and a waiting Next.

@@ -21,7 +21,7 @@ func TestHistoryIsTheNewestRecordsOldestFirst(t *testing.T) {
 		r.Add(rec(i))
 	}
 	for _, tt := range []struct{ ask, first, n int }{{0, 0, 0}, {2, 8, 2}, {4, 6, 4}, {100, 6, 4}} {
-		s := r.Subscribe(tt.ask)
+		s := r.Subscribe(tt.ask, Filter{})
 		h := s.History()
 		s.Close()
 		if len(h) != tt.n || tt.n > 0 && (h[0].BytesSent != int64(tt.first) || h[tt.n-1].BytesSent != 9) {
@@ -32,7 +32,7 @@ func TestHistoryIsTheNewestRecordsOldestFirst(t *testing.T) {
 
 func TestSlowReaderLosesRecordsAndIsToldHowMany(t *testing.T) {
 	r := NewRing(4)
-	s := r.Subscribe(0)
+	s := r.Subscribe(0, Filter{})
 	defer s.Close()
 	for i := range 10 {
 		r.Add(rec(i)) // would deadlock if Add waited for the reader
@@ -50,7 +50,7 @@ func TestSlowReaderLosesRecordsAndIsToldHowMany(t *testing.T) {
 func TestEveryRecordIsReadOrCountedAsGap(t *testing.T) {
 	const total = 20000
 	r := NewRing(64)
-	s := r.Subscribe(0)
+	s := r.Subscribe(0, Filter{})
 	defer s.Close()
 	var wg sync.WaitGroup
 	for w := range 4 {
@@ -76,7 +76,7 @@ func TestEveryRecordIsReadOrCountedAsGap(t *testing.T) {
 
 func TestNextEndsWithTheContextAndWithClose(t *testing.T) {
 	r := NewRing(1)
-	s := r.Subscribe(0)
+	s := r.Subscribe(0, Filter{})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	if _, err := s.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {

@@ -176,7 +176,7 @@ func (n *Node) Status(ctx context.Context) (*agent.Status, error) {
 // Flows returns the daemon's last records, oldest first.
 func (n *Node) Flows(ctx context.Context) ([]flow.Record, error) {
 	var all []flow.Record
-	err := n.admin.Flows(ctx, 1000, false, func(r flow.Record) error {
+	err := n.admin.Flows(ctx, agent.FlowQuery{Last: 1000}, func(r flow.Record) error {
 		all = append(all, r)
 		return nil
 	})

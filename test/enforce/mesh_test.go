@@ -101,7 +101,7 @@ func TestPodsOfTwoNodes(t *testing.T) {
 func flowTo(t *testing.T, n *node, to netip.Addr) flow.Record {
 	t.Helper()
 	var found flow.Record
-	if err := n.admin.Flows(t.Context(), 1000, false, func(r flow.Record) error {
+	if err := n.admin.Flows(t.Context(), agent.FlowQuery{Last: 1000}, func(r flow.Record) error {
 		if r.Dst.Addr() == to && r.Verdict != flow.Closed {
 			found = r
 		}
