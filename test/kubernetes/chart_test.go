@@ -139,6 +139,28 @@ func TestTheChartRefusesWhatItDoesNotKnowOrCannotBe(t *testing.T) {
 	}
 }
 
+func TestTheChartBringsDashboardAndAlertsToWhoWantsThem(t *testing.T) {
+	all := objects(t, "monitoring.dashboard.enabled=true", "monitoring.rules.enabled=true", "monitoring.rules.labels.release=prom")
+	board := all["ConfigMap/c8s-dashboard"]
+	file, err := os.ReadFile(filepath.Join(chartDir, "files/dashboard.json"))
+	must(t, err)
+	if board.at("data", "c8s.json") != string(file) || board.at("metadata", "labels", "grafana_dashboard") != "1" {
+		t.Error("the dashboard is not the file, or has no label that Grafana looks for")
+	}
+	rules := all["PrometheusRule/c8s"]
+	groups, _ := rules.at("spec", "groups").([]any)
+	if len(groups) != 3 || rules.at("metadata", "labels", "release") != "prom" {
+		t.Errorf("the rules have %d groups, or not the label that was asked for", len(groups))
+	}
+	raw, err := os.ReadFile(filepath.Join(chartDir, "files/alerts.yaml"))
+	must(t, err)
+	var want map[string]any
+	must(t, yaml.Unmarshal(raw, &want))
+	if !reflect.DeepEqual(any(groups), want["groups"]) {
+		t.Error("the chart changes the rules")
+	}
+}
+
 func TestTheChartRunsWhatItShould(t *testing.T) {
 	usual := objects(t)
 	var kinds []string
