@@ -76,7 +76,7 @@ func (p *Proxy) handshakeRefused(remote net.Addr, err error) {
 }
 
 // accept answers an OPEN: judge it, then connect to the local pod.
-func (p *Proxy) accept(ctx context.Context, t *tunnel.Tunnel, h tunnel.Header) (*net.TCPConn, func(tunnel.Result), tunnel.Reason) {
+func (p *Proxy) accept(ctx context.Context, t *tunnel.Tunnel, h tunnel.Header) (tunnel.App, func(tunnel.Result), tunnel.Reason) {
 	s := t.Session().(*inboundSession)
 	rec := flow.Record{
 		Direction: flow.Ingress, Src: h.Src, Dst: h.Dst, Node: p.cfg.NodeName, Pod: s.pod.Name,

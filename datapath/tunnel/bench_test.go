@@ -35,7 +35,7 @@ func newMesh(tb testing.TB, useTLS bool, back string) *mesh {
 	}
 	cfg.Session = func() (*tls.Config, any) { return serverTLS, nil }
 	cfg.Buffers = bufs
-	cfg.Accept = func(ctx context.Context, _ *Tunnel, h Header) (*net.TCPConn, func(Result), Reason) {
+	cfg.Accept = func(ctx context.Context, _ *Tunnel, h Header) (App, func(Result), Reason) {
 		c, err := tryDial(back)
 		if err != nil {
 			return nil, nil, ReasonConnectionRefused

@@ -66,7 +66,7 @@ func (t *Tunnel) resetApp() *stream {
 		return nil
 	}
 	s.set(t.ended(nil))
-	abort(s.app) // it may be blocked where the tunnel's end is not seen
+	s.app.abort() // it may be blocked where the tunnel's end is not seen
 	return s
 }
 

@@ -207,7 +207,7 @@ func TestStreamThatBeginsDuringTheEndDiesWithIt(t *testing.T) {
 		ended := make(chan Result, 1)
 		served := make(chan error, 1)
 		go func() {
-			served <- acceptor.Serve(t.Context(), func(context.Context, Header) (*net.TCPConn, func(Result), Reason) {
+			served <- acceptor.Serve(t.Context(), func(context.Context, Header) (App, func(Result), Reason) {
 				acceptor.End(Ending{Reason: ReasonDenied})
 				return app, func(r Result) { ended <- r }, ReasonNone
 			})
@@ -282,6 +282,8 @@ func TestMisbehavingOpenersLoseTheTunnel(t *testing.T) {
 		"data first":        dataFrame("x"),
 		"oversized":         append(bytes.Clone(open), typeData, 0xff, 0xff, 0xff),
 		"datagram":          append(bytes.Clone(open), 6, 0, 0, 1, 0),
+		"data in UDP":       append(appendOpen(nil, udpHeader), dataFrame("x")...),
+		"app of other kind": append(appendOpen(nil, udpHeader), 6, 0, 0, 1, 0, 0xff, 0, 0, 0), // is refused; then garbage
 		"second open":       append(bytes.Clone(open), open...),
 		"data after fin":    append(append(bytes.Clone(open), typeFin, 0, 0, 0), dataFrame("x")...),
 		"refuse":            append(bytes.Clone(open), typeRefuse, 0, 0, 1, 1),
@@ -294,7 +296,7 @@ func TestMisbehavingOpenersLoseTheTunnel(t *testing.T) {
 			must(t, err)
 			served := make(chan error, 1)
 			go func() {
-				served <- acceptor.Serve(context.Background(), func(context.Context, Header) (*net.TCPConn, func(Result), Reason) {
+				served <- acceptor.Serve(context.Background(), func(context.Context, Header) (App, func(Result), Reason) {
 					relay, app := tcpPair(t)
 					t.Cleanup(func() { app.Close() })
 					return relay, func(Result) {}, 0

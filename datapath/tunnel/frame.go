@@ -9,14 +9,14 @@ import (
 	"net/netip"
 )
 
-// Frame types. A type that is not listed ends the tunnel; DGRAM is reserved
-// for datagrams and not sent by this version.
+// Frame types. A type that is not listed ends the tunnel.
 const (
 	typeOpen   = 0x01
 	typeData   = 0x02
 	typeFin    = 0x03
 	typeRst    = 0x04
 	typeRefuse = 0x05
+	typeDgram  = 0x06
 	typeReady  = 0x07
 	typeRetire = 0x08
 )
@@ -33,8 +33,16 @@ const (
 	maxSmall  = openLen6       // largest payload that the decoder collects
 )
 
-// ProtoTCP is the only value of Header.Proto (IANA protocol number).
-const ProtoTCP = 6
+// MaxDatagram is the largest DGRAM payload, in bytes: what UDP over IPv4
+// carries.
+const MaxDatagram = 65507
+
+// Values of Header.Proto (IANA protocol numbers). A stream of UDP carries DGRAM
+// frames, one of TCP DATA frames.
+const (
+	ProtoTCP = 6
+	ProtoUDP = 17
+)
 
 // Header says which connection a stream carries.
 type Header struct {
@@ -61,7 +69,7 @@ func validAddr(a netip.AddrPort) bool {
 
 func (h Header) check() error {
 	switch {
-	case h.Proto != ProtoTCP:
+	case h.Proto != ProtoTCP && h.Proto != ProtoUDP:
 		return violation("OPEN for protocol %d", h.Proto)
 	case !validAddr(h.Src) || !validAddr(h.Dst) || h.Dst.Port() == 0:
 		return violation("OPEN with an unusable address (%s to %s)", h.Src, h.Dst)
@@ -109,10 +117,12 @@ func appendRst(b []byte, seq uint32, r Reason) []byte {
 	return append(binary.BigEndian.AppendUint32(b, seq), byte(r))
 }
 
-// event is one decoded step: a control frame, or a piece of a DATA frame.
+// event is one decoded step: a control frame, or a piece of a DATA or DGRAM
+// frame.
 type event struct {
 	typ    byte
-	data   []byte // of DATA: a non-empty piece of the payload
+	data   []byte // of DATA: a non-empty piece of the payload; of DGRAM: a piece
+	more   int    // of DGRAM: bytes of the datagram still to come after data
 	header Header // of OPEN
 	seq    uint32 // of RST
 	reason Reason // of RST and REFUSE
@@ -123,7 +133,7 @@ type event struct {
 type decoder struct {
 	buf  [headerLen + maxSmall]byte
 	n    int // bytes in buf
-	left int // payload bytes of the current DATA frame still to come
+	left int // payload bytes of the current DATA or DGRAM frame still to come
 }
 
 // next consumes bytes of p. ok is false when p held no complete event; rest
@@ -132,7 +142,11 @@ func (d *decoder) next(p []byte) (ev event, rest []byte, ok bool, err error) {
 	if d.left > 0 && len(p) > 0 {
 		n := min(d.left, len(p))
 		d.left -= n
-		return event{typ: typeData, data: p[:n]}, p[n:], true, nil
+		ev := event{typ: d.buf[0], data: p[:n]}
+		if ev.typ == typeDgram {
+			ev.more = d.left
+		}
+		return ev, p[n:], true, nil
 	}
 	for len(p) > 0 {
 		want := headerLen
@@ -173,6 +187,9 @@ func (d *decoder) header() error {
 		fits = n == openLen4 || n == openLen6
 	case typeData:
 		fits = n > 0 && n <= maxData
+		d.left = n
+	case typeDgram:
+		fits = n <= MaxDatagram
 		d.left = n
 	case typeFin, typeReady, typeRetire:
 		fits = n == 0

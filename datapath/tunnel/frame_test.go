@@ -15,7 +15,8 @@ import (
 
 var header6 = Header{Proto: ProtoTCP, Src: netip.MustParseAddrPort("[fd00::1]:1"), Dst: netip.MustParseAddrPort("[fd00::2]:65535")}
 
-// decodeAll decodes p handed over in pieces and merges DATA.
+// decodeAll decodes p handed over in pieces and merges DATA, and the pieces of
+// a datagram.
 func decodeAll(pieces ...[]byte) (evs []event, mid bool, err error) {
 	var d decoder
 	for _, p := range pieces {
@@ -32,6 +33,13 @@ func decodeAll(pieces ...[]byte) (evs []event, mid bool, err error) {
 				evs[n-1].data = append(evs[n-1].data, ev.data...)
 				continue
 			}
+			if n := len(evs); ev.typ == typeDgram && n > 0 && evs[n-1].more > 0 {
+				if last := &evs[n-1]; last.more != len(ev.data)+ev.more {
+					return evs, false, fmt.Errorf("%d bytes were to come, now %d and %d", last.more, len(ev.data), ev.more)
+				}
+				evs[n-1].data, evs[n-1].more = append(evs[n-1].data, ev.data...), ev.more
+				continue
+			}
 			ev.data = bytes.Clone(ev.data)
 			evs = append(evs, ev)
 		}
@@ -45,6 +53,12 @@ func dataFrame(p string) []byte {
 	return append(b, p...)
 }
 
+func dgramFrame(p string) []byte {
+	b := dataFrame(p)
+	b[0] = typeDgram
+	return b
+}
+
 func TestFramesSurviveTheWire(t *testing.T) {
 	var wire []byte
 	wire = appendOpen(wire, testHeader)
@@ -53,6 +67,12 @@ func TestFramesSurviveTheWire(t *testing.T) {
 	wire = appendRst(wire, 0xdeadbeef, ReasonIdle)
 	wire = append(wire, typeRefuse, 0, 0, 1, byte(ReasonNotAllowed))
 	wire = appendOpen(wire, header6)
+	udp := testHeader
+	udp.Proto = ProtoUDP
+	wire = appendOpen(wire, udp)
+	wire = append(wire, dgramFrame("one")...)
+	wire = append(wire, dgramFrame("")...)
+	wire = append(wire, dgramFrame("two")...)
 	want := []event{
 		{typ: typeOpen, header: testHeader},
 		{typ: typeData, data: []byte("hello")},
@@ -60,6 +80,10 @@ func TestFramesSurviveTheWire(t *testing.T) {
 		{typ: typeRst, seq: 0xdeadbeef, reason: ReasonIdle},
 		{typ: typeRefuse, reason: ReasonNotAllowed},
 		{typ: typeOpen, header: header6},
+		{typ: typeOpen, header: udp},
+		{typ: typeDgram, data: []byte("one")},
+		{typ: typeDgram},
+		{typ: typeDgram, data: []byte("two")},
 	}
 	got, mid, err := decodeAll(wire)
 	if err != nil || mid || !reflect.DeepEqual(got, want) {
@@ -77,7 +101,7 @@ func TestMalformedFramesAreRefused(t *testing.T) {
 	copy(mapped[6:], netip.MustParseAddr("::ffff:10.0.0.1").AsSlice())
 	for name, p := range map[string][]byte{
 		"type 0":               {0, 0, 0, 0},
-		"datagram":             {6, 0, 0, 1, 0},
+		"datagram too long":    {typeDgram, 0, 0xff, 0xe4},
 		"type 255":             {255, 0, 0, 0},
 		"empty data":           {typeData, 0, 0, 0},
 		"data too long":        {typeData, 0x04, 0, 0},
@@ -87,7 +111,7 @@ func TestMalformedFramesAreRefused(t *testing.T) {
 		"rst too short":        {typeRst, 0, 0, 4, 0, 0, 0, 0},
 		"refuse without":       {typeRefuse, 0, 0, 0},
 		"open too long":        {typeOpen, 0, 1, 14},
-		"open, other protocol": open(func(b []byte) { b[4] = 17 }),
+		"open, other protocol": open(func(b []byte) { b[4] = 132 }),
 		"open, other family":   open(func(b []byte) { b[5] = 6 }),
 		"open, port 0":         open(func(b []byte) { b[len(b)-1], b[len(b)-2] = 0, 0 }),
 		"open, no address":     open(func(b []byte) { clear(b[6:10]) }),
@@ -108,6 +132,8 @@ func FuzzDecoder(f *testing.F) {
 	f.Add([]byte{typeReady, 0, 0, 0, typeRetire, 0, 0, 0}, 4)
 	f.Add([]byte{typeRefuse, 0, 0, 1, 3, typeData, 0, 0, 2, 1}, 8)
 	f.Add([]byte{typeData, 3, 0xff, 0xfc, 0}, 1)
+	f.Add(append(append(dgramFrame("first"), dgramFrame("")...), dgramFrame("second")...), 7)
+	f.Add([]byte{typeDgram, 0, 0xff, 0xe3, 0}, 2)
 	f.Fuzz(func(t *testing.T, p []byte, cut int) {
 		whole, mid, err := decodeAll(p)
 		at := 0
@@ -128,6 +154,8 @@ func FuzzDecoder(f *testing.F) {
 				again = appendOpen(again, ev.header)
 			case typeData:
 				again = append(again, ev.data...)
+			case typeDgram:
+				again = append(again, dgramFrame(string(ev.data))...)
 			case typeFin:
 				again = append(again, typeFin, 0, 0, 0)
 			case typeRst:

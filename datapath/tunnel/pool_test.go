@@ -34,7 +34,7 @@ func newPoolRig(t *testing.T, cfg PoolConfig) *poolRig {
 	r := &poolRig{life: time.Hour}
 	bufs := new(Buffers)
 	ln := listenTCP(t)
-	r.srv = NewServer(ServerConfig{Buffers: bufs, Accept: func(context.Context, *Tunnel, Header) (*net.TCPConn, func(Result), Reason) {
+	r.srv = NewServer(ServerConfig{Buffers: bufs, Accept: func(context.Context, *Tunnel, Header) (App, func(Result), Reason) {
 		return nil, nil, ReasonConnectionRefused
 	}})
 	cfg.Now = r.now
@@ -232,7 +232,7 @@ func TestTunnelIsJudgedWhenItsHandshakeIsOver(t *testing.T) {
 		bufs, ln := new(Buffers), listenTCP(t)
 		srv := NewServer(ServerConfig{
 			Buffers: bufs, Judge: func(*Tunnel) *Ending { return &Ending{Reason: ReasonPolicyChanged} },
-			Accept: func(context.Context, *Tunnel, Header) (*net.TCPConn, func(Result), Reason) {
+			Accept: func(context.Context, *Tunnel, Header) (App, func(Result), Reason) {
 				t.Error("a tunnel that had to end carried a stream")
 				return nil, nil, ReasonInternal
 			},

@@ -9,9 +9,14 @@ import (
 	"net"
 )
 
-// Accept answers one OPEN: the application's connection, or the reason to
-// refuse. end is called once, when the stream is over.
-type Accept func(ctx context.Context, h Header) (app *net.TCPConn, end func(Result), refuse Reason)
+// App is an application's side of a stream: a *net.TCPConn where the header
+// says TCP, a *Packets where it says UDP.
+type App interface{ Close() error }
+
+// Accept answers one OPEN: the application's side, or nil and the reason to
+// refuse. end is called once, when the stream is over; where that was in
+// order, Packets are still open.
+type Accept func(ctx context.Context, h Header) (app App, end func(Result), refuse Reason)
 
 // Serve is the acceptor's loop: it carries one stream after the other until
 // the tunnel closes. The error is nil when the other side closed the tunnel
@@ -60,6 +65,21 @@ func (t *Tunnel) retire() {
 	}
 }
 
+// endpoint is app as a stream of h wants it, nil where there is none.
+func (t *Tunnel) endpoint(app App, h Header) endpoint {
+	switch c := app.(type) {
+	case *net.TCPConn:
+		if h.Proto == ProtoTCP {
+			return newByteSide(t, c)
+		}
+	case *Packets:
+		if h.Proto == ProtoUDP {
+			return newPacketSide(t, c)
+		}
+	}
+	return nil
+}
+
 // begin asks accept for the application's side and starts the stream.
 func (t *Tunnel) begin(ctx context.Context, h Header, accept Accept) error {
 	// The last stream's goroutine may still be on its way out.
@@ -70,7 +90,12 @@ func (t *Tunnel) begin(ctx context.Context, h Header, accept Accept) error {
 		<-last.upDone
 	}
 	app, end, refuse := accept(ctx, h)
-	if app == nil {
+	s := &stream{t: t, app: t.endpoint(app, h), seq: seq, end: end, upDone: make(chan struct{})}
+	if s.app == nil {
+		if app != nil { // a fault of accept: the wrong kind
+			_ = app.Close()
+			refuse = ReasonInternal
+		}
 		t.wmu.Lock()
 		defer t.wmu.Unlock()
 		t.mu.Lock()
@@ -79,8 +104,6 @@ func (t *Tunnel) begin(ctx context.Context, h Header, accept Accept) error {
 		t.mu.Unlock()
 		return t.write([]byte{typeRefuse, 0, 0, refuseLen, byte(refuse)})
 	}
-	s := newStream(t, app)
-	s.seq, s.end = seq, end
 	t.mu.Lock()
 	t.stream = s
 	ended := t.closed.Load()

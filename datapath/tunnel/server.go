@@ -30,7 +30,7 @@ type ServerConfig struct {
 	// no TLS.
 	Session func() (cfg *tls.Config, value any)
 	// Accept answers an OPEN; see Accept for what it returns.
-	Accept func(ctx context.Context, t *Tunnel, h Header) (app *net.TCPConn, end func(Result), refuse Reason)
+	Accept func(ctx context.Context, t *Tunnel, h Header) (app App, end func(Result), refuse Reason)
 	// Judge says whether a tunnel whose handshake is over must end at once:
 	// CloseWhere did not see it, and what its session was made by may have
 	// changed meanwhile. It must not call the Server; may be nil.
@@ -128,7 +128,7 @@ func (s *Server) serve(ctx context.Context, t *Tunnel) {
 		t.End(*e)
 		return
 	}
-	err := t.Serve(ctx, func(ctx context.Context, h Header) (*net.TCPConn, func(Result), Reason) {
+	err := t.Serve(ctx, func(ctx context.Context, h Header) (App, func(Result), Reason) {
 		return s.cfg.Accept(ctx, t, h)
 	})
 	if err != nil && ctx.Err() == nil {

@@ -10,6 +10,8 @@ package tunnel
 //	opener:   OPEN DATA* FIN? RST?
 //	acceptor: REFUSE | DATA* FIN? RST?
 //
+// where DATA is DGRAM in a stream of UDP.
+//
 // with at least one terminal (FIN, RST, REFUSE). The stream is over on a side
 // that has sent a terminal and received one. After RST or REFUSE the sender
 // discards what still arrives, up to the other side's terminal. A side that
@@ -21,6 +23,7 @@ type state struct {
 	opener bool
 	seq    uint32 // OPENs so far
 	active bool   // a stream was opened; cleared by nothing but over()
+	dgrams bool   // the stream carries DGRAM, not DATA
 
 	sentFin, sentEnd bool // end: RST or REFUSE
 	gotData          bool
@@ -32,7 +35,7 @@ type action uint8
 const (
 	actNone    action = iota // nothing to do (a late RST, or data being discarded)
 	actOpen                  // start the stream
-	actDeliver               // give the data to the application
+	actDeliver               // give the data, or the datagram, to the application
 	actFin                   // the other side finished its direction
 	actAbort                 // the other side gave the stream up; reset the application
 	actAnswer                // as actAbort, and send RST: no terminal was sent yet
@@ -43,8 +46,8 @@ func (s *state) over() bool {
 	return !s.active || s.sentTerminal() && (s.gotFin || s.gotEnd)
 }
 
-func (s *state) begin() {
-	*s = state{opener: s.opener, seq: s.seq + 1, active: true}
+func (s *state) begin(proto uint8) {
+	*s = state{opener: s.opener, seq: s.seq + 1, active: true, dgrams: proto == ProtoUDP}
 }
 
 // maySend reports whether a frame of this type is still ours to send and
@@ -55,8 +58,8 @@ func (s *state) maySend(typ byte) bool {
 		return false
 	}
 	switch typ {
-	case typeData:
-		return !s.sentFin
+	case typeData, typeDgram:
+		return !s.sentFin && s.carries(typ)
 	case typeFin:
 		if s.sentFin || s.gotEnd {
 			return false
@@ -72,6 +75,9 @@ func (s *state) maySend(typ byte) bool {
 	}
 	return true
 }
+
+// carries reports whether the stream is of the kind that has such frames.
+func (s *state) carries(typ byte) bool { return (typ == typeDgram) == s.dgrams }
 
 // receive judges one event of the other side.
 func (s *state) receive(ev event) (action, error) {
@@ -91,7 +97,7 @@ func (s *state) receive(ev event) (action, error) {
 		if s.opener || !s.over() || s.seq == 1<<32-1 {
 			return actNone, violation("OPEN out of turn")
 		}
-		s.begin()
+		s.begin(ev.header.Proto)
 		return actOpen, nil
 	}
 	if s.over() {
@@ -101,7 +107,10 @@ func (s *state) receive(ev event) (action, error) {
 		return actNone, violation("frame type %#02x after the end of its direction", ev.typ)
 	}
 	switch ev.typ {
-	case typeData:
+	case typeData, typeDgram:
+		if !s.carries(ev.typ) {
+			return actNone, violation("frame type %#02x in a stream of the other kind", ev.typ)
+		}
 		s.gotData = true
 		if s.sentEnd {
 			return actNone, nil

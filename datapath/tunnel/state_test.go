@@ -24,6 +24,14 @@ func (s *side) send(t *testing.T, typ byte, to uint32) bool {
 	return true
 }
 
+// payload is the frame type that the stream carries.
+func (s *side) payload() byte {
+	if s.dgrams {
+		return typeDgram
+	}
+	return typeData
+}
+
 func (s *side) step(t *testing.T, r *rand.Rand, in *[]event) {
 	switch r.IntN(6) {
 	case 0, 1, 2:
@@ -51,7 +59,7 @@ func (s *side) step(t *testing.T, r *rand.Rand, in *[]event) {
 			}
 		}
 	case 3:
-		s.send(t, typeData, s.seq)
+		s.send(t, s.payload(), s.seq)
 	case 4:
 		s.send(t, typeFin, s.seq)
 	case 5:
@@ -62,8 +70,12 @@ func (s *side) step(t *testing.T, r *rand.Rand, in *[]event) {
 	s.count()
 	if s.opener && s.over() && s.want > 0 {
 		s.want--
-		s.begin()
-		*s.out = append(*s.out, event{typ: typeOpen})
+		proto := uint8(ProtoTCP)
+		if r.IntN(2) == 0 {
+			proto = ProtoUDP
+		}
+		s.begin(proto)
+		*s.out = append(*s.out, event{typ: typeOpen, header: Header{Proto: proto}})
 	}
 }
 
@@ -126,6 +138,7 @@ func TestFramesOutOfTurnAreViolations(t *testing.T) {
 	open, data, fin := event{typ: typeOpen}, event{typ: typeData}, event{typ: typeFin}
 	rst := func(seq uint32) event { return event{typ: typeRst, seq: seq} }
 	refuse := event{typ: typeRefuse}
+	openUDP, dgram := event{typ: typeOpen, header: Header{Proto: ProtoUDP}}, event{typ: typeDgram}
 	for name, tt := range map[string]struct {
 		opener bool
 		evs    []event
@@ -148,11 +161,16 @@ func TestFramesOutOfTurnAreViolations(t *testing.T) {
 		"retire by the opener":     {false, []event{{typ: typeRetire}}},
 		"open over a half-open":    {false, []event{open, fin, open}},
 		"unfinished then new open": {false, []event{open, data, open}},
+		"datagram before open":     {false, []event{dgram}},
+		"datagram in TCP":          {false, []event{open, dgram}},
+		"data in UDP":              {false, []event{openUDP, dgram, data}},
+		"datagram after fin":       {false, []event{openUDP, fin, dgram}},
+		"datagram to the opener":   {true, []event{dgram}}, // of a TCP stream
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &state{opener: tt.opener}
 			if tt.opener {
-				s.begin()
+				s.begin(ProtoTCP)
 			}
 			if _, err := feed(s, tt.evs); err == nil {
 				t.Errorf("accepted: %+v", s)
@@ -182,9 +200,21 @@ func TestLateResetOfAFinishedStreamIsIgnored(t *testing.T) {
 	}
 }
 
+func TestOnlyFramesOfTheStreamsKindMayBeSent(t *testing.T) {
+	for proto, want := range map[uint8]byte{ProtoTCP: typeData, ProtoUDP: typeDgram} {
+		s := &state{opener: true}
+		s.begin(proto)
+		for _, typ := range []byte{typeData, typeDgram} {
+			if got := s.maySend(typ); got != (typ == want) {
+				t.Errorf("protocol %d, frame type %d: %t", proto, typ, got)
+			}
+		}
+	}
+}
+
 func TestResetMayFollowFin(t *testing.T) {
 	s := &state{opener: true}
-	s.begin()
+	s.begin(ProtoTCP)
 	if !s.maySend(typeFin) || !s.maySend(typeRst) || s.maySend(typeRst) || s.maySend(typeData) {
 		t.Errorf("wrong: %+v", s)
 	}

@@ -5,20 +5,28 @@ package tunnel
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// appHead is free space in front of application data: an OPEN frame and a
-// DATA header fit, so both leave with the first bytes in one write.
-const appHead = maxOpen + headerLen
+// endpoint is a stream's end at the application. pump and deliver are called by
+// one goroutine each, abort, shut and close by any.
+type endpoint interface {
+	// pump carries what the application sends into the tunnel until its
+	// direction ends. An error means that the tunnel is broken.
+	pump(s *stream) error
+	// drop gives pump's memory back.
+	drop()
+	// deliver gives the application what the other side sent.
+	deliver(s *stream, p []byte) error
+	shut()        // the other side has finished its direction
+	abort()       // the stream was given up
+	close()       // it ended in order
+	broken() bool // has the application given the stream up?
+}
 
 // Result is what became of one stream.
 type Result struct {
@@ -31,17 +39,15 @@ type Result struct {
 	Why      error // from the Ending, where this side ended the tunnel
 }
 
-// stream is one connection of an application, carried by a tunnel.
+// stream is one connection, or flow of datagrams, of an application, carried
+// by a tunnel.
 type stream struct {
 	t      *Tunnel
-	app    *net.TCPConn
+	app    endpoint
 	seq    uint32
-	in     *inlet
-	out    *outlet
 	prefix []byte // OPEN frame that leaves with the first data
 
 	sent, received atomic.Int64
-	shut           atomic.Bool // we sent FIN to the application
 	upDone         chan struct{}
 	interrupted    atomic.Bool
 
@@ -51,28 +57,38 @@ type stream struct {
 	end  func(Result) // acceptor: called once, when the stream is over
 }
 
-func newStream(t *Tunnel, app *net.TCPConn) *stream {
-	s := &stream{t: t, app: app, in: newInlet(app, t.bufs, appHead, slack-appHead+headerLen), upDone: make(chan struct{})}
-	s.out = newOutlet(app, t.broken)
-	return s
-}
-
 // Relay carries app through the tunnel as the opener and returns when both
 // sides have finished with the stream. app is closed then, in order or by
 // reset as the other side's application ended.
 func (t *Tunnel) Relay(app *net.TCPConn, h Header) Result {
-	if err := h.check(); err != nil {
-		abort(app)
+	return t.relay(newByteSide(t, app), h, ProtoTCP)
+}
+
+// RelayPackets carries a flow of datagrams as Relay does a connection. It
+// begins with what was handed to app, and returns when app's Finish, the other
+// side or an end of the tunnel has ended it. app stays open where it ended in
+// order.
+func (t *Tunnel) RelayPackets(app *Packets, h Header) Result {
+	return t.relay(newPacketSide(t, app), h, ProtoUDP)
+}
+
+func (t *Tunnel) relay(app endpoint, h Header, proto uint8) Result {
+	err := h.check()
+	if err == nil && h.Proto != proto {
+		err = fmt.Errorf("opening a stream of protocol %d: the application's side is of protocol %d", h.Proto, proto)
+	}
+	if err != nil {
+		app.abort()
 		return Result{Reason: ReasonInternal, Err: err}
 	}
-	s := newStream(t, app)
+	s := &stream{t: t, app: app, upDone: make(chan struct{})}
 	t.mu.Lock()
 	if !t.state.opener || !t.state.over() || t.closed.Load() {
 		t.mu.Unlock()
-		abort(app)
+		app.abort()
 		return t.ended(errors.New("opening a stream: the tunnel is busy or closed"))
 	}
-	t.state.begin()
+	t.state.begin(h.Proto)
 	t.header, t.reserved = h, false
 	s.seq = t.state.seq
 	t.stream = s
@@ -124,6 +140,9 @@ func (t *Tunnel) step() (opened *Header, err error) {
 		t.spent.Store(true)
 		return nil, nil
 	}
+	if act != actDeliver {
+		t.dropPart()
+	}
 	if s == nil { // refused: what still arrives is discarded
 		return nil, nil
 	}
@@ -137,31 +156,20 @@ func (t *Tunnel) step() (opened *Header, err error) {
 func (s *stream) receive(act action, ev event) error {
 	switch act {
 	case actDeliver:
-		return s.deliver(ev.data)
+		if ev.typ == typeDgram {
+			return s.datagram(ev)
+		}
+		return s.app.deliver(s, ev.data)
 	case actFin:
-		s.shut.Store(true)
-		_ = s.app.CloseWrite()
+		s.app.shut()
 	case actAbort, actAnswer:
 		s.set(Result{Reason: ev.reason, Remote: true, Refused: ev.typ == typeRefuse})
-		abort(s.app)
+		s.app.abort()
 		if act == actAnswer {
 			return s.reset(ReasonAborted)
 		}
 	}
 	return nil
-}
-
-// deliver writes data to the application. A failure is the application's
-// reset: the other side is told, the tunnel lives on.
-func (s *stream) deliver(p []byte) error {
-	n, err := s.out.write(p)
-	s.received.Add(int64(n))
-	if err == nil || errors.Is(err, errStalled) {
-		return err
-	}
-	s.set(Result{Reason: ReasonReset})
-	abort(s.app)
-	return s.reset(ReasonReset)
 }
 
 // reset sends RST, unless the stream needs none any more. When the tunnel is
@@ -206,8 +214,8 @@ func (s *stream) over() bool {
 // ends.
 func (s *stream) up() {
 	defer close(s.upDone)
-	err := s.pump()
-	s.in.drop()
+	err := s.app.pump(s)
+	s.app.drop()
 	switch {
 	case err != nil:
 		s.t.fail(s, err)
@@ -223,36 +231,6 @@ func (s *stream) up() {
 	}
 }
 
-// pump returns an error only when the tunnel is broken.
-func (s *stream) pump() error {
-	if s.t.opener {
-		if some, _ := s.in.poll(); !some {
-			if err := s.sendOpen(); err != nil {
-				return err
-			}
-		}
-	}
-	for {
-		var err error
-		if s.in.buffered() == 0 {
-			err = s.in.fill(0)
-		}
-		if s.in.buffered() > 0 {
-			more, werr := s.sendData()
-			if werr != nil || !more {
-				return werr
-			}
-			continue
-		}
-		if errors.Is(err, io.EOF) {
-			return s.sendFin()
-		}
-		s.set(Result{Reason: ReasonReset})
-		abort(s.app)
-		return s.reset(ReasonReset)
-	}
-}
-
 func (s *stream) sendOpen() error {
 	s.t.wmu.Lock()
 	defer s.t.wmu.Unlock()
@@ -260,25 +238,6 @@ func (s *stream) sendOpen() error {
 		return s.t.write(open)
 	}
 	return nil // it left with a reset
-}
-
-// sendData frames the buffered bytes where they lie.
-func (s *stream) sendData() (more bool, err error) {
-	s.t.wmu.Lock()
-	defer s.t.wmu.Unlock()
-	if !s.may(typeData) {
-		return false, nil
-	}
-	n := s.in.buffered()
-	prefix := s.takePrefix()
-	from := s.in.r - headerLen - len(prefix)
-	frame := s.in.buf.b[from:s.in.w]
-	copy(frame, prefix)
-	putHeader(frame[len(prefix):], typeData, n)
-	err = s.t.write(frame)
-	s.in.consume(n)
-	s.sent.Add(int64(n))
-	return true, err
 }
 
 func (s *stream) sendFin() error {
@@ -306,9 +265,9 @@ func (s *stream) finish() Result {
 		clean := s.res.Reason == ReasonNone
 		s.mu.Unlock()
 		if clean {
-			_ = s.app.Close()
+			s.app.close()
 		} else {
-			abort(s.app)
+			s.app.abort()
 		}
 		if s.end != nil {
 			s.end(s.result())
@@ -333,7 +292,7 @@ func (t *Tunnel) fail(s *stream, err error) {
 	}
 	t.Kill(reason)
 	s.set(t.ended(fmt.Errorf("stream %d: %w", s.seq, err)))
-	abort(s.app)
+	s.app.abort()
 }
 
 // Abort gives the current stream up; the tunnel stays usable when the other
@@ -348,7 +307,7 @@ func (t *Tunnel) Abort(r Reason) {
 	}
 	s.set(Result{Reason: r})
 	err := s.reset(r) // before the application's end makes up() send its own
-	abort(s.app)
+	s.app.abort()
 	if err != nil {
 		t.fail(s, err)
 	}
@@ -363,41 +322,4 @@ func (t *Tunnel) Moved() int64 {
 		return 0
 	}
 	return s.sent.Load() + s.received.Load()
-}
-
-// appBroken reports whether the application's connection has failed. An end
-// of both directions looks like a hang-up too and is none.
-func (s *stream) appBroken() bool {
-	r := pollNow(s.in.rc)
-	return r&unix.POLLERR != 0 || r&unix.POLLHUP != 0 && !s.shut.Load()
-}
-
-// broken is asked while a write to the application is blocked: has the
-// tunnel failed, so that the rest will never come?
-func (t *Tunnel) broken() bool {
-	return t.closed.Load() || pollNow(t.in.rc)&(unix.POLLERR|unix.POLLHUP) != 0
-}
-
-// pollNow returns the poll bits of a connection; a closed one has failed.
-func pollNow(rc syscall.RawConn) int16 {
-	if rc == nil {
-		return 0
-	}
-	p := []unix.PollFd{{}}
-	err := rc.Control(func(fd uintptr) {
-		p[0].Fd = int32(fd)
-		if _, err := unix.Poll(p, 0); err != nil {
-			p[0].Revents = 0
-		}
-	})
-	if err != nil {
-		return unix.POLLERR
-	}
-	return p[0].Revents
-}
-
-// abort closes an application's connection so that it sees a reset.
-func abort(c *net.TCPConn) {
-	_ = c.SetLinger(0)
-	_ = c.Close()
 }

@@ -30,7 +30,7 @@ func newRig(t *testing.T, useTLS bool) *rig {
 	r := &rig{far: make(chan *net.TCPConn, 1), farResult: make(chan Result, 100), served: make(chan error, 1)}
 	r.opener, r.acceptor = tunnelPair(t, useTLS)
 	go func() {
-		r.served <- r.acceptor.Serve(context.Background(), func(_ context.Context, h Header) (*net.TCPConn, func(Result), Reason) {
+		r.served <- r.acceptor.Serve(context.Background(), func(_ context.Context, h Header) (App, func(Result), Reason) {
 			if h != testHeader {
 				t.Errorf("OPEN says %+v", h)
 			}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package tunnel carries one connection at a time over a connection between
-// two node daemons, and keeps this invariant: a tunnel is used again only when
+// Package tunnel carries one connection, or one flow of datagrams, at a time
+// over a connection between two node daemons, and keeps this invariant: a tunnel is used again only when
 // both sides have finished its last stream, and it is closed on the first byte
 // that the protocol does not allow.
 //
@@ -9,12 +9,12 @@
 //
 // A frame is 1 byte type, 3 bytes length (big endian), payload:
 //
-//	0x01 OPEN    protocol (1 byte, 6), family (1 byte, 4 or 6), source address, port, destination address, port
+//	0x01 OPEN    protocol (1 byte, 6 or 17), family (1 byte, 4 or 6), source address, port, destination address, port
 //	0x02 DATA    1 to 262140 bytes of the connection
 //	0x03 FIN     nothing: end of my direction (half-close)
 //	0x04 RST     stream number (4 bytes), reason (1 byte): I give the stream up
 //	0x05 REFUSE  reason (1 byte): the acceptor never had the stream
-//	0x06 DGRAM   reserved; ends the tunnel, as every unknown type does
+//	0x06 DGRAM   0 to 65507 bytes: one datagram of the flow
 //	0x07 READY   nothing: the acceptor's first frame, once, before any stream
 //	0x08 RETIRE  nothing: the acceptor will end soon; open no further stream
 //
@@ -23,7 +23,9 @@
 // good one. RETIRE is a wish: an OPEN that crosses it is served, so that no
 // connection fails because the acceptor hands over to a successor.
 //
-// Both sides count OPENs, from 1. The opener may send DATA right after OPEN.
+// Both sides count OPENs, from 1. The opener may send DATA right after OPEN. A
+// stream of UDP (protocol 17) carries DGRAM where one of TCP carries DATA; the
+// other kind ends the tunnel. The order of datagrams is kept.
 // The rules of the stream are at type state.
 package tunnel
 
@@ -51,6 +53,8 @@ type Tunnel struct {
 	dec     decoder
 	plain   *buffer // decrypted data; held only while it is worked on
 	pending []byte  // received and not yet decoded
+	part    *buffer // the beginning of a datagram whose rest has not arrived
+	partLen int
 
 	wmu sync.Mutex // one frame, or one batch of frames, at a time
 
@@ -182,7 +186,7 @@ func (t *Tunnel) abandoned() bool {
 	t.mu.Lock()
 	s := t.stream
 	t.mu.Unlock()
-	return s != nil && s.appBroken()
+	return s != nil && s.app.broken()
 }
 
 // recv waits for data and returns the next events' bytes in t.pending.

@@ -119,7 +119,7 @@ func (n *plainNode) dialer(bufs *tunnel.Buffers) func(context.Context, tunnel.Ke
 	}
 }
 
-func acceptPlain(ctx context.Context, _ *tunnel.Tunnel, h tunnel.Header) (*net.TCPConn, func(tunnel.Result), tunnel.Reason) {
+func acceptPlain(ctx context.Context, _ *tunnel.Tunnel, h tunnel.Header) (tunnel.App, func(tunnel.Result), tunnel.Reason) {
 	app, err := datapath.DialPod(ctx, h.Src, h.Dst, loader.DefaultDaemonMark, dialTimeout)
 	if err != nil {
 		return nil, nil, tunnel.ReasonNotAllowed
