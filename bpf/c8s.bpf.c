@@ -25,13 +25,9 @@
 #include "packet.h"
 #include "probe.h"
 #include "reasons.h"
+#include "socket.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* Firewall marks, set by the loader before the programs are loaded. */
-const volatile __u32 mark_mask = 0x3000;
-const volatile __u32 mark_capture = 0x1000;
-const volatile __u32 mark_daemon = 0x2000;
 
 /* pod_ingress stamps what it lets through; skb->tc_index survives the veth
  * crossing into the pod's namespace, where skb->mark is scrubbed. */
@@ -44,18 +40,6 @@ static __always_inline int drop(struct __sk_buff *skb, struct packet *p, enum c8
 {
 	refuse(skb->ifindex, p, reason);
 	return TC_ACT_SHOT;
-}
-
-/* The listener slot must be filled before a packet is handed to the local
- * stack: without the daemon, real host listeners would answer the pod. */
-static __always_inline bool listening(__u32 slot)
-{
-	struct bpf_sock *sk = bpf_map_lookup_elem(&listeners, &slot);
-
-	if (!sk)
-		return false;
-	bpf_sk_release(sk);
-	return true;
 }
 
 static __always_inline enum c8s_reason judge_egress(struct __sk_buff *skb, const struct c8s_pod *pod, struct packet *p)
@@ -75,8 +59,10 @@ static __always_inline enum c8s_reason judge_egress(struct __sk_buff *skb, const
 	reason = parse_transport(skb, p);
 	if (reason)
 		return reason;
-	if (listening(p->v6 ? C8S_SLOT_TCP6 : C8S_SLOT_TCP4))
-		return C8S_ALLOWED;
+	if (delivered_to_all(p))
+		return C8S_MULTICAST;
+	if (listening(slot_of(p)))
+		return judge_receiver(skb, p);
 	/* Probes go on without the daemon, or the kubelet would restart every
 	 * pod. Local delivery finds the kubelet's connection; for anything
 	 * else steer finds no listener either, and drops. */
@@ -85,8 +71,9 @@ static __always_inline enum c8s_reason judge_egress(struct __sk_buff *skb, const
 
 /*
  * pod_egress: host side of a pod's link, ingress hook.
- * Contract: TCP from the pod's own address is marked for local delivery, ARP
- * and neighbour discovery about the pod's own address pass, the rest drops.
+ * Contract: TCP and UDP from the pod's own address are marked for local
+ * delivery where the daemon receives them, ARP and neighbour discovery about
+ * the pod's own address pass, the rest drops.
  */
 SEC("tc")
 int pod_egress(struct __sk_buff *skb)
@@ -196,8 +183,8 @@ static __always_inline int steer_drop(struct bpf_sk_lookup *ctx, const struct pa
 
 /*
  * steer: socket lookup in the host namespace.
- * Contract: a new flow from a pod goes to the daemon's transparent listener
- * and to no other socket; a pod's address on any other link drops.
+ * Contract: a new flow from a pod goes to the daemon's transparent socket
+ * of its protocol and to no other; a pod's address on any other link drops.
  */
 SEC("sk_lookup")
 int steer(struct bpf_sk_lookup *ctx)
@@ -224,9 +211,7 @@ int steer(struct bpf_sk_lookup *ctx)
 		return SK_PASS;
 	if (ctx->ingress_ifindex != owner->ifindex && !(owner->master && ctx->ingress_ifindex == owner->master))
 		return steer_drop(ctx, &p, C8S_STEER_SPOOFED);
-	if (ctx->protocol != IPPROTO_TCP)
-		return steer_drop(ctx, &p, C8S_UDP);
-	slot = p.v6 ? C8S_SLOT_TCP6 : C8S_SLOT_TCP4;
+	slot = slot_of(&p);
 	sk = bpf_map_lookup_elem(&listeners, &slot);
 	if (!sk)
 		return steer_drop(ctx, &p, C8S_STEER_NO_LISTENER);

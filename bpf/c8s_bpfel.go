@@ -78,6 +78,7 @@ type C8sC8sPodAddr struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	C8sMapBroadcasts  = "broadcasts"
 	C8sMapDrops       = "drops"
 	C8sMapEventBudget = "event_budget"
 	C8sMapEvents      = "events"
@@ -153,6 +154,7 @@ type C8sProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type C8sMapSpecs struct {
+	Broadcasts  *ebpf.MapSpec `ebpf:"broadcasts"`
 	Drops       *ebpf.MapSpec `ebpf:"drops"`
 	EventBudget *ebpf.MapSpec `ebpf:"event_budget"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
@@ -194,6 +196,7 @@ func (o *C8sObjects) Close() error {
 //
 // It can be passed to LoadC8sObjects or ebpf.CollectionSpec.LoadAndAssign.
 type C8sMaps struct {
+	Broadcasts  *ebpf.Map `ebpf:"broadcasts"`
 	Drops       *ebpf.Map `ebpf:"drops"`
 	EventBudget *ebpf.Map `ebpf:"event_budget"`
 	Events      *ebpf.Map `ebpf:"events"`
@@ -207,6 +210,7 @@ type C8sMaps struct {
 
 func (m *C8sMaps) Close() error {
 	return _C8sClose(
+		m.Broadcasts,
 		m.Drops,
 		m.EventBudget,
 		m.Events,

@@ -40,14 +40,15 @@ func permitted(b []byte, mark uint32) bool {
 	case 0x0806:
 		return mark == 0 && len(b) >= 42 && len(b) <= 60 && (bytes.Equal(b[28:32], pod4.AsSlice()) || bytes.Equal(b[28:32], make([]byte, 4)))
 	case 0x0800:
-		return mark == 0x1000 && len(b) >= 54 && b[14] == 0x45 && be.Uint16(b[20:])&0x3fff == 0 && b[23] == 6 && bytes.Equal(b[26:30], pod4.AsSlice())
+		own := mark == 0x1000 && b[14] == 0x45 && bytes.Equal(b[26:30], pod4.AsSlice()) && b[30]&0xf0 != 0xe0
+		return own && (b[23] == 17 || b[23] == 6 && len(b) >= 54 && be.Uint16(b[20:])&0x3fff == 0)
 	case 0x86dd:
 		if len(b) < 54 || b[14]>>4 != 6 {
 			return false
 		}
 		src, _ := netip.AddrFromSlice(b[22:38])
-		if b[20] == 6 {
-			return mark == 0x1000 && src == pod6 && len(b) >= 74
+		if b[20] == 6 || b[20] == 17 || b[20] == 44 && b[54] == 17 {
+			return mark == 0x1000 && src == pod6 && b[38] != 0xff && (b[20] != 6 || len(b) >= 74)
 		}
 		own := src == pod6 || src.IsLinkLocalUnicast() || src.IsUnspecified()
 		return mark == 0 && b[20] == 58 && b[21] == 255 && len(b) <= 128 && own && len(b) >= 62 && (b[54] == 133 || b[54] == 135 || b[54] == 136)

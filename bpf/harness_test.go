@@ -3,22 +3,38 @@
 package bpf
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // skb is the part of struct __sk_buff that a test may fill in.
 type skb struct {
 	Len, PktType, Mark, QueueMapping, Protocol, VLANPresent, VLANTci, VLANProto uint32
 	Priority, IngressIfindex, Ifindex, TCIndex                                  uint32
-	_                                                                           [36]uint32 // to the end in 6.x
+	_                                                                           [29]uint32
+	GSOSegs                                                                     uint32
+	_                                                                           [2]uint32
+	GSOSize                                                                     uint32
+	_                                                                           [3]uint32
 }
 
 // lookup is struct bpf_sk_lookup.
@@ -46,14 +62,18 @@ const (
 var (
 	pod4, pod6     = netip.MustParseAddr("10.1.0.5"), netip.MustParseAddr("fd01::5")
 	other4, other6 = netip.MustParseAddr("10.1.0.6"), netip.MustParseAddr("fd01::6")
+	broadcast4     = netip.MustParseAddr("10.1.0.255")
 	local6         = netip.MustParseAddr("fe80::5")
 	gatewayMAC     = [6]uint8{2, 0, 0, 0, 0, 1}
 )
 
-// kernel is the loaded programs, with one pod on the loopback device.
+// kernel is the loaded programs, with one pod on the loopback device of a
+// network namespace of its own, where steer is attached.
 type kernel struct {
 	C8sObjects
-	t testing.TB
+	t     testing.TB
+	work  chan func()
+	steer link.Link
 }
 
 func load(t testing.TB) *kernel {
@@ -71,7 +91,68 @@ func load(t testing.TB) *kernel {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { k.Close() })
+	k.isolate()
 	return k
+}
+
+// isolate makes the namespace, which ends with its thread.
+func (k *kernel) isolate() {
+	k.t.Helper()
+	k.work = make(chan func())
+	ready := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		ready <- k.enter()
+		for fn := range k.work {
+			fn()
+		}
+	}()
+	k.t.Cleanup(func() { close(k.work) })
+	if err := <-ready; err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+func (k *kernel) enter() error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("making a network namespace: %w", err)
+	}
+	ns, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	if k.steer, err = link.AttachNetNs(int(ns.Fd()), k.Steer); err != nil {
+		return fmt.Errorf("attaching steer: %w", err)
+	}
+	k.t.Cleanup(func() { k.steer.Close() })
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return err
+	}
+	for _, all := range []string{"0.0.0.0/0", "::/0"} { // sockets connect to the pod
+		dst, err := netlink.ParseIPNet(all)
+		if err != nil {
+			return err
+		}
+		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: dst}); err != nil {
+			return fmt.Errorf("adding the route to %s: %w", all, err)
+		}
+	}
+	return nil
+}
+
+// do runs fn on the thread in the namespace.
+func (k *kernel) do(fn func() error) {
+	k.t.Helper()
+	done := make(chan error)
+	k.work <- func() { done <- fn() }
+	if err := <-done; err != nil {
+		k.t.Fatal(err)
+	}
 }
 
 func words(a netip.Addr) (w [4]uint32) {
@@ -99,27 +180,66 @@ func (k *kernel) pod(change func(*Pod)) {
 	}
 }
 
-// listen fills both TCP slots.
+// broadcast makes an address one of the node's broadcast addresses.
+func (k *kernel) broadcast(a netip.Addr) {
+	k.t.Helper()
+	if err := k.Broadcasts.Put(words(a)[3], uint32(1)); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// listen fills all slots as the daemon does.
 func (k *kernel) listen() {
 	k.t.Helper()
-	for slot, addr := range map[uint32]string{SlotTCP4: "127.0.0.1:0", SlotTCP6: "[::1]:0"} {
-		lc := net.ListenConfig{}
-		lc.SetMultipathTCP(false)
-		ln, err := lc.Listen(k.t.Context(), "tcp", addr)
-		if err != nil {
-			k.t.Fatal(err)
-		}
-		k.t.Cleanup(func() { ln.Close() })
-		raw, err := ln.(*net.TCPListener).SyscallConn()
-		if err != nil {
-			k.t.Fatal(err)
-		}
-		var inner error
-		err = raw.Control(func(fd uintptr) { inner = k.Listeners.Put(slot, uint64(fd)) })
-		if err := errors.Join(err, inner); err != nil {
-			k.t.Fatal(err)
-		}
+	for slot, at := range []struct{ network, addr string }{
+		SlotTCP4: {"tcp4", "127.0.0.1:0"}, SlotTCP6: {"tcp6", "[::1]:0"}, SlotUDP4: {"udp4", "127.0.0.1:0"}, SlotUDP6: {"udp6", "[::1]:0"},
+	} {
+		sock := k.socket(at.network, at.addr, "", daemonMark)
+		k.do(func() error {
+			raw, err := sock.SyscallConn()
+			if err != nil {
+				return err
+			}
+			var inner error
+			err = raw.Control(func(fd uintptr) { inner = k.Listeners.Put(uint32(slot), uint64(fd)) })
+			return errors.Join(err, inner)
+		})
 	}
+}
+
+const daemonMark = 0x2000
+
+// socket opens a transparent socket of the node with a mark: a listener or, of
+// UDP with a remote address, a connected one.
+func (k *kernel) socket(network, local, remote string, mark int) syscall.Conn {
+	k.t.Helper()
+	control := func(_, _ string, c syscall.RawConn) error {
+		var inner error
+		err := c.Control(func(fd uintptr) {
+			level, option := unix.SOL_IP, unix.IP_TRANSPARENT
+			if strings.HasSuffix(network, "6") {
+				level, option = unix.SOL_IPV6, unix.IPV6_TRANSPARENT
+			}
+			inner = errors.Join(unix.SetsockoptInt(int(fd), level, option, 1), unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark))
+		})
+		return errors.Join(err, inner)
+	}
+	var made any
+	k.do(func() (err error) {
+		lc := net.ListenConfig{Control: control}
+		lc.SetMultipathTCP(false)
+		switch {
+		case remote != "":
+			made, err = (&net.Dialer{Control: control, LocalAddr: net.UDPAddrFromAddrPort(netip.MustParseAddrPort(local))}).Dial(network, remote)
+		case strings.HasPrefix(network, "udp"):
+			made, err = lc.ListenPacket(k.t.Context(), network, local)
+		default:
+			made, err = lc.Listen(k.t.Context(), network, local)
+		}
+		return err
+	})
+	k.t.Cleanup(func() { made.(io.Closer).Close() })
+	return made.(syscall.Conn)
 }
 
 // result is what a program did with a packet.
@@ -135,10 +255,8 @@ func (k *kernel) run(p *ebpf.Program, frame []byte, in skb) result {
 	before := k.drops()
 	out, data := skb{}, make([]byte, len(frame)+256)
 	opts := &ebpf.RunOptions{Data: frame, DataOut: data, Context: &in, ContextOut: &out}
-	verdict, err := p.Run(opts)
-	if err != nil {
-		k.t.Fatal(err)
-	}
+	var verdict uint32
+	k.do(func() (err error) { verdict, err = p.Run(opts); return err })
 	return result{verdict, out.Mark, opts.DataOut, k.counted(before)}
 }
 
@@ -150,6 +268,25 @@ func (k *kernel) lookup(in lookup) (result, uint64) {
 		k.t.Fatal(err)
 	}
 	return result{verdict: verdict, reason: k.counted(before)}, out.Cookie
+}
+
+// event is the next one.
+func (k *kernel) event() (e Event) {
+	k.t.Helper()
+	r, err := ringbuf.NewReader(k.Events)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	defer r.Close()
+	r.SetDeadline(time.Now().Add(5 * time.Second))
+	record, err := r.Read()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	if err := binary.Read(bytes.NewReader(record.RawSample), binary.NativeEndian, &e); err != nil {
+		k.t.Fatal(err)
+	}
+	return e
 }
 
 func (k *kernel) drops() map[Reason]uint64 {

@@ -15,6 +15,10 @@ enum c8s_pod_flags {
 	C8S_POD_HOST_ACCESS = 1 << 0, /* processes on the node may connect */
 };
 
+/* Room for reasons to come, so that a new one does not change the map. */
+#define C8S_REASONS_MAX 64
+_Static_assert(C8S_REASON_COUNT <= C8S_REASONS_MAX, "drops has no room for all reasons");
+
 /* How many ports of a pod the kubelet may probe. */
 #define C8S_PROBE_PORTS 16
 
@@ -129,9 +133,17 @@ struct {
 	__type(value, __u64);
 } listeners SEC(".maps");
 
+/* IPv4 broadcast addresses of the node's own networks, network order. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u32);
+} broadcasts SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, C8S_REASON_COUNT);
+	__uint(max_entries, C8S_REASONS_MAX);
 	__type(key, __u32);
 	__type(value, __u64);
 } drops SEC(".maps");

@@ -9,6 +9,10 @@
 #define ARP_MAX_LEN 60
 #define ND_MAX_LEN 128
 
+/* Flags and offset of IPv4's frag_off. */
+#define IP_MORE 0x2000
+#define IP_OFFSET 0x1fff
+
 #define EVENTS_PER_SECOND 20
 #define SECOND_NS 1000000000ULL
 
@@ -23,10 +27,12 @@ struct packet {
 	bool v6;
 	bool neighbour; /* ARP or neighbour discovery */
 	bool options;  /* IPv4 options */
-	bool fragment; /* IPv4 fragment */
+	bool fragment; /* of a larger packet, or with a header that says so */
+	bool later;    /* a fragment behind the transport header */
 	__u8 nd_type;
 	__u8 tcp_flags;
-	__u32 l4; /* offset of the transport header */
+	__u32 l4;     /* offset of the transport header */
+	__u32 l4_len; /* bytes from there on, as the IP header says */
 };
 
 static __always_inline void map_v4(__u32 *to, __u32 addr)
@@ -155,6 +161,13 @@ static __always_inline enum c8s_reason parse_icmp6(struct __sk_buff *skb, struct
 	return C8S_ALLOWED;
 }
 
+/* What the IP header says follows it. Segments above 64 KiB, which only the
+ * kernel's own segmentation makes, say 0. */
+static __always_inline __u32 payload(const struct __sk_buff *skb, __u32 said)
+{
+	return said || !skb->gso_size ? said : 0xffff;
+}
+
 /* Reads the link and network headers into p. What is refused here could not
  * be understood; whether the rest may pass is for the caller. */
 static __always_inline enum c8s_reason parse_link(struct __sk_buff *skb, struct packet *p)
@@ -168,14 +181,22 @@ static __always_inline enum c8s_reason parse_link(struct __sk_buff *skb, struct 
 	if (proto == bpf_htons(ETH_P_IP)) {
 		struct iphdr ip;
 
+		__u32 total, head;
+
 		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
+			return C8S_MALFORMED;
+		total = bpf_ntohs(ip.tot_len);
+		head = ip.ihl * 4;
+		if (total && total < head)
 			return C8S_MALFORMED;
 		p->proto = ip.protocol;
 		map_v4(p->src, ip.saddr);
 		map_v4(p->dst, ip.daddr);
-		p->l4 = ETH_HLEN + ip.ihl * 4;
+		p->l4 = ETH_HLEN + head;
+		p->l4_len = total ? total - head : payload(skb, 0);
 		p->options = ip.ihl != 5;
-		p->fragment = ip.frag_off & bpf_htons(0x3fff);
+		p->fragment = ip.frag_off & bpf_htons(IP_OFFSET | IP_MORE);
+		p->later = ip.frag_off & bpf_htons(IP_OFFSET);
 		return C8S_ALLOWED;
 	}
 	if (proto == bpf_htons(ETH_P_IPV6)) {
@@ -188,6 +209,7 @@ static __always_inline enum c8s_reason parse_link(struct __sk_buff *skb, struct 
 		__builtin_memcpy(p->src, &ip.saddr, 16);
 		__builtin_memcpy(p->dst, &ip.daddr, 16);
 		p->l4 = ETH_HLEN + sizeof(ip);
+		p->l4_len = payload(skb, bpf_ntohs(ip.payload_len));
 		if (p->proto == IPPROTO_ICMPV6)
 			return parse_icmp6(skb, p, ip.hop_limit);
 		return C8S_ALLOWED;
@@ -229,39 +251,6 @@ static __always_inline bool neighbour_of(const struct c8s_pod *pod, const struct
 static __always_inline bool neighbour_fits(const struct __sk_buff *skb, const struct packet *p)
 {
 	return skb->len <= (p->v6 ? ND_MAX_LEN : ARP_MAX_LEN);
-}
-
-/* Allows TCP with a whole header and nothing between it and the IP header. */
-static __always_inline enum c8s_reason parse_transport(struct __sk_buff *skb, struct packet *p)
-{
-	__u8 tcp[20];
-
-	if (p->options)
-		return C8S_IP_OPTIONS;
-	if (p->fragment || (p->v6 && p->proto == IPPROTO_FRAGMENT))
-		return C8S_FRAGMENT;
-	switch (p->proto) {
-	case IPPROTO_TCP:
-		break;
-	case IPPROTO_UDP:
-		return C8S_UDP;
-	case IPPROTO_ICMP:
-	case IPPROTO_ICMPV6:
-		return C8S_ICMP;
-	case IPPROTO_HOPOPTS:
-	case IPPROTO_ROUTING:
-	case IPPROTO_DSTOPTS:
-	case IPPROTO_MH:
-		return p->v6 ? C8S_EXTENSION_HEADER : C8S_PROTOCOL;
-	default:
-		return C8S_PROTOCOL;
-	}
-	if (bpf_skb_load_bytes(skb, p->l4, tcp, sizeof(tcp)) || (tcp[12] >> 4) < 5)
-		return C8S_MALFORMED;
-	__builtin_memcpy(&p->sport, tcp, 2);
-	__builtin_memcpy(&p->dport, tcp + 2, 2);
-	p->tcp_flags = tcp[13];
-	return C8S_ALLOWED;
 }
 
 #endif

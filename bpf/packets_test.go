@@ -41,6 +41,36 @@ func tcp() []byte {
 	return b
 }
 
+// udp is a datagram from port 40000.
+func udp(dport uint16, payload []byte) []byte {
+	b := make([]byte, 8)
+	be.PutUint16(b, 40000)
+	be.PutUint16(b[2:], dport)
+	be.PutUint16(b[4:], uint16(8+len(payload)))
+	return append(b, payload...)
+}
+
+// fragment4 is a fragment of the pod's UDP over IPv4, offset in units of 8.
+func fragment4(offset uint16, more bool, payload []byte) []byte {
+	b := ip(pod4, other4, 17, payload)
+	if more {
+		offset |= 0x2000
+	}
+	be.PutUint16(b[20:], offset)
+	return b
+}
+
+// fragment6 is a fragment of the pod's IPv6, offset in units of 8.
+func fragment6(next uint8, offset uint16, more bool, payload []byte) []byte {
+	h := []byte{next, 0, 0, 0, 0, 0, 0, 1}
+	offset <<= 3
+	if more {
+		offset |= 1
+	}
+	be.PutUint16(h[2:], offset)
+	return ip(pod6, other6, 44, append(h, payload...))
+}
+
 // segment is a TCP header with ports and flags.
 func segment(sport, dport uint16, flags byte) []byte {
 	b := with(tcp(), 13, flags)

@@ -2,7 +2,7 @@
 #ifndef C8S_PROBE_H
 #define C8S_PROBE_H
 
-#include "packet.h"
+#include "transport.h"
 
 /*
  * The kubelet's probes. A connection begins with a SYN of a socket of the
@@ -10,9 +10,6 @@
  * other packets are told by that memory and not by their socket, since those
  * that TIME_WAIT and reset answer have none.
  */
-
-#define TCP_SYN 0x02
-#define TCP_ACK 0x10
 
 static __always_inline bool probe_port(const struct c8s_pod *pod, __u16 port)
 {
@@ -48,7 +45,7 @@ static __always_inline bool is_probe(struct __sk_buff *skb, const struct c8s_pod
 	struct c8s_flow flow = {};
 	__u64 netns = pod->netns;
 
-	if (!pod->probes[0] || parse_transport(skb, p))
+	if (!pod->probes[0] || parse_transport(skb, p) || p->proto != IPPROTO_TCP)
 		return false;
 	if (!own_address(pod, p->dst) || !probe_port(pod, p->dport))
 		return false;
@@ -66,7 +63,7 @@ static __always_inline bool is_probe_reply(const struct c8s_pod *pod, const stru
 {
 	struct c8s_flow flow = {};
 
-	if (!probe_port(pod, p->sport))
+	if (p->proto != IPPROTO_TCP || !probe_port(pod, p->sport))
 		return false;
 	__builtin_memcpy(flow.src, p->dst, sizeof(flow.src));
 	__builtin_memcpy(flow.dst, p->src, sizeof(flow.dst));

@@ -28,9 +28,9 @@ const (
 	ReasonIPOptions Reason = 8
 	// ReasonExtensionHeader: The IPv6 header is followed by an extension header.
 	ReasonExtensionHeader Reason = 9
-	// ReasonFragment: The packet is an IP fragment.
+	// ReasonFragment: The packet is a fragment of something other than UDP.
 	ReasonFragment Reason = 10
-	// ReasonUDP: The packet is UDP.
+	// ReasonUDP: No longer given: earlier releases refused all UDP.
 	ReasonUDP Reason = 11
 	// ReasonICMP: The packet is ICMP or ICMPv6 other than neighbour discovery.
 	ReasonICMP Reason = 12
@@ -52,6 +52,12 @@ const (
 	ReasonSteerNoListener Reason = 20
 	// ReasonForeignSocket: A process outside a pod tried to make an IP socket in the pod's network namespace; no packet is involved.
 	ReasonForeignSocket Reason = 21
+	// ReasonMulticast: The destination is a multicast or broadcast address, where the kernel would deliver to every socket of the node that wants it.
+	ReasonMulticast Reason = 22
+	// ReasonHostSocket: A socket of the node that is not the daemon's would have received the packet.
+	ReasonHostSocket Reason = 23
+	// ReasonSYNRate: The pod opens more TCP connections than its link's budget admits.
+	ReasonSYNRate Reason = 24
 )
 
 var reasonNames = [...]string{
@@ -77,6 +83,9 @@ var reasonNames = [...]string{
 	ReasonSteerSpoofed:    "steer-spoofed",
 	ReasonSteerNoListener: "steer-no-listener",
 	ReasonForeignSocket:   "foreign-socket",
+	ReasonMulticast:       "multicast",
+	ReasonHostSocket:      "host-socket",
+	ReasonSYNRate:         "syn-rate",
 }
 
 var reasonDescriptions = [...]string{
@@ -90,8 +99,8 @@ var reasonDescriptions = [...]string{
 	ReasonSpoofedSource:   "The source address is not the pod's.",
 	ReasonIPOptions:       "The IPv4 header carries options.",
 	ReasonExtensionHeader: "The IPv6 header is followed by an extension header.",
-	ReasonFragment:        "The packet is an IP fragment.",
-	ReasonUDP:             "The packet is UDP.",
+	ReasonFragment:        "The packet is a fragment of something other than UDP.",
+	ReasonUDP:             "No longer given: earlier releases refused all UDP.",
 	ReasonICMP:            "The packet is ICMP or ICMPv6 other than neighbour discovery.",
 	ReasonProtocol:        "The transport protocol is neither TCP, UDP nor ICMP.",
 	ReasonNoListener:      "The node daemon does not listen; without it the packet could reach a listener of the host.",
@@ -102,4 +111,7 @@ var reasonDescriptions = [...]string{
 	ReasonSteerSpoofed:    "A pod's address was the source of a packet that came in over another link.",
 	ReasonSteerNoListener: "A new flow from a pod found no listener of the node daemon.",
 	ReasonForeignSocket:   "A process outside a pod tried to make an IP socket in the pod's network namespace; no packet is involved.",
+	ReasonMulticast:       "The destination is a multicast or broadcast address, where the kernel would deliver to every socket of the node that wants it.",
+	ReasonHostSocket:      "A socket of the node that is not the daemon's would have received the packet.",
+	ReasonSYNRate:         "The pod opens more TCP connections than its link's budget admits.",
 }

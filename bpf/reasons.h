@@ -28,9 +28,9 @@ enum c8s_reason {
 	C8S_IP_OPTIONS,
 	/* The IPv6 header is followed by an extension header. */
 	C8S_EXTENSION_HEADER,
-	/* The packet is an IP fragment. */
+	/* The packet is a fragment of something other than UDP. */
 	C8S_FRAGMENT,
-	/* The packet is UDP. */
+	/* No longer given: earlier releases refused all UDP. */
 	C8S_UDP,
 	/* The packet is ICMP or ICMPv6 other than neighbour discovery. */
 	C8S_ICMP,
@@ -52,6 +52,12 @@ enum c8s_reason {
 	C8S_STEER_NO_LISTENER,
 	/* A process outside a pod tried to make an IP socket in the pod's network namespace; no packet is involved. */
 	C8S_FOREIGN_SOCKET,
+	/* The destination is a multicast or broadcast address, where the kernel would deliver to every socket of the node that wants it. */
+	C8S_MULTICAST,
+	/* A socket of the node that is not the daemon's would have received the packet. */
+	C8S_HOST_SOCKET,
+	/* The pod opens more TCP connections than its link's budget admits. */
+	C8S_SYN_RATE,
 	C8S_REASON_COUNT,
 };
 #endif

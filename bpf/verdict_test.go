@@ -30,7 +30,40 @@ func egressCases() []packetCase {
 		{"first fragment", with(ip(pod4, other4, 6, tcp()), 20, 0x20), ReasonFragment},
 		{"later fragment", with(ip(pod4, other4, 6, tcp()), 21, 5), ReasonFragment},
 		{"don't fragment", with(ip(pod4, other4, 6, tcp()), 20, 0x40), ReasonAllowed},
+		{"IPv4 total length below the header", with(ip(pod4, other4, 6, tcp()), 17, 19), ReasonMalformed},
+		{"IPv4 total length below the TCP header", with(ip(pod4, other4, 6, tcp()), 17, 39), ReasonMalformed},
+		{"IPv4 without a length", with(ip(pod4, other4, 6, tcp()), 17, 0), ReasonMalformed},
+		{"IPv6 without a length", with(ip(pod6, other6, 17, udp(53, nil)), 19, 0), ReasonMalformed},
 		{"IPv6 fragment", ip(pod6, other6, 44, make([]byte, 40)), ReasonFragment},
+		{"first fragment of a datagram", fragment4(0, true, udp(53, make([]byte, 1000))), ReasonAllowed},
+		{"first fragment of a long datagram", fragment4(0, true, with(udp(53, make([]byte, 1000)), 4, 0x20)), ReasonAllowed},
+		{"tiny first fragment", fragment4(0, true, udp(53, nil)), ReasonAllowed},
+		{"first fragment without the header", fragment4(0, true, udp(53, nil)[:7]), ReasonMalformed},
+		{"fragment right behind the header", fragment4(1, true, make([]byte, 8)), ReasonAllowed},
+		{"last fragment", fragment4(185, false, make([]byte, 5)), ReasonAllowed},
+		{"empty fragment", fragment4(185, false, nil), ReasonMalformed},
+		{"fragment with options", with(fragment4(185, true, make([]byte, 16)), 14, 0x46), ReasonIPOptions},
+		{"first IPv6 fragment of a datagram", fragment6(17, 0, true, udp(53, make([]byte, 1000))), ReasonAllowed},
+		{"tiny first IPv6 fragment", fragment6(17, 0, true, udp(53, nil)), ReasonAllowed},
+		{"first IPv6 fragment without the header", fragment6(17, 0, true, udp(53, nil)[:7]), ReasonMalformed},
+		{"atomic IPv6 fragment", fragment6(17, 0, false, udp(53, nil)), ReasonAllowed},
+		{"last IPv6 fragment", fragment6(17, 185, false, make([]byte, 5)), ReasonAllowed},
+		{"empty IPv6 fragment", fragment6(17, 185, false, nil), ReasonMalformed},
+		{"IPv6 fragment header cut short", ip(pod6, other6, 44, make([]byte, 7)), ReasonMalformed},
+		{"IPv6 fragment with reserved bits", with(fragment6(17, 185, true, make([]byte, 8)), 57, 0xcb), ReasonMalformed},
+		{"IPv6 fragment with a reserved byte", with(fragment6(17, 185, true, make([]byte, 8)), 55, 1), ReasonMalformed},
+		{"TCP in an atomic fragment", fragment6(6, 0, false, tcp()), ReasonFragment},
+		{"ICMPv6 in a fragment", fragment6(58, 0, true, make([]byte, 24)), ReasonFragment},
+		{"fragment in a fragment", fragment6(44, 0, true, fragment6(17, 0, true, udp(53, nil))[54:]), ReasonFragment},
+		{"destination options in a fragment", fragment6(60, 0, true, make([]byte, 24)), ReasonFragment},
+		{"fragment behind hop-by-hop", ip(pod6, other6, 0, append([]byte{44, 0, 1, 4, 0, 0, 0, 0}, fragment6(17, 0, true, udp(53, nil))[54:]...)), ReasonExtensionHeader},
+		{"multicast", ip(pod4, netip.MustParseAddr("224.0.0.251"), 17, udp(5353, nil)), ReasonMulticast},
+		{"multicast, the last address", ip(pod4, netip.MustParseAddr("239.255.255.255"), 17, udp(5353, nil)), ReasonMulticast},
+		{"limited broadcast", ip(pod4, netip.MustParseAddr("255.255.255.255"), 17, udp(67, nil)), ReasonMulticast},
+		{"broadcast of the node's network", ip(pod4, broadcast4, 17, udp(67, nil)), ReasonMulticast},
+		{"broadcast in fragments", with(with(fragment4(0, true, udp(67, nil)), 32, 0), 33, 255), ReasonMulticast},
+		{"IPv6 multicast", ip(pod6, netip.MustParseAddr("ff02::fb"), 17, udp(5353, nil)), ReasonMulticast},
+		{"TCP to a multicast address", ip(pod6, netip.MustParseAddr("ff05::2"), 6, tcp()), ReasonMulticast},
 		{"mobility header", ip(pod6, other6, 135, make([]byte, 40)), ReasonExtensionHeader},
 		{"hop-by-hop", ip(pod6, other6, 0, make([]byte, 40)), ReasonExtensionHeader},
 		{"routing header", ip(pod6, other6, 43, make([]byte, 40)), ReasonExtensionHeader},
@@ -73,7 +106,14 @@ func egressCases() []packetCase {
 			packetCase{"TCP from another" + version, ip(a[1], a[0], 6, tcp()), ReasonSpoofedSource},
 			packetCase{"TCP cut short" + version, ip(a[0], a[1], 6, tcp()[:19]), ReasonMalformed},
 			packetCase{"TCP data offset" + version, ip(a[0], a[1], 6, with(tcp(), 12, 0x40)), ReasonMalformed},
-			packetCase{"UDP" + version, ip(a[0], a[1], 17, make([]byte, 8)), ReasonUDP},
+			packetCase{"TCP header longer than the packet" + version, ip(a[0], a[1], 6, with(tcp(), 12, 0x60)), ReasonMalformed},
+			packetCase{"UDP" + version, ip(a[0], a[1], 17, udp(53, nil)), ReasonAllowed},
+			packetCase{"UDP with data" + version, ip(a[0], a[1], 17, udp(53, make([]byte, 1000))), ReasonAllowed},
+			packetCase{"UDP from another" + version, ip(a[1], a[0], 17, udp(53, nil)), ReasonSpoofedSource},
+			packetCase{"UDP cut short" + version, ip(a[0], a[1], 17, udp(53, nil)[:7]), ReasonMalformed},
+			packetCase{"UDP length below its header" + version, ip(a[0], a[1], 17, with(udp(53, nil), 5, 7)), ReasonMalformed},
+			packetCase{"UDP length beyond the packet" + version, ip(a[0], a[1], 17, with(udp(53, nil), 5, 9)), ReasonMalformed},
+			packetCase{"UDP-Lite" + version, ip(a[0], a[1], 136, udp(53, nil)), ReasonProtocol},
 			packetCase{"echo" + version, ip(a[0], a[1], icmp, with(make([]byte, 8), 0, echo)), ReasonICMP},
 			packetCase{"SCTP" + version, ip(a[0], a[1], 132, make([]byte, 12)), ReasonProtocol},
 			packetCase{"ESP" + version, ip(a[0], a[1], 50, make([]byte, 12)), ReasonProtocol},
@@ -86,6 +126,7 @@ func TestPodEgressVerdicts(t *testing.T) {
 	k := load(t)
 	k.pod(nil)
 	k.listen()
+	k.broadcast(broadcast4)
 	for _, c := range egressCases() {
 		t.Run(c.name, func(t *testing.T) {
 			k.t = t
@@ -128,7 +169,10 @@ func TestPodEgressRefusesWhoIsNotOpen(t *testing.T) {
 func TestPodEgressNeedsAListener(t *testing.T) {
 	k := load(t)
 	k.pod(nil)
-	for _, frame := range [][]byte{ip(pod4, other4, 6, tcp()), ip(pod6, other6, 6, tcp())} {
+	for _, frame := range [][]byte{
+		ip(pod4, other4, 6, tcp()), ip(pod6, other6, 6, tcp()), ip(pod4, other4, 17, udp(53, nil)), ip(pod6, other6, 17, udp(53, nil)),
+		fragment4(185, false, make([]byte, 5)), fragment6(17, 185, false, make([]byte, 5)),
+	} {
 		if got := k.run(k.PodEgress, frame, skb{Ifindex: loopback}); got.verdict != verdictShot || got.reason != ReasonNoListener {
 			t.Errorf("got %d, %s", got.verdict, got.reason)
 		}
@@ -242,6 +286,8 @@ func TestSteerVerdicts(t *testing.T) {
 	}{
 		{"pod v4 without a listener", v4(pod4, 6), PodAddr{}, false, ReasonSteerNoListener, false},
 		{"pod v6 without a listener", v6(pod6, 6), PodAddr{}, false, ReasonSteerNoListener, false},
+		{"UDP v4 without a listener", v4(pod4, 17), PodAddr{}, false, ReasonSteerNoListener, false},
+		{"UDP v6 without a listener", v6(pod6, 17), PodAddr{}, false, ReasonSteerNoListener, false},
 		{"pod v4", v4(pod4, 6), PodAddr{}, true, ReasonAllowed, true},
 		{"pod v6", v6(pod6, 6), PodAddr{}, true, ReasonAllowed, true},
 		{"another host v4", v4(other4, 6), PodAddr{}, true, ReasonAllowed, false},
@@ -249,8 +295,10 @@ func TestSteerVerdicts(t *testing.T) {
 		{"pod's address on another link v4", v4(pod4, 6), PodAddr{Ifindex: 9}, true, ReasonSteerSpoofed, false},
 		{"pod's address on another link v6", v6(pod6, 6), PodAddr{Ifindex: 9}, true, ReasonSteerSpoofed, false},
 		{"bridged pod's address elsewhere", v6(pod6, 6), PodAddr{Ifindex: 9, Master: 8}, true, ReasonSteerSpoofed, false},
-		{"UDP v4", v4(pod4, 17), PodAddr{}, true, ReasonUDP, false},
-		{"UDP v6", v6(pod6, 17), PodAddr{}, true, ReasonUDP, false},
+		{"UDP v4", v4(pod4, 17), PodAddr{}, true, ReasonAllowed, true},
+		{"UDP v6", v6(pod6, 17), PodAddr{}, true, ReasonAllowed, true},
+		{"UDP of another host", v4(other4, 17), PodAddr{}, true, ReasonAllowed, false},
+		{"UDP of a pod's address on another link", v6(pod6, 17), PodAddr{Ifindex: 9}, true, ReasonSteerSpoofed, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			k.t = t
@@ -285,7 +333,7 @@ func TestReasonsAreNamedAndDescribed(t *testing.T) {
 	if got := Reason(9999); got.String() != "reason-9999" || got.Description() == "" {
 		t.Errorf("unknown reason: %q %q", got, got.Description())
 	}
-	if len(seen) != 21 || ReasonForwardedToPod.String() != "forwarded-to-pod" {
+	if len(seen) != 24 || ReasonForwardedToPod.String() != "forwarded-to-pod" {
 		t.Errorf("%d reasons: %v", len(seen), seen)
 	}
 }

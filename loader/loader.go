@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"sync"
 
@@ -212,51 +211,6 @@ func (l *Loader) listLinks() ([]netlink.Link, error) {
 		return links, nil
 	}
 	return nil, errors.New("listing the links: they keep changing")
-}
-
-// SetListener gives new flows of pods to a transparent listener of the daemon,
-// in the IPv4 or the IPv6 slot by its own family. The slot empties when the
-// listener closes, and from then on pods' packets are refused.
-func (l *Loader) SetListener(ln *net.TCPListener) error {
-	raw, err := ln.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("setting the listener: %w", err)
-	}
-	var inner error
-	err = raw.Control(func(fd uintptr) { inner = l.setListener(int(fd)) })
-	if err = errors.Join(err, inner); err != nil {
-		return fmt.Errorf("setting the listener %s: %w", ln.Addr(), err)
-	}
-	return nil
-}
-
-func (l *Loader) setListener(fd int) error {
-	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-	if err != nil {
-		return fmt.Errorf("reading its protocol: %w", err)
-	}
-	if protocol != unix.IPPROTO_TCP {
-		return errors.New("it is not a plain TCP socket (call net.ListenConfig.SetMultipathTCP(false))")
-	}
-	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
-	if err != nil {
-		return fmt.Errorf("reading its family: %w", err)
-	}
-	slot, level, option := uint32(bpf.SlotTCP4), unix.SOL_IP, unix.IP_TRANSPARENT
-	if domain == unix.AF_INET6 {
-		slot, level, option = bpf.SlotTCP6, unix.SOL_IPV6, unix.IPV6_TRANSPARENT
-	}
-	if on, err := unix.GetsockoptInt(fd, level, option); err != nil || on != 1 {
-		return errors.Join(errors.New("it is not transparent (set IP_TRANSPARENT or IPV6_TRANSPARENT before bind)"), err)
-	}
-	mark, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK)
-	if err != nil || uint32(mark)&l.cfg.MarkMask != l.cfg.DaemonMark {
-		return errors.Join(fmt.Errorf("its mark %#x is not the daemon's %#x (set SO_MARK)", mark, l.cfg.DaemonMark), err)
-	}
-	if err := l.objs.Listeners.Put(slot, uint64(fd)); err != nil {
-		return fmt.Errorf("filling slot %d: %w", slot, err)
-	}
-	return nil
 }
 
 // Close lets go of the lock without opening it: pins stay, pods stay locked.

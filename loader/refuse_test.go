@@ -45,7 +45,7 @@ func TestLockedPodReachesNothing(t *testing.T) {
 	}
 }
 
-func TestDatagramsOfAnOpenPodAreRefusedAndCounted(t *testing.T) {
+func TestDatagramsAreRefusedAndCountedWhereTheDaemonTakesNone(t *testing.T) {
 	b := newBench(t, nil)
 	b.routing(t)
 	b.daemon(t)
@@ -54,7 +54,7 @@ func TestDatagramsOfAnOpenPodAreRefusedAndCounted(t *testing.T) {
 		for _, src := range p.Addrs() {
 			t.Run(fmt.Sprintf("%s/%d", kind, src.BitLen()), func(t *testing.T) {
 				dst := same(addrsOf(b.outside), src)
-				for network, reason := range map[string]bpf.Reason{"udp": bpf.ReasonUDP, "icmp": bpf.ReasonICMP} {
+				for network, reason := range map[string]bpf.Reason{"udp": bpf.ReasonNoListener, "icmp": bpf.ReasonICMP} {
 					before := b.count(t, reason)
 					eventually(t, 5*time.Second, network+" being counted", func() bool {
 						send(t, p, network, dst)

@@ -44,7 +44,7 @@ func families() []family {
 
 // Routing delivers captured packets locally: a rule by mark to a table whose
 // only route is local, and an nftables table that keeps both marks out of
-// connection tracking. It installs them, puts back what others remove, and
+// connection tracking and captured packets away from broadcast. It installs them, puts back what others remove, and
 // returns when ctx ends, leaving them in place. It fails only if it could not
 // install them in the first place.
 func (l *Loader) Routing(ctx context.Context) error {
@@ -110,7 +110,8 @@ func (l *Loader) wakeOn(ctx context.Context, socket *nl.NetlinkSocket, wake chan
 	return ended
 }
 
-// InstallRouting installs what of rules, routes and nftables rules is missing.
+// InstallRouting installs what of rules, routes, broadcast addresses and
+// nftables rules is missing.
 func (l *Loader) InstallRouting() error {
 	if err := l.begin(context.Background()); err != nil {
 		return fmt.Errorf("installing the routing: %w", err)
@@ -121,7 +122,7 @@ func (l *Loader) InstallRouting() error {
 			return fmt.Errorf("installing the routing: %w", err)
 		}
 	}
-	if err := l.installNotrack(); err != nil {
+	if err := errors.Join(l.installBroadcasts(), l.installTable()); err != nil {
 		return fmt.Errorf("installing the routing: %w", err)
 	}
 	return nil

@@ -30,7 +30,7 @@ func Uninstall(cfg Config) error {
 		return fmt.Errorf("uninstalling: %w", err)
 	}
 	defer l.nl.Close()
-	err = errors.Join(l.removeFilters(), l.unpinLinks(), l.unpinMaps(), l.removeRouting(), l.uninstallNotrack())
+	err = errors.Join(l.removeFilters(), l.unpinLinks(), l.unpinMaps(), l.removeRouting(), l.uninstallTable())
 	if err != nil {
 		return fmt.Errorf("uninstalling: %w", err)
 	}

@@ -39,7 +39,7 @@ func (t Target) String() string {
 // Reasons for which the kernel drops the attacks' packets.
 const (
 	ReasonSpoofedSource   = "spoofed-source"
-	ReasonUDP             = "udp"
+	ReasonNoListener      = "no-listener" // where the daemon takes no UDP
 	ReasonICMP            = "icmp"
 	ReasonProtocol        = "protocol"
 	ReasonEtherType       = "ethertype"
@@ -178,9 +178,9 @@ func ofFamily(f family) []Attack {
 	attacks := []Attack{
 		{"tcp-outside-", "connect to a host outside the cluster", Outside, "", f.connect(Outside)},
 		{"tcp-peer-", "connect straight to another pod's address", Peer, "", f.connect(Peer)},
-		{"udp-outside-", "send a datagram to a host outside the cluster", Outside, ReasonUDP, f.datagram(Outside)},
-		{"udp-peer-", "send a datagram to another pod", Peer, ReasonUDP, f.datagram(Peer)},
-		{"dns-node-", "ask the node's DNS port for a name that carries the data", Node, ReasonUDP, f.dns},
+		{"udp-outside-", "send a datagram to a host outside the cluster", Outside, ReasonNoListener, f.datagram(Outside)},
+		{"udp-peer-", "send a datagram to another pod", Peer, ReasonNoListener, f.datagram(Peer)},
+		{"dns-node-", "ask the node's DNS port for a name that carries the data", Node, ReasonNoListener, f.dns},
 		{"icmp-echo-", "ping with the data as payload", Outside, ReasonICMP, f.echo},
 		{"transparent-", "bind another pod's address (IP_TRANSPARENT) and send a datagram", Outside, ReasonSpoofedSource, f.transparent},
 		{"spoof-udp-", "send a datagram with a forged source through a raw socket", Outside, ReasonSpoofedSource, f.raw("a datagram from a forged source", func(e Env) []packet {
@@ -189,15 +189,18 @@ func ofFamily(f family) []Attack {
 		{"spoof-tcp-", "send a TCP segment with a forged source through a raw socket", Outside, ReasonSpoofedSource, f.raw("a TCP segment from a forged source", func(e Env) []packet {
 			return []packet{f.tcp(f.spoof(e), f.dst(e, Outside), e.Canary)}
 		})},
-		{"fragment-", "send a datagram in fragments", Outside, ReasonFragment, f.raw("a fragmented datagram", func(e Env) []packet {
-			return f.fragments(f.src(e), f.dst(e, Outside), e.Canary)
+		{"fragment-", "send a datagram in fragments", Outside, ReasonNoListener, f.raw("a fragmented datagram", func(e Env) []packet {
+			return f.fragments(protoUDP, f.src(e), f.dst(e, Outside), e.Canary)
+		})},
+		{"segment-fragment-", "send a TCP segment in fragments", Outside, ReasonFragment, f.raw("a fragmented segment", func(e Env) []packet {
+			return f.fragments(protoTCP, f.src(e), f.dst(e, Outside), e.Canary)
 		})},
 		{"segment-", "send a TCP segment that belongs to no connection", Outside, "", f.raw("a stray TCP segment", func(e Env) []packet {
 			return []packet{f.tcp(f.src(e), f.dst(e, Outside), e.Canary)}
 		})},
-		{"packet-udp-outside-", "send a datagram in an Ethernet frame of one's own", Outside, ReasonUDP, f.frame(Outside, f.udp)},
+		{"packet-udp-outside-", "send a datagram in an Ethernet frame of one's own", Outside, ReasonNoListener, f.frame(Outside, f.udp)},
 		{"packet-tcp-outside-", "send a TCP segment in an Ethernet frame of one's own", Outside, "", f.frame(Outside, f.tcp)},
-		{"packet-udp-peer-", "send a datagram in an Ethernet frame to another pod", Peer, ReasonUDP, f.frame(Peer, f.udp)},
+		{"packet-udp-peer-", "send a datagram in an Ethernet frame to another pod", Peer, ReasonNoListener, f.frame(Peer, f.udp)},
 		{"packet-spoof-", "send an Ethernet frame with a forged IP source", Outside, ReasonSpoofedSource, f.forgedFrame},
 	}
 	for _, p := range []struct {

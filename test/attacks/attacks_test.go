@@ -163,7 +163,7 @@ func TestNoAttackReachesItsVictimWhenTheLinkIsCut(t *testing.T) {
 
 func TestAttacksAreNamedUniquelyAndExpectKnownReasons(t *testing.T) {
 	known := map[string]bool{
-		"": true, attacks.ReasonSpoofedSource: true, attacks.ReasonUDP: true, attacks.ReasonICMP: true,
+		"": true, attacks.ReasonSpoofedSource: true, attacks.ReasonNoListener: true, attacks.ReasonICMP: true,
 		attacks.ReasonProtocol: true, attacks.ReasonEtherType: true, attacks.ReasonFragment: true,
 		attacks.ReasonExtensionHeader: true, attacks.ReasonVLAN: true, attacks.ReasonNeighbourSpoof: true,
 	}

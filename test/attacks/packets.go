@@ -88,6 +88,10 @@ func udpDatagram(src, dst netip.Addr, data []byte) []byte {
 
 // tcp builds a data segment (PSH, ACK) outside any connection.
 func (f family) tcp(src, dst netip.Addr, data []byte) packet {
+	return f.ip(src, dst, protoTCP, tcpSegment(src, dst, data))
+}
+
+func tcpSegment(src, dst netip.Addr, data []byte) []byte {
 	b := make([]byte, 20, 20+len(data))
 	binary.BigEndian.PutUint16(b, sourcePort)
 	binary.BigEndian.PutUint16(b[2:], VictimPort)
@@ -97,33 +101,37 @@ func (f family) tcp(src, dst netip.Addr, data []byte) packet {
 	binary.BigEndian.PutUint16(b[14:], 0xffff)
 	b = append(b, data...)
 	binary.BigEndian.PutUint16(b[16:], transportChecksum(src, dst, protoTCP, b))
-	return f.ip(src, dst, protoTCP, b)
+	return b
 }
 
-// fragments cuts a datagram in two; each part carries the whole data.
-func (f family) fragments(src, dst netip.Addr, data []byte) []packet {
+// fragments cuts a datagram or a segment in two, each with the whole data.
+func (f family) fragments(proto uint8, src, dst netip.Addr, data []byte) []packet {
+	whole := udpDatagram
+	if proto == protoTCP {
+		whole = tcpSegment
+	}
+	head := len(whole(src, dst, nil))
 	part := append([]byte(nil), data...)
-	for len(part)%8 != 0 {
+	for (head+len(part))%8 != 0 { // where fragments may end
 		part = append(part, '.')
 	}
-	whole := udpDatagram(src, dst, append(append([]byte(nil), part...), part...))
-	cut := 8 + len(part)
+	b, cut := whole(src, dst, append(append([]byte(nil), part...), part...)), head+len(part)
 	if f == v4 {
 		const more = 0x2000
 		return []packet{
-			{dst, ipv4(src, dst, protoUDP, more, whole[:cut])},
-			{dst, ipv4(src, dst, protoUDP, uint16(cut/8), whole[cut:])},
+			{dst, ipv4(src, dst, proto, more, b[:cut])},
+			{dst, ipv4(src, dst, proto, uint16(cut/8), b[cut:])},
 		}
 	}
 	return []packet{
-		{dst, ipv6(src, dst, protoFragment, fragmentHeader(0, true, whole[:cut]))},
-		{dst, ipv6(src, dst, protoFragment, fragmentHeader(cut, false, whole[cut:]))},
+		{dst, ipv6(src, dst, protoFragment, fragmentHeader(proto, 0, true, b[:cut]))},
+		{dst, ipv6(src, dst, protoFragment, fragmentHeader(proto, cut, false, b[cut:]))},
 	}
 }
 
-func fragmentHeader(offset int, more bool, payload []byte) []byte {
+func fragmentHeader(proto uint8, offset int, more bool, payload []byte) []byte {
 	b := make([]byte, 8, 8+len(payload))
-	b[0] = protoUDP
+	b[0] = proto
 	word := uint16(offset) // in units of 8 bytes, shifted left by 3: the same number
 	if more {
 		word |= 1

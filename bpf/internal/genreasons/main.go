@@ -97,7 +97,7 @@ func goName(c string) string {
 	name := "Reason"
 	for _, word := range strings.Split(c, "_") {
 		switch word {
-		case "IP", "UDP", "ICMP", "VLAN":
+		case "IP", "UDP", "ICMP", "SYN", "VLAN":
 			name += word
 		default:
 			name += word[:1] + strings.ToLower(word[1:])
