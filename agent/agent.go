@@ -139,7 +139,7 @@ func New(cfg Config) (*Agent, error) {
 	a.putInForce(cfg.Manifest)
 	a.denied.Store(cfg.CDS.DenyList()) // kept from an earlier run
 	var err error
-	a.mesh, err = newMesh(resolve.Config{Node: cfg.NodeAddr, NodeName: cfg.NodeName, Rand: rand.Uint64}, &a.manifest, a.denyList)
+	a.mesh, err = newMesh(resolve.Config{Node: cfg.NodeAddr, NodeName: cfg.NodeName, Rand: rand.Uint64, Now: cfg.Now}, &a.manifest, a.denyList)
 	if err != nil {
 		return nil, err
 	}

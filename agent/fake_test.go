@@ -223,7 +223,7 @@ func inWorld(t *testing.T, fn func(w *world)) {
 // emptyMesh is a mesh that knows nothing yet.
 func emptyMesh(t *testing.T, a *Agent) *mesh {
 	t.Helper()
-	m, err := newMesh(resolve.Config{Node: a.cfg.NodeAddr, Rand: mathrand.Uint64}, &a.manifest, a.denyList)
+	m, err := newMesh(resolve.Config{Node: a.cfg.NodeAddr, Rand: mathrand.Uint64, Now: time.Now}, &a.manifest, a.denyList)
 	if err != nil {
 		t.Fatal(err)
 	}

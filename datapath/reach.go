@@ -22,7 +22,7 @@ func (p *Proxy) reach(ctx context.Context, pod *LocalPod, rec *flow.Record) (*tu
 	// A handshake may take a while; nobody waits longer than this.
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Limits.DialTimeout)
 	defer cancel()
-	q := resolve.Query{Src: rec.Src.Addr(), Dst: rec.Dst}
+	q := resolve.Query{Protocol: resolve.TCP, Src: rec.Src.Addr(), Dst: rec.Dst}
 	var failed *refusal
 	for left := attempts; ; left-- {
 		target, verdict := p.cfg.Mesh.Resolve(q)
@@ -90,12 +90,14 @@ func culprit(why *refusal, target resolve.Target) netip.Addr {
 func unresolved(v resolve.Verdict, dst netip.AddrPort, service string) *refusal {
 	const rule = "routes"
 	switch v {
-	case resolve.HostAddress:
+	case resolve.HostAddress, resolve.HostService:
 		return refuse(reasonHostAddress, rule, "the address of a pod of the mesh", dst.String()+", where nodes' own programs are")
 	case resolve.NoEndpoints:
 		return refuse(reasonNoEndpoints, rule, "a pod of the mesh behind service "+service, "none that can be used from here")
 	case resolve.NoServicePort:
-		return refuse(reasonNoServicePort, rule, "a TCP port of the service", dst.String())
+		return refuse(reasonNoServicePort, rule, "a port of the service", dst.String())
+	case resolve.ExternalAddress:
+		return refuse(reasonExternalAddress, rule, "a cluster address of a service", dst.Addr().String()+", which is for clients outside of the cluster")
 	default:
 		return refuse(reasonNoRoute, rule, "the address of a pod of the mesh", dst.Addr().String())
 	}

@@ -25,6 +25,7 @@ const (
 	reasonNoEndpoints     = "no-endpoints"
 	reasonNoServicePort   = "no-service-port"
 	reasonHostAddress     = "host-address"
+	reasonExternalAddress = "external-address"
 	reasonNoManifest      = "no-manifest"
 	reasonNodeUnreachable = "node-unreachable"
 	reasonNodeTimeout     = "node-timeout"

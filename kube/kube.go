@@ -69,7 +69,7 @@ func New(cfg Config) (*Watcher, error) {
 	w.nodes = newStore(w, resolve.MaxNodes, func(resolve.Node) int { return 1 }, func(n *node) (resolve.Node, bool) { return nodeOf(n, cfg.NodeAddr.Is4()) })
 	w.pods = newStore(w, resolve.MaxPods, func(resolve.Pod) int { return 1 }, podOf)
 	w.services = newStore(w, 2*resolve.MaxServices, func(s serviceInfo) int { return 1 + len(s.ports)/8 }, serviceOf)
-	w.slices = newStore(w, resolve.MaxEndpoints, func(s sliceInfo) int { return 1 + len(s.endpoints) + len(s.ports)/8 }, sliceOf)
+	w.slices = newStore(w, resolve.MaxEndpoints, func(s sliceInfo) int { return 1 + len(s.endpoints) + len(s.ports)/8 + s.hints }, sliceOf)
 	return w, nil
 }
 

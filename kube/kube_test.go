@@ -65,7 +65,7 @@ func newSite(t *testing.T, objects ...kubetest.Object) *site {
 	s.start()
 	t.Cleanup(func() { s.stop() })
 	var err error
-	s.table, err = resolve.New(resolve.Config{Node: netip.MustParseAddr(nodeA), NodeName: "a", Rand: rand.Uint64})
+	s.table, err = resolve.New(resolve.Config{Node: netip.MustParseAddr(nodeA), NodeName: "a", Rand: rand.Uint64, Now: time.Now})
 	must(t, err)
 	s.watcher, err = New(Config{
 		API: &rest.Config{Host: "http://" + s.addr, QPS: -1}, NodeAddr: netip.MustParseAddr(nodeA), Now: time.Now,
@@ -103,7 +103,7 @@ func (s *site) start() {
 func (s *site) want(dst, want string) {
 	s.t.Helper()
 	s.until(dst+" to be "+want, func() (string, bool) {
-		target, v := s.table.Resolve(resolve.Query{Src: netip.MustParseAddr("10.81.1.2"), Dst: netip.MustParseAddrPort(dst)})
+		target, v := s.table.Resolve(resolve.Query{Protocol: resolve.TCP, Src: netip.MustParseAddr("10.81.1.2"), Dst: netip.MustParseAddrPort(dst)})
 		got := ""
 		if v == resolve.Found {
 			got = target.Pod.String() + " on " + target.Node.String()
@@ -171,7 +171,7 @@ func TestWithContactTheTableIsThere(t *testing.T) {
 	for range 20 {
 		s := newSite(t, usual()...)
 		s.connected(true)
-		q := resolve.Query{Src: netip.MustParseAddr("10.81.1.2"), Dst: netip.MustParseAddrPort(vip + ":80")}
+		q := resolve.Query{Protocol: resolve.TCP, Src: netip.MustParseAddr("10.81.1.2"), Dst: netip.MustParseAddrPort(vip + ":80")}
 		if _, v := s.table.Resolve(q); v != resolve.Found {
 			t.Fatalf("in contact, but the Service is %v", v)
 		}

@@ -70,69 +70,20 @@ func TestNodesAreReachedAtTheirFirstInternalAddressOfTheFamily(t *testing.T) {
 		{addresses: `[{"type":"ExternalIP","address":"192.0.2.1"},{"type":"Hostname","address":"b"},{"type":"InternalIP","address":"fd00::1"}]`, v4: "fd00::1", v6: "fd00::1", allOfThem: 2},
 		{addresses: `[{"type":"Hostname","address":"b"}]`},
 	} {
-		n := decode(t, &node{}, `{"kind":"Node","apiVersion":"v1","metadata":{"name":"b"},"spec":{"podCIDRs":["10.1.2.0/24","nonsense"]},"status":{"addresses":`+tt.addresses+`}}`)
+		n := decode(t, &node{}, `{"kind":"Node","apiVersion":"v1","metadata":{"name":"b","labels":{"topology.kubernetes.io/zone":"z1","x":"y"}},"spec":{"podCIDRs":["10.1.2.0/24","nonsense"]},"status":{"addresses":`+tt.addresses+`}}`)
+		if _, err := trim(n); err != nil || len(n.Labels) != 1 {
+			t.Errorf("%v, labels %v", err, n.Labels)
+		}
 		for ipv4, want := range map[bool]string{true: tt.v4, false: tt.v6} {
 			got, keep := nodeOf(n, ipv4)
 			var addr netip.Addr
 			if want != "" {
 				addr = ip(want)
 			}
-			if !keep || got.Name != "b" || got.Addr != addr || len(got.Addrs) != tt.allOfThem || len(got.Pods) != 1 {
+			if !keep || got.Name != "b" || got.Zone != "z1" || got.Addr != addr || len(got.Addrs) != tt.allOfThem || len(got.Pods) != 1 {
 				t.Errorf("IPv4 %v: %+v", ipv4, got)
 			}
 		}
-	}
-}
-
-const sliceJSON = `{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","addressType":"IPv4",
-"metadata":{"name":"web-x","namespace":"d","labels":{"kubernetes.io/service-name":"web","other":"1"},"annotations":{"a":"b"},"managedFields":[{"manager":"m"}]},
-"ports":[{"name":"main","protocol":"TCP","port":8080},{"name":"dns","protocol":"UDP","port":53},{"name":"bad","protocol":"TCP","port":70000},{"name":"any","protocol":"TCP"}],
-"endpoints":[
- {"addresses":["10.1.2.1","10.9.9.9"],"conditions":{"ready":true,"serving":true,"terminating":false},"nodeName":"b"},
- {"addresses":["10.1.2.2"],"conditions":{}},
- {"addresses":["10.1.2.3"],"conditions":{"ready":false,"serving":true,"terminating":true}},
- {"addresses":["10.1.2.4"],"conditions":{"ready":false,"serving":false,"terminating":true}},
- {"addresses":["10.1.2.5"],"conditions":{"ready":false,"serving":true}},
- {"addresses":[],"conditions":{"ready":true}},
- {"addresses":["host.example"],"conditions":{"ready":true}}]}`
-
-const serviceJSON = `{"kind":"Service","apiVersion":"v1","metadata":{"name":"web","namespace":"d"},"spec":{"type":"ClusterIP","clusterIP":"10.96.0.10","clusterIPs":["10.96.0.10","fd96::10"],
-"externalIPs":["192.0.2.1"],"ports":[{"name":"main","protocol":"TCP","port":80,"targetPort":"http","nodePort":30080},{"name":"dns","protocol":"UDP","port":53}],
-"sessionAffinity":"ClientIP","internalTrafficPolicy":"Local","externalTrafficPolicy":"Local","trafficDistribution":"PreferClose"},"status":{"loadBalancer":{"ingress":[{"ip":"192.0.2.2"}]}}}`
-
-func TestEndpointsThatMayBeUsedStandBehindTheirPort(t *testing.T) {
-	slice, keep := sliceOf(decode(t, &endpointSlice{}, sliceJSON))
-	if !keep {
-		t.Fatal("the slice was not kept")
-	}
-	info, keep := serviceOf(decode(t, &service{}, serviceJSON))
-	if !keep {
-		t.Fatal("the service was not kept")
-	}
-	got, cut := join(info, []sliceInfo{slice, {service: "d/web", ports: []namedPort{{"other", 1}}, endpoints: []endpointInfo{{addr: ip("10.1.2.9")}}}}, 3)
-	if cut != 0 {
-		t.Errorf("%d endpoints were left out", cut)
-	}
-	want := resolve.Service{
-		Name: "d/web", VIPs: []netip.Addr{ip("10.96.0.10"), ip("fd96::10")}, Affinity: true, Local: true,
-		Ports: []resolve.Port{{Port: 80, Endpoints: []resolve.Endpoint{
-			{Addr: netip.MustParseAddrPort("10.1.2.1:8080"), Node: "b"},
-			{Addr: netip.MustParseAddrPort("10.1.2.2:8080")},
-			{Addr: netip.MustParseAddrPort("10.1.2.3:8080"), Terminating: true},
-		}}},
-	}
-	if diff := cmp.Diff(want, got, byValue); diff != "" {
-		t.Error(diff)
-	}
-	for name, raw := range map[string]string{
-		"headless": strings.Replace(serviceJSON, `["10.96.0.10","fd96::10"]`, `["None"]`, 1), "a name": strings.Replace(serviceJSON, `"ClusterIP"`, `"ExternalName"`, 1),
-	} {
-		if got, keep := serviceOf(decode(t, &service{}, raw)); keep {
-			t.Errorf("%s: %+v", name, got)
-		}
-	}
-	if got, keep := sliceOf(decode(t, &endpointSlice{}, strings.Replace(sliceJSON, "kubernetes.io/service-name", "x", 1))); keep {
-		t.Errorf("a slice of no Service: %+v", got)
 	}
 }
 
@@ -164,9 +115,9 @@ func TestCopiesShareNothing(t *testing.T) {
 		}
 		switch c := c.(type) {
 		case *endpointSlice:
-			c.Labels["x"], c.Endpoints[0].Addresses[0], c.Ports[0].Name = "y", "z", "z"
+			c.Labels["x"], c.Endpoints[0].Addresses[0], c.Ports[0].Name, c.Endpoints[0].Hints.ForZones[0].Name = "y", "z", "z", "z"
 		case *service:
-			c.Spec.ClusterIPs[0], c.Spec.Ports[0].Name = "z", "z"
+			c.Spec.ClusterIPs[0], c.Spec.ExternalIPs[0], c.Status.LoadBalancer.Ingress[0].IP, c.Spec.Ports[0].Name = "z", "z", "z", "z"
 		case *pod:
 			c.Labels["x"], c.Status.PodIPs[0].IP = "y", "z"
 		case *list[node]:
@@ -188,7 +139,7 @@ func watcher(t testing.TB) (*Watcher, *resolve.Table) {
 	for _, s := range []interface{ Replace([]any, string) error }{&w.nodes, &w.pods, &w.services, &w.slices} {
 		must(t, s.Replace(nil, ""))
 	}
-	table, err := resolve.New(resolve.Config{Node: ip(nodeA), NodeName: "a", Rand: func() uint64 { return 7 }})
+	table, err := resolve.New(resolve.Config{Node: ip(nodeA), NodeName: "a", Rand: func() uint64 { return 7 }, Now: time.Now})
 	must(t, err)
 	return w, table
 }
@@ -259,6 +210,7 @@ func FuzzEvents(f *testing.F) {
 	f.Add([]byte(sliceJSON + "\n\n" + serviceJSON + "\n\n" + `-{"kind":"Pod","apiVersion":"v1","metadata":{"name":"p"}}`))
 	f.Add([]byte(`{"kind":"Node","apiVersion":"v1","metadata":{"name":"b"},"status":{"addresses":[{"type":"InternalIP","address":"10.80.0.2"}]}}` + "\n\n" +
 		`{"kind":"Pod","apiVersion":"v1","metadata":{"name":"p"},"spec":{"nodeName":"b"},"status":{"podIPs":[{"ip":"10.80.0.2"},{"ip":"127.0.0.1"}]}}`))
+	f.Add([]byte(headlessJSON + "\n\n" + sliceJSON + "\n\n" + strings.Replace(sliceJSON, `"hostname":"db-0"`, `"hostname":"DB_0"`, 1)))
 	f.Add([]byte(`{"kind":"NodeList","apiVersion":"v1","items":[{"metadata":{}}]}` + "\n\n" + `{"kind":"Status","apiVersion":"v1"}`))
 	deserializer := codecs().UniversalDeserializer()
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -300,8 +252,17 @@ func FuzzEvents(f *testing.F) {
 			}
 		}
 		table.SetCluster(c)
+		for _, s := range c.Services {
+			namespace, name, _ := strings.Cut(s.Name, "/")
+			v, _ := table.Service(namespace, name)
+			for _, h := range v.Hosts {
+				if strings.ContainsFunc(h.Name, func(r rune) bool { return r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') }) {
+					t.Fatalf("%s has the endpoint %q", s.Name, h.Name)
+				}
+			}
+		}
 		for _, dst := range asked {
-			target, v := table.Resolve(resolve.Query{Src: ip("10.81.1.2"), Dst: dst})
+			target, v := table.Resolve(resolve.Query{Protocol: resolve.TCP, Src: ip("10.81.1.2"), Dst: dst})
 			if a := target.Pod.Addr(); v == resolve.Found && (!a.IsGlobalUnicast() || a.Is4In6() || a == ip(nodeA) || !target.Node.IsGlobalUnicast()) {
 				t.Fatalf("%s became %+v", dst, target)
 			}
@@ -322,9 +283,9 @@ func BenchmarkCluster(b *testing.B) {
 	for i := range 1000 {
 		name := fmt.Sprint("d/s", i)
 		w.services.items[name] = serviceInfo{
-			service: resolve.Service{Name: name, VIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})}}, ports: []namedPort{{"main", 80}},
+			service: resolve.Service{Name: name, VIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})}}, ports: []namedPort{{"main", resolve.TCP, 80}},
 		}
-		s := sliceInfo{service: name, ports: []namedPort{{"main", 8080}}}
+		s := sliceInfo{service: name, ports: []namedPort{{"main", resolve.TCP, 8080}}}
 		for j := range 10 {
 			s.endpoints = append(s.endpoints, endpointInfo{addr: pod(i*10 + j)})
 		}

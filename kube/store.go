@@ -131,8 +131,10 @@ func trim(obj any) (any, error) {
 		o.SetOwnerReferences(nil)
 		o.SetFinalizers(nil)
 		var labels map[string]string
-		if name, ok := o.GetLabels()[serviceLabel]; ok {
-			labels = map[string]string{serviceLabel: name}
+		for _, key := range [...]string{serviceLabel, zoneLabel} {
+			if value, ok := o.GetLabels()[key]; ok {
+				labels = map[string]string{key: value} // no object needs both
+			}
 		}
 		o.SetLabels(labels)
 	}

@@ -61,15 +61,39 @@ type nodeAddress struct {
 type service struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
-	Spec              serviceSpec `json:"spec"`
+	Spec              serviceSpec   `json:"spec"`
+	Status            serviceStatus `json:"status"`
 }
 
 type serviceSpec struct {
-	Type                  string     `json:"type"`
-	ClusterIPs            []string   `json:"clusterIPs"`
-	Ports                 []wirePort `json:"ports"`
-	SessionAffinity       string     `json:"sessionAffinity"`
-	InternalTrafficPolicy string     `json:"internalTrafficPolicy"`
+	Type                  string         `json:"type"`
+	ClusterIPs            []string       `json:"clusterIPs"`
+	ExternalIPs           []string       `json:"externalIPs"`
+	ExternalName          string         `json:"externalName"`
+	Ports                 []wirePort     `json:"ports"`
+	SessionAffinity       string         `json:"sessionAffinity"`
+	SessionAffinityConfig affinityConfig `json:"sessionAffinityConfig"`
+	InternalTrafficPolicy string         `json:"internalTrafficPolicy"`
+}
+
+type affinityConfig struct {
+	ClientIP clientIPConfig `json:"clientIP"`
+}
+
+type clientIPConfig struct {
+	TimeoutSeconds int32 `json:"timeoutSeconds"`
+}
+
+type serviceStatus struct {
+	LoadBalancer loadBalancer `json:"loadBalancer"`
+}
+
+type loadBalancer struct {
+	Ingress []ingress `json:"ingress"`
+}
+
+type ingress struct {
+	IP string `json:"ip"`
 }
 
 // wirePort is a port of a Service or of an EndpointSlice.
@@ -89,7 +113,18 @@ type endpointSlice struct {
 type endpoint struct {
 	Addresses  []string   `json:"addresses"`
 	NodeName   string     `json:"nodeName"`
+	Hostname   string     `json:"hostname"`
 	Conditions conditions `json:"conditions"`
+	Hints      hints      `json:"hints"`
+}
+
+type hints struct {
+	ForZones []hint `json:"forZones"`
+	ForNodes []hint `json:"forNodes"`
+}
+
+type hint struct {
+	Name string `json:"name"`
 }
 
 // conditions: absent means true for ready and serving, false for terminating.
@@ -117,6 +152,7 @@ func (s *service) DeepCopyObject() runtime.Object {
 	c := *s
 	c.ObjectMeta = *s.ObjectMeta.DeepCopy()
 	c.Spec.ClusterIPs, c.Spec.Ports = slices.Clone(s.Spec.ClusterIPs), slices.Clone(s.Spec.Ports)
+	c.Spec.ExternalIPs, c.Status.LoadBalancer.Ingress = slices.Clone(s.Spec.ExternalIPs), slices.Clone(s.Status.LoadBalancer.Ingress)
 	return &c
 }
 
@@ -125,7 +161,9 @@ func (s *endpointSlice) DeepCopyObject() runtime.Object {
 	c.ObjectMeta = *s.ObjectMeta.DeepCopy()
 	c.Endpoints, c.Ports = slices.Clone(s.Endpoints), slices.Clone(s.Ports)
 	for i := range c.Endpoints {
-		c.Endpoints[i].Addresses = slices.Clone(c.Endpoints[i].Addresses) // conditions are never written to
+		e := &c.Endpoints[i]
+		e.Addresses = slices.Clone(e.Addresses) // conditions are never written to
+		e.Hints.ForZones, e.Hints.ForNodes = slices.Clone(e.Hints.ForZones), slices.Clone(e.Hints.ForNodes)
 	}
 	return &c
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"runtime"
 	"testing"
+	"time"
 )
 
 // large is a cluster of 500 nodes, 10,000 pods and 1,000 Services with ten
@@ -24,8 +25,8 @@ func large() Cluster {
 		c.Pods = append(c.Pods, Pod{Name: fmt.Sprintf("d/pod-%05d", i), Addrs: []netip.Addr{pod(i)}, Node: fmt.Sprintf("node-%03d", i/40)})
 	}
 	for i := range 1000 {
-		s := Service{Name: fmt.Sprintf("d/s-%04d", i), VIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})}, Affinity: i%2 == 1}
-		p := Port{Port: 80}
+		s := Service{Name: fmt.Sprintf("d/s-%04d", i), VIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})}, Affinity: time.Duration(i%2) * time.Hour}
+		p := Port{Name: "main", Protocol: TCP, Port: 80}
 		for j := range 10 {
 			p.Endpoints = append(p.Endpoints, Endpoint{Addr: netip.AddrPortFrom(pod((i*10+j)%10_000), 8080)})
 		}
@@ -42,7 +43,7 @@ func BenchmarkResolve(b *testing.B) {
 	}
 	for name, dst := range map[string]string{"pod": "10.128.3.5:80", "service": "10.96.1.2:80", "affinity": "10.96.1.3:80", "prefix": "10.129.3.200:80", "nowhere": "192.0.2.1:80"} {
 		b.Run(name, func(b *testing.B) {
-			q := Query{Src: addr(podA), Dst: ap(dst)}
+			q := Query{Protocol: TCP, Src: addr(podA), Dst: ap(dst)}
 			if _, v := tab.Resolve(q); (v == Found) == (name == "nowhere") {
 				b.Fatal(v)
 			}
@@ -74,7 +75,7 @@ func TestResolveTakesNoMemory(t *testing.T) {
 	tab := table(t)
 	tab.SetCluster(large())
 	for _, dst := range []string{"10.128.3.5:80", "10.96.1.2:80", "10.96.1.3:80", "192.0.2.1:80"} {
-		q := Query{Src: addr(podA), Dst: ap(dst)}
+		q := Query{Protocol: TCP, Src: addr(podA), Dst: ap(dst)}
 		if n := testing.AllocsPerRun(100, func() { tab.Resolve(q) }); n != 0 {
 			t.Errorf("%s: %v allocations", dst, n)
 		}

@@ -5,6 +5,7 @@ package resolve
 import (
 	"fmt"
 	"net/netip"
+	"time"
 )
 
 // Cluster is what somebody says about pods, nodes and Services. None of it is
@@ -18,6 +19,7 @@ type Cluster struct {
 // Node is a node of the cluster.
 type Node struct {
 	Name  string
+	Zone  string         // for hints; may be empty
 	Addr  netip.Addr     // where its daemon listens for tunnels
 	Addrs []netip.Addr   // all of its own addresses: none of them is a pod's
 	Pods  []netip.Prefix // where its pods' addresses come from, for pods not listed
@@ -31,27 +33,39 @@ type Pod struct {
 	Leaving bool // being deleted: another pod with its address wins
 }
 
-// Service is a Service with a cluster address.
+// Service is a Service: one with cluster addresses, a headless one, or one that
+// is another name.
 type Service struct {
 	Name     string // namespace/name
 	VIPs     []netip.Addr
-	Affinity bool // connections of one source go to one endpoint
-	Local    bool // only endpoints of the asking node
+	Headless bool          // no address of its own: its name leads to its endpoints
+	Alias    string        // the name that it stands for (ExternalName)
+	External []netip.Addr  // addresses for clients outside: nothing of the mesh is reached at them
+	Affinity time.Duration // connections of one source go to one endpoint, until none came for so long; 0: they do not
+	Local    bool          // only endpoints of the asking node
 	Ports    []Port
 }
 
-// Port is a TCP port of a Service and what stands behind it.
+// Port is a port of a Service and what stands behind it. A headless Service
+// without ports has one without a number.
 type Port struct {
+	Name      string
+	Protocol  Protocol
 	Port      uint16
 	Endpoints []Endpoint
 }
 
-// Endpoint is a pod's address and its own port.
+// Endpoint is a pod's address and its own port. Not-ready ones are not listed.
 type Endpoint struct {
 	Addr        netip.AddrPort
 	Node        string
-	Terminating bool // still answers; used when no other does
+	Host        string // the name of its own below a Service's; usually empty
+	Terminating bool   // still answers; used when no other does, and never by name
+	Hints       *Hints // nil: none. Endpoints may share them
 }
+
+// Hints say from where an endpoint should be used.
+type Hints struct{ Zones, Nodes []string }
 
 // Limits of a table, so that nobody can fill a node's memory with it. A real
 // cluster ends at 5,000 nodes and 150,000 pods.

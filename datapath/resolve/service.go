@@ -6,14 +6,16 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // servicePort is one port of a Service, for one address family.
 type servicePort struct {
 	service   string
-	affinity  bool
-	host      bool // it has endpoints on nodes' own addresses
-	endpoints []endpoint
+	affinity  time.Duration
+	host      bool       // what stands behind it is no pod
+	endpoints []endpoint // the near ones first, each part by address
+	near      int        // how many hints prefer here: all where they do not count
 }
 
 type endpoint struct {
@@ -22,18 +24,33 @@ type endpoint struct {
 	hash uint64
 }
 
-// pick chooses an endpoint that is not to be avoided; nil when there is none.
-func (p *servicePort) pick(q *Query, rand func() uint64) *endpoint {
-	n := uint64(len(p.endpoints))
+// pick chooses an endpoint that is not to be avoided, a near one if there is
+// one; nil when there is none.
+func (t *Table) pick(p *servicePort, q *Query) *endpoint {
+	near, far := p.endpoints[:p.near], p.endpoints[p.near:]
+	if p.affinity <= 0 {
+		if e := random(near, q, t.cfg.Rand); e != nil {
+			return e
+		}
+		return random(far, q, t.cfg.Rand)
+	}
+	if len(near) == 0 {
+		return nil
+	}
+	if e := t.sticky.pick(near, q, t.cfg.Now(), p.affinity); e != nil {
+		return e
+	}
+	return closest(far, q)
+}
+
+func random(all []endpoint, q *Query, rand func() uint64) *endpoint {
+	n := uint64(len(all))
 	if n == 0 {
 		return nil
 	}
-	if p.affinity {
-		return p.closest(q)
-	}
 	start := (rand() >> 32) * n >> 32
 	for i := range n {
-		if e := &p.endpoints[(start+i)%n]; !e.in(q.Avoid) {
+		if e := &all[(start+i)%n]; !e.in(q.Avoid) {
 			return e
 		}
 	}
@@ -42,15 +59,24 @@ func (p *servicePort) pick(q *Query, rand func() uint64) *endpoint {
 
 // closest is rendezvous hashing: when endpoints come and go, only the sources
 // of those move.
-func (p *servicePort) closest(q *Query) (best *endpoint) {
+func closest(all []endpoint, q *Query) (best *endpoint) {
 	src, top := hashAddr(q.Src), uint64(0)
-	for i := range p.endpoints {
-		e := &p.endpoints[i]
+	for i := range all {
+		e := &all[i]
 		if w := mix(src ^ e.hash); (best == nil || w > top) && !e.in(q.Avoid) {
 			best, top = e, w
 		}
 	}
 	return best
+}
+
+// find returns the endpoint at pod; all are sorted.
+func find(all []endpoint, pod netip.AddrPort) *endpoint {
+	i, ok := slices.BinarySearchFunc(all, pod, func(e endpoint, pod netip.AddrPort) int { return e.pod.Compare(pod) })
+	if !ok {
+		return nil
+	}
+	return &all[i]
 }
 
 func (e *endpoint) in(avoid []netip.Addr) bool {

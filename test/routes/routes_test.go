@@ -92,7 +92,7 @@ func follow(t *testing.T, c *stack.Cluster) *follower {
 	f := &follower{t: t, Cluster: c}
 	f.watcher, err = kube.New(kube.Config{API: api, NodeAddr: c.Nodes[0].Addr(), Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	must(t, err)
-	f.table, err = resolve.New(resolve.Config{Node: c.Nodes[0].Addr(), NodeName: c.Nodes[0].Name(), Rand: rand.Uint64})
+	f.table, err = resolve.New(resolve.Config{Node: c.Nodes[0].Addr(), NodeName: c.Nodes[0].Name(), Rand: rand.Uint64, Now: time.Now})
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -112,7 +112,7 @@ func must(t *testing.T, err error) {
 func (f *follower) behind(dst string) (map[netip.AddrPort]netip.Addr, resolve.Verdict) {
 	got := map[netip.AddrPort]netip.Addr{}
 	for range 50 {
-		target, v := f.table.Resolve(resolve.Query{Src: netip.MustParseAddr("10.100.9.9"), Dst: netip.MustParseAddrPort(dst)})
+		target, v := f.table.Resolve(resolve.Query{Protocol: resolve.TCP, Src: netip.MustParseAddr("10.100.9.9"), Dst: netip.MustParseAddrPort(dst)})
 		if v != resolve.Found {
 			return nil, v
 		}
@@ -193,7 +193,7 @@ func TestFollowingARealCluster(t *testing.T) {
 	f.same(2)
 
 	for dst, want := range map[string]resolve.Verdict{
-		"10.96.5.5:81": resolve.NoServicePort, "10.96.0.1:443": resolve.NoEndpoints, // the API server is on no node
+		"10.96.5.5:81": resolve.NoServicePort, "10.96.0.1:443": resolve.HostService, // the API server is on no node
 		netip.AddrPortFrom(c.Nodes[1].Addr(), 10250).String(): resolve.HostAddress,
 	} {
 		if got, v := f.behind(dst); v != want {
