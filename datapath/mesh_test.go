@@ -148,6 +148,9 @@ func (n *node) Pod(a netip.Addr) (*LocalPod, bool) {
 
 // Resolve is a table of which the tests decide the order of endpoints.
 func (n *node) Resolve(q resolve.Query) (resolve.Target, resolve.Verdict) {
+	if q.Protocol != resolve.TCP && q.Protocol != resolve.UDP {
+		return resolve.Target{}, resolve.Undecided
+	}
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	if endpoints, ok := n.w.services[q.Dst]; ok {

@@ -109,16 +109,16 @@ func TestOnlyMeshPodsAndServicesAreAskedThemselves(t *testing.T) {
 		"127.10.0.1:53":  false,               // a pod
 		anyServer + "53": false, dbApp: false, // other ports
 	} {
-		if got := n.proxy.asksNode(resolve.Query{Src: netip.MustParseAddr(webAddr), Dst: netip.MustParseAddrPort(dst)}); got != want {
+		if got := n.proxy.asksNode(resolve.Query{Protocol: resolve.TCP, Src: netip.MustParseAddr(webAddr), Dst: netip.MustParseAddrPort(dst)}); got != want {
 			t.Errorf("%s: %t", dst, got)
 		}
 	}
 	n.proxy.cfg.DNSService = "kube-system/kube-dns"
-	if n.proxy.asksNode(resolve.Query{Dst: netip.MustParseAddrPort("127.96.0.10:53")}) {
+	if n.proxy.asksNode(resolve.Query{Protocol: resolve.TCP, Dst: netip.MustParseAddrPort("127.96.0.10:53")}) {
 		t.Error("another Service's port 53 is taken from it")
 	}
 	n.proxy.cfg.DNS = nil
-	if n.proxy.asksNode(resolve.Query{Dst: netip.MustParseAddrPort(anyServer)}) {
+	if n.proxy.asksNode(resolve.Query{Protocol: resolve.TCP, Dst: netip.MustParseAddrPort(anyServer)}) {
 		t.Error("a node that answers no names takes port 53")
 	}
 }

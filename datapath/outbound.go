@@ -29,7 +29,7 @@ func (p *Proxy) outbound(ctx context.Context, app *net.TCPConn, self netip.AddrP
 	}
 	switch {
 	case why != nil:
-	case p.asksNode(resolve.Query{Src: src.Addr(), Dst: dst}):
+	case p.asksNode(resolve.Query{Protocol: resolve.TCP, Src: src.Addr(), Dst: dst}):
 		why = p.answerStream(ctx, app, pod, &rec)
 	default:
 		why = p.carry(ctx, app, pod, &rec)
