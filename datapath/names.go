@@ -39,9 +39,11 @@ func (p *Proxy) asksNode(q resolve.Query) bool {
 	if p.cfg.DNS == nil || q.Dst.Port() != portDNS {
 		return false
 	}
-	target, verdict := p.cfg.Mesh.Resolve(q)
-	if verdict != resolve.Found && verdict != resolve.NoEndpoints {
-		return true
+	switch target, verdict := p.cfg.Mesh.Resolve(q); verdict {
+	case resolve.Undecided, resolve.NoNode:
+		return false
+	case resolve.Found, resolve.NoEndpoints:
+		return target.Service != "" && target.Service == p.cfg.DNSService
 	}
-	return target.Service != "" && target.Service == p.cfg.DNSService
+	return true
 }

@@ -103,10 +103,12 @@ func TestOnlyMeshPodsAndServicesAreAskedThemselves(t *testing.T) {
 	n, _ := asking(t, Limits{})
 	n.w.service("127.96.0.10:53", "127.20.0.1:53")
 	n.w.verdicts[netip.MustParseAddr("127.0.0.9")] = resolve.HostAddress
+	n.w.verdicts[netip.MustParseAddr("127.10.0.9")] = resolve.NoNode
 	for dst, want := range map[string]bool{
 		anyServer: true, "[2001:db8::8]:53": true, "127.0.0.9:53": true, // nobody, or a node
 		"127.96.0.10:53": true,                // the cluster's DNS
 		"127.10.0.1:53":  false,               // a pod
+		"127.10.0.9:53":  false,               // one whose node nobody knows
 		anyServer + "53": false, dbApp: false, // other ports
 	} {
 		if got := n.proxy.asksNode(resolve.Query{Protocol: resolve.TCP, Src: netip.MustParseAddr(webAddr), Dst: netip.MustParseAddrPort(dst)}); got != want {
