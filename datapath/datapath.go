@@ -33,7 +33,7 @@ import (
 )
 
 // TunnelPort is where node daemons listen for tunnels.
-const TunnelPort = 15008
+const TunnelPort = policy.TunnelPort
 
 // LocalPod is an enrolled pod of this node.
 type LocalPod struct {

@@ -96,7 +96,7 @@ func (p *Proxy) allowed(from, to string, port uint16) *refusal {
 	if signed == nil || signed.Manifest == nil {
 		return refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
 	}
-	return decided(signed.Manifest.PeerAllowed(from, to, port))
+	return decided(signed.Manifest.PeerAllowed(from, to, policy.ProtocolTCP, port))
 }
 
 func (i *identity) addrList() string {

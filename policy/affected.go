@@ -209,6 +209,7 @@ func (a *impacts) workload(prev, next *Manifest, w *Workload) {
 		a.pods(path, w, is)
 	}
 	a.host(path, w, is)
+	a.outside(path, w, is)
 	for i := range prev.Workloads {
 		to := prev.Workloads[i].Name
 		if _, ok := next.Workload(to); ok {
@@ -219,23 +220,21 @@ func (a *impacts) workload(prev, next *Manifest, w *Workload) {
 
 // connections looks at both sides' rules together: only what both allow works.
 func (a *impacts) connections(prev, next *Manifest, from *Workload, to string) {
-	rule := findRule(from.Peers.To, to)
-	if rule == nil {
-		return
-	}
-	var gone []uint16
-	for _, port := range rule.Ports {
-		e := edge{from.Name, to, port}
-		_, was := prev.index.edges[e]
-		_, is := next.index.edges[e]
-		if was && !is {
-			gone = append(gone, port)
+	for _, rule := range from.Peers.To {
+		if rule.Workload != to {
+			continue
 		}
-	}
-	if len(gone) > 0 {
-		a.add(Impact{
-			Path: fmt.Sprintf("%s.peers.to[%s]", workloadPath(from.Name), to), Outcome: Stops, Before: ruleSummary(PeerRule{Ports: gone, Protocol: rule.Protocol}),
-			Why: "one of the two entries does not allow the connection any more",
+		gone := slices.DeleteFunc(slices.Clone(rule.Ports), func(port uint16) bool {
+			e := edge{from.Name, to, rule.Protocol, port}
+			_, was := prev.index.edges[e]
+			_, is := next.index.edges[e]
+			return !was || is
 		})
+		if len(gone) > 0 {
+			a.add(Impact{
+				Path: fmt.Sprintf("%s.peers.to[%s]", workloadPath(from.Name), ruleKey(rule)), Outcome: Stops, Before: ruleSummary(PeerRule{Ports: gone, Protocol: rule.Protocol}),
+				Why: "one of the two entries does not allow the connection any more",
+			})
+		}
 	}
 }

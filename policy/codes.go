@@ -78,6 +78,10 @@ const (
 	CodeRlimitUnknown      Code = "rlimit-unknown"
 	CodeBootstrapInvalid   Code = "bootstrap-invalid"
 	CodeUnlistedUnknown    Code = "unlisted-unknown"
+	CodeSameNodeUnknown    Code = "same-node-unknown"
+	CodeCIDRInvalid        Code = "cidr-invalid"
+	CodeExternalInvalid    Code = "external-rule-invalid"
+	CodeHostNetworkRules   Code = "host-network-rules"
 
 	CodeDenyKindUnknown Code = "deny-kind-unknown"
 	CodeSerialInvalid   Code = "serial-invalid"
@@ -133,6 +137,7 @@ const (
 	CodePeerNotAllowedEgress  Code = "peer-not-allowed-egress"
 	CodePeerNotAllowedIngress Code = "peer-not-allowed-ingress"
 	CodePortNotAllowed        Code = "port-not-allowed"
+	CodeProtocolNotAllowed    Code = "protocol-not-allowed"
 	CodeTrustDomain           Code = "trust-domain"
 	CodeRole                  Code = "role"
 	CodeTEE                   Code = "tee"
@@ -150,6 +155,17 @@ const (
 	CodeTCBAdvisories         Code = "tcb-advisories"
 	CodeCollateral            Code = "collateral"
 	CodeReferenceExpired      Code = "reference-expired" // listed, and no longer counts
+)
+
+// Endpoints and clients outside the mesh.
+const (
+	CodeNameNotAllowed     Code = "name-not-allowed"
+	CodeExternalNotAllowed Code = "external-not-allowed"
+	CodeExternalName       Code = "external-name-not-answered"
+	CodeExternalPort       Code = "external-port-not-allowed"
+	CodeExternalSNI        Code = "external-sni-not-allowed"
+	CodePublishNotAllowed  Code = "publish-not-allowed"
+	CodePublishClient      Code = "publish-client-not-allowed"
 )
 
 // Containers and what they are started with.
@@ -248,4 +264,9 @@ const (
 	LintExec              Code = "exec"
 	LintNodeNetwork       Code = "node-network"
 	LintUnusedSigner      Code = "unused-signer"
+	LintSameNode          Code = "same-node-local"
+	LintWideCIDR          Code = "wide-cidr"
+	LintWideName          Code = "wide-name"
+	LintNodeAddress       Code = "node-address"
+	LintPublished         Code = "published-to-any"
 )

@@ -48,7 +48,7 @@ func TestZeroValuesRefuse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w, d := m.Admit(policy.PodFacts{Images: []policy.Digest{policytest.Digest(policytest.Web)}})
 			wantDecision(t, d, policy.CodeUndecided)
-			wantDecision(t, m.PeerAllowed(policytest.Web, policytest.DB, policytest.DBPort), policy.CodeUndecided)
+			wantDecision(t, m.PeerAllowed(policytest.Web, policytest.DB, policy.ProtocolTCP, policytest.DBPort), policy.CodeUndecided)
 			wantDecision(t, m.AcceptPeer(policytest.Peer(f.Signed, policytest.Web), policytest.Now()), policy.CodeUndecided)
 			wantDecision(t, m.AcceptSubstrate(policy.RoleNode, policytest.Facts(), policy.GuestFacts{}, policytest.Now()).Decision, policy.CodeUndecided)
 			if _, ok := m.Workload(policytest.Web); ok || w != nil || m.Digest() != "" {
@@ -197,7 +197,7 @@ func TestPeerAllowedNeedsBothSides(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(fmt.Sprintf("%s to %s port %d", tt.from, tt.to, tt.port), func(t *testing.T) {
-			wantDecision(t, f.Manifest.PeerAllowed(tt.from, tt.to, tt.port), tt.code)
+			wantDecision(t, f.Manifest.PeerAllowed(tt.from, tt.to, policy.ProtocolTCP, tt.port), tt.code)
 		})
 	}
 }

@@ -46,6 +46,7 @@ func Diff(a, b *Manifest) []Change {
 	d.signers(a.Signers, b.Signers)
 	d.images("sandboxes", a.Sandboxes, b.Sandboxes)
 	d.value("unlisted", orStop(a.Unlisted), orStop(b.Unlisted), Changes)
+	d.value("sameNode", orMesh(a.SameNode), orMesh(b.SameNode), sameNodeEffect(b.SameNode))
 	keyed(d, "substrates", a.Substrates, b.Substrates, func(s Substrate) string { return s.Name }, summary, d.substrate)
 	keyed(d, "workloads", a.Workloads, b.Workloads, func(w Workload) string { return w.Name }, workloadSummary, d.workload)
 	return d.changes
@@ -267,6 +268,22 @@ func (d *differ) workload(path string, a, b Workload) {
 	d.value(path+".hostNetwork", a.HostNetwork, b.HostNetwork, Changes)
 	d.allowed(path+".bootstrap", a.Bootstrap, b.Bootstrap)
 	d.exec(path+".exec", a.Exec, b.Exec)
+	d.outside(path, &a, &b)
+}
+
+func orMesh(word string) string {
+	if word == "" {
+		return SameNodeMesh
+	}
+	return word
+}
+
+// sameNodeEffect: what is not encrypted is protected by less.
+func sameNodeEffect(after string) Effect {
+	if after == SameNodeLocal {
+		return Widens
+	}
+	return Narrows
 }
 
 func orStop(word string) string {
@@ -277,10 +294,7 @@ func orStop(word string) string {
 }
 
 func (d *differ) rules(path string, a, b []PeerRule) {
-	keyed(d, path, a, b, func(r PeerRule) string { return r.Workload }, ruleSummary, func(path string, a, b PeerRule) {
-		values(d, path+".ports", a.Ports, b.Ports)
-		d.value(path+".protocol", a.Protocol, b.Protocol, Changes)
-	})
+	keyed(d, path, a, b, ruleKey, ruleSummary, func(path string, a, b PeerRule) { values(d, path+".ports", a.Ports, b.Ports) })
 }
 
 // namespaces: an empty list is every namespace.
@@ -353,6 +367,14 @@ func workloadSummary(w Workload) string {
 	text := fmt.Sprintf("%d images, talks to %d and accepts %d workloads", len(w.Images), len(w.Peers.To), len(w.Peers.From))
 	if w.HostNetwork {
 		text += ", IN THE NODE'S NETWORK"
+	}
+	for _, part := range []struct {
+		n    int
+		what string
+	}{{len(w.DNS), "external names"}, {len(w.External), "rules for endpoints OUTSIDE THE MESH"}, {len(w.Publish), "PUBLISHED ports"}} {
+		if part.n > 0 {
+			text += fmt.Sprintf(", %d %s", part.n, part.what)
+		}
 	}
 	if slices.ContainsFunc(w.Images, func(i Image) bool { return i.Run != nil && i.Run.Privileged }) {
 		text += ", PRIVILEGED"

@@ -17,8 +17,8 @@ type index struct {
 
 // edge is one allowed connection.
 type edge struct {
-	from, to string
-	port     uint16
+	from, to, protocol string
+	port               uint16
 }
 
 type workloadIndex struct {
@@ -28,6 +28,11 @@ type workloadIndex struct {
 	images map[Digest]struct{}
 
 	signers map[Digest]struct{} // ids of the keys
+
+	dns       nameSet
+	resolves  Decision // what dns allows
+	externals []externalIndex
+	publishes map[uint16]*publishIndex
 }
 
 func newIndex(m *Manifest, digest Digest) *index {
@@ -38,6 +43,8 @@ func newIndex(m *Manifest, digest Digest) *index {
 	for i := range m.Workloads {
 		w := &m.Workloads[i]
 		wx := &workloadIndex{entry: w, path: workloadPath(w.Name), digest: w.Digest(), images: make(map[Digest]struct{}, len(w.Images)), signers: map[Digest]struct{}{}}
+		wx.dns, wx.resolves = newNameSet(w.DNS), allow(wx.path+".dns")
+		wx.externals, wx.publishes = indexExternals(wx.path, w.External), indexPublishes(wx.path, w.Publish)
 		for i := range w.Images {
 			if digest := w.Images[i].Digest; digest != "" {
 				wx.images[digest] = struct{}{}
@@ -59,15 +66,15 @@ func (x *index) addEdges(m *Manifest) {
 		from := &m.Workloads[i]
 		for _, rule := range from.Peers.To {
 			to := x.workloads[rule.Workload].entry
-			back := findRule(to.Peers.From, from.Name)
+			back := findRule(to.Peers.From, from.Name, rule.Protocol)
 			if back == nil {
 				continue
 			}
-			d := allow(fmt.Sprintf("%s.peers.to[%s] and %s.peers.from[%s]", workloadPath(from.Name), to.Name, workloadPath(to.Name), from.Name))
+			d := allow(fmt.Sprintf("%s.peers.to[%s] and %s.peers.from[%s]", workloadPath(from.Name), ruleKey(rule), workloadPath(to.Name), ruleKey(*back)))
 			accepted := set(back.Ports)
 			for _, port := range rule.Ports {
 				if _, ok := accepted[port]; ok {
-					x.edges[edge{from.Name, to.Name, port}] = d
+					x.edges[edge{from.Name, to.Name, rule.Protocol, port}] = d
 				}
 			}
 		}
@@ -76,9 +83,9 @@ func (x *index) addEdges(m *Manifest) {
 
 func workloadPath(name string) string { return fmt.Sprintf("workloads[%s]", name) }
 
-func findRule(rules []PeerRule, workload string) *PeerRule {
+func findRule(rules []PeerRule, workload, protocol string) *PeerRule {
 	for i := range rules {
-		if rules[i].Workload == workload {
+		if rules[i].Workload == workload && rules[i].Protocol == protocol {
 			return &rules[i]
 		}
 	}

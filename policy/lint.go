@@ -48,6 +48,7 @@ func Lint(m *Manifest, now time.Time) []Finding {
 	}
 	l := &linter{m: m, now: now}
 	l.people()
+	l.sameNode()
 	for i := range m.Substrates {
 		l.substrate(&m.Substrates[i])
 		l.unions(i)

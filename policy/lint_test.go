@@ -171,7 +171,7 @@ func runCases(t *testing.T) []lintCase {
 
 func TestLintFindsEachByItself(t *testing.T) {
 	found := map[string]bool{}
-	for _, c := range append(lintCases(t), runCases(t)...) {
+	for _, c := range slices.Concat(lintCases(t), runCases(t), outsideCases()) {
 		t.Run(c.name, func(t *testing.T) {
 			m := policytest.New(t, policytest.With(clean), policytest.With(c.edit)).Manifest
 			var got []string

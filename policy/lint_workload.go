@@ -24,11 +24,12 @@ func (l *linter) workload(w *Workload) {
 	}
 	l.exec(path+".exec", w.Exec)
 	l.nodeNetwork(path+".hostNetwork", w)
+	l.outside(path, w)
 	for _, rule := range w.Peers.To {
-		l.deadRule(path+".peers.to["+rule.Workload+"]", w.Name, rule.Workload, rule, "peers.from")
+		l.deadRule(path+".peers.to["+ruleKey(rule)+"]", w.Name, rule.Workload, rule, "peers.from")
 	}
 	for _, rule := range w.Peers.From {
-		l.deadRule(path+".peers.from["+rule.Workload+"]", rule.Workload, w.Name, rule, "peers.to")
+		l.deadRule(path+".peers.from["+ruleKey(rule)+"]", rule.Workload, w.Name, rule, "peers.to")
 	}
 	if !w.HostNetwork && !l.reachable(w.Name) {
 		l.add(LintUnreachable, path+".peers.from", SeverityInfo, "no workload may connect to it", "fine for one that only connects to others; else allow the connection in both entries")
@@ -59,7 +60,7 @@ func tagOf(name string) (tag string, digest Digest) {
 func (l *linter) deadRule(path, from, to string, rule PeerRule, other string) {
 	var dead []uint16
 	for _, port := range rule.Ports {
-		if _, ok := l.m.index.edges[edge{from, to, port}]; !ok {
+		if _, ok := l.m.index.edges[edge{from, to, rule.Protocol, port}]; !ok {
 			dead = append(dead, port)
 		}
 	}

@@ -25,8 +25,17 @@ const PayloadType = "application/vnd.c8s.manifest.v1+json"
 // Any is the word that says a list accepts every value.
 const Any = "any"
 
-// ProtocolTCP is the protocol of peer rules.
-const ProtocolTCP = "tcp"
+// The protocols of rules.
+const (
+	ProtocolTCP = "tcp"
+	ProtocolUDP = "udp"
+)
+
+// The words of Manifest.SameNode.
+const (
+	SameNodeMesh  = "mesh"
+	SameNodeLocal = "local"
+)
 
 // Role is what a certificate's holder does in the mesh.
 type Role string
@@ -90,6 +99,7 @@ type Manifest struct {
 	Signers       []Signer    `json:"signers,omitempty"`       // publishers of images
 	Sandboxes     []Image     `json:"sandboxes,omitempty"`     // pause images, by digest; none: no pod starts on a node that enforces
 	Unlisted      string      `json:"unlisted,omitempty"`      // running containers that are not admitted: UnlistedStop (also "") or UnlistedCut
+	SameNode      string      `json:"sameNode,omitempty"`      // between pods of one node: SameNodeMesh (also ""), or SameNodeLocal: both are judged and nothing is encrypted
 	Substrates    []Substrate `json:"substrates"`
 	Workloads     []Workload  `json:"workloads"`
 
@@ -108,6 +118,10 @@ type Workload struct {
 	HostNetwork bool     `json:"hostNetwork,omitempty"` // pods share the node's network: they are not in the mesh and get no certificate
 	Bootstrap   bool     `json:"bootstrap,omitempty"`   // pods may start without the node daemon; needs HostNetwork
 	Exec        []Exec   `json:"exec,omitempty"`        // processes that may be added to running containers; none: no exec
+
+	DNS      []string   `json:"dns,omitempty"`      // external names that its pods may resolve: "api.example.com", or "*.example.com" for all below it
+	External []External `json:"external,omitempty"` // endpoints outside the mesh that its pods may connect to
+	Publish  []Publish  `json:"publish,omitempty"`  // ports that the node opens for clients outside the mesh
 }
 
 // Image is one rule for containers: what they are made from, by digest or by
@@ -134,7 +148,7 @@ type Peers struct {
 type PeerRule struct {
 	Workload string   `json:"workload"`
 	Ports    []uint16 `json:"ports"`
-	Protocol string   `json:"protocol"` // "tcp"
+	Protocol string   `json:"protocol"` // ProtocolTCP or ProtocolUDP
 }
 
 // Workload returns the entry of that name. The entry is shared: do not write

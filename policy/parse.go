@@ -55,6 +55,7 @@ func readManifest(n *node, r *report) *Manifest {
 	optionalList(f, "signers", &m.Signers, readSigner)
 	optionalList(f, "sandboxes", &m.Sandboxes, readImage)
 	m.Unlisted = f.optional("unlisted")
+	m.SameNode = f.optional("sameNode")
 	f.list("workloads", func(n *node, path string) {
 		m.Workloads = append(m.Workloads, readWorkload(object(n, path, r)))
 	})
@@ -85,6 +86,9 @@ func readWorkload(f *fields) Workload {
 	w.HostNetwork = f.optionalTruth("hostNetwork")
 	w.Bootstrap = f.optionalTruth("bootstrap")
 	optionalList(f, "exec", &w.Exec, readExec)
+	w.DNS = optionalTexts(f, "dns")
+	optionalList(f, "external", &w.External, readExternal)
+	optionalList(f, "publish", &w.Publish, readPublish)
 	f.done()
 	return w
 }
@@ -93,15 +97,32 @@ func readRules(f *fields, key string) []PeerRule {
 	rules := []PeerRule{}
 	f.list(key, func(n *node, path string) {
 		p := object(n, path, f.report)
-		rule := PeerRule{Workload: p.text("workload"), Ports: []uint16{}}
-		p.list("ports", func(n *node, path string) {
-			rule.Ports = append(rule.Ports, uint16(number(n, path, 16, f.report)))
-		})
+		rule := PeerRule{Workload: p.text("workload")}
+		rule.Ports = ports(p)
 		rule.Protocol = p.text("protocol")
 		p.done()
 		rules = append(rules, rule)
 	})
 	return rules
+}
+
+func readExternal(f *fields) External {
+	e := External{Name: f.text("name"), CIDRs: optionalTexts(f, "cidrs"), Names: optionalTexts(f, "names"), Ports: ports(f)}
+	e.Protocol, e.TLS, e.SNI = f.text("protocol"), f.optionalTruth("tls"), optionalTexts(f, "sni")
+	f.done()
+	return e
+}
+
+func readPublish(f *fields) Publish {
+	p := Publish{Port: uint16(f.number("port", 16)), HostPort: uint16(f.number("hostPort", 16)), From: texts[string](f, "from")}
+	f.done()
+	return p
+}
+
+func ports(f *fields) []uint16 {
+	list := []uint16{}
+	f.list("ports", func(n *node, path string) { list = append(list, uint16(number(n, path, 16, f.report))) })
+	return list
 }
 
 // Encode writes m as a payload that Parse accepts, ready to sign: the same
@@ -149,6 +170,13 @@ func (m Manifest) MarshalJSON() ([]byte, error) {
 func (w Workload) filled() Workload {
 	w.Images, w.Namespaces = filled(w.Images), filled(w.Namespaces)
 	w.Peers.To, w.Peers.From = filledRules(w.Peers.To), filledRules(w.Peers.From)
+	w.External, w.Publish = slices.Clone(w.External), slices.Clone(w.Publish)
+	for i := range w.External {
+		w.External[i].Ports = filled(w.External[i].Ports)
+	}
+	for i := range w.Publish {
+		w.Publish[i].From = filled(w.Publish[i].From)
+	}
 	return w
 }
 

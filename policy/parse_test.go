@@ -274,7 +274,7 @@ func TestParseRefusesImpossibleValues(t *testing.T) {
 		{"no ports", func(d map[string]any) { peerRule(d)["ports"] = []any{} }, policy.CodeListEmpty, "$.workloads[0].peers.to[0].ports"},
 		{"port zero", func(d map[string]any) { peerRule(d)["ports"] = []any{0} }, policy.CodePortInvalid, "$.workloads[0].peers.to[0].ports[0]"},
 		{"port twice", func(d map[string]any) { peerRule(d)["ports"] = []any{1, 1} }, policy.CodeValueDuplicate, "$.workloads[0].peers.to[0].ports[1]"},
-		{"protocol", func(d map[string]any) { peerRule(d)["protocol"] = "udp" }, policy.CodeProtocolUnknown, "$.workloads[0].peers.to[0].protocol"},
+		{"protocol", func(d map[string]any) { peerRule(d)["protocol"] = "sctp" }, policy.CodeProtocolUnknown, "$.workloads[0].peers.to[0].protocol"},
 		{"simulated in production", func(d map[string]any) { d["production"] = true }, policy.CodeProductionSimulated, "$.substrates[0].simulated"},
 		{"debug in production", func(d map[string]any) {
 			d["production"], snp(d)["guest"].(map[string]any)["allowDebug"] = true, true
@@ -363,6 +363,7 @@ func FuzzParse(f *testing.F) {
 		m.Recovery, m.Witnesses, m.WitnessQuorum = recoveryOf(f, 1, 2), []policy.Witness{witnessOf(f, "w1", 1)}, 1
 	})).Payload)
 	f.Add(policytest.New(f, policytest.With(func(m *policy.Manifest) { full(f, m) })).Payload)
+	f.Add(policytest.New(f, policytest.With(outside)).Payload)
 	f.Add([]byte(`{"schema":"c8s.dev/manifest/v1","schema":1}`))
 	f.Add(bytes.Replace(good, []byte(`"any"`), []byte(`null`), 1))
 	f.Add(bytes.Replace(good, []byte(`"version": 1`), []byte(`"version": 1e0`), 1))
@@ -395,7 +396,10 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("publishing the same again stops %v", stopped)
 		}
 		policy.Lint(m, policytest.Now())
-		m.PeerAllowed("web", "db", 6379)
+		m.PeerAllowed("web", "db", policy.ProtocolTCP, 6379)
+		for _, w := range m.Workloads {
+			outsideAgrees(t, m, &w)
+		}
 		m.Bind(policy.PodFacts{}, policytest.Container(policytest.Web))
 		m.AcceptPeer(policy.Peer{Role: policy.RoleNode, TrustDomain: m.TrustDomain, ManifestVersion: 1, ManifestDigest: m.Digest()}, policytest.Now())
 	})

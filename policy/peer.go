@@ -128,14 +128,14 @@ func nearestRefusal(substrates []*substrateIndex, facts SubstrateFacts, now int6
 	return nearest
 }
 
-// PeerAllowed decides a TCP connection between two workloads: from's entry
+// PeerAllowed decides a connection or flow between two workloads: from's entry
 // must list it under "to", and to's entry under "from". port is the port on
 // the side of to. Allowing allocates nothing.
-func (m *Manifest) PeerAllowed(from, to string, port uint16) Decision {
+func (m *Manifest) PeerAllowed(from, to, protocol string, port uint16) Decision {
 	if m == nil || m.index == nil {
 		return undecided()
 	}
-	if d, ok := m.index.edges[edge{from, to, port}]; ok {
+	if d, ok := m.index.edges[edge{from, to, protocol, port}]; ok {
 		return d
 	}
 	f, ok := m.index.workloads[from]
@@ -146,22 +146,25 @@ func (m *Manifest) PeerAllowed(from, to string, port uint16) Decision {
 	if !ok {
 		return unlisted(to)
 	}
-	if d := sideAllows(f.entry.Peers.To, f.path+".peers.to", to, port, CodePeerNotAllowedEgress); !d.Allowed {
+	if d := sideAllows(f.entry.Peers.To, f.path+".peers.to", to, protocol, port, CodePeerNotAllowedEgress); !d.Allowed {
 		return d
 	}
-	if d := sideAllows(t.entry.Peers.From, t.path+".peers.from", from, port, CodePeerNotAllowedIngress); !d.Allowed {
+	if d := sideAllows(t.entry.Peers.From, t.path+".peers.from", from, protocol, port, CodePeerNotAllowedIngress); !d.Allowed {
 		return d
 	}
 	return Decision{Code: CodeUndecided, Rule: "workloads"} // unreachable: both sides allow, so the edge exists
 }
 
-func sideAllows(rules []PeerRule, path, peer string, port uint16, code Code) Decision {
-	rule := findRule(rules, peer)
-	if rule == nil {
-		names := make([]string, len(rules))
-		for i := range rules {
-			names[i] = rules[i].Workload
+func sideAllows(rules []PeerRule, path, peer, protocol string, port uint16, code Code) Decision {
+	rule, names := findRule(rules, peer, protocol), peerNames(rules)
+	switch {
+	case rule != nil:
+	case slices.Contains(names, peer):
+		return Decision{
+			Code: CodeProtocolNotAllowed, Rule: fmt.Sprintf("%s[%s]", path, peer), Expected: protocolsOf(rules, peer), Actual: shorten(protocol),
+			Remedy: "add a rule for the protocol on both sides if they should talk over it",
 		}
+	default:
 		expected := "no workload at all"
 		if len(names) > 0 {
 			expected = oneOf(names)
@@ -170,11 +173,21 @@ func sideAllows(rules []PeerRule, path, peer string, port uint16, code Code) Dec
 	}
 	if !slices.Contains(rule.Ports, port) {
 		return Decision{
-			Code: CodePortNotAllowed, Rule: fmt.Sprintf("%s[%s].ports", path, peer), Expected: joinPorts(rule.Ports), Actual: fmt.Sprint(port),
+			Code: CodePortNotAllowed, Rule: fmt.Sprintf("%s[%s].ports", path, ruleKey(*rule)), Expected: joinPorts(rule.Ports), Actual: fmt.Sprint(port),
 			Remedy: "add the port on both sides if they should talk on it",
 		}
 	}
 	return allow(path)
+}
+
+func protocolsOf(rules []PeerRule, peer string) string {
+	var list []string
+	for i := range rules {
+		if rules[i].Workload == peer {
+			list = append(list, rules[i].Protocol)
+		}
+	}
+	return oneOf(list)
 }
 
 func joinPorts(ports []uint16) string {

@@ -188,7 +188,7 @@ func TestAllowingAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { f.Manifest.AcceptPeer(p, policytest.Now()) }); n != 0 {
 		t.Errorf("AcceptPeer allocates %v times", n)
 	}
-	if n := testing.AllocsPerRun(100, func() { f.Manifest.PeerAllowed(policytest.Web, policytest.DB, policytest.DBPort) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { f.Manifest.PeerAllowed(policytest.Web, policytest.DB, policy.ProtocolTCP, policytest.DBPort) }); n != 0 {
 		t.Errorf("PeerAllowed allocates %v times", n)
 	}
 }
@@ -223,7 +223,7 @@ func BenchmarkPeerAllowed(b *testing.B) {
 	m := large(b).Manifest
 	b.ReportAllocs()
 	for b.Loop() {
-		if !m.PeerAllowed("w500", "w501", 443).Allowed {
+		if !m.PeerAllowed("w500", "w501", policy.ProtocolTCP, 443).Allowed {
 			b.Fatal("refused")
 		}
 	}

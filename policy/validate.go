@@ -35,13 +35,19 @@ func (m *Manifest) validate(r *report) {
 	if m.Unlisted != "" {
 		checkWord(m.Unlisted, "$.unlisted", CodeUnlistedUnknown, r, UnlistedStop, UnlistedCut)
 	}
+	if m.SameNode != "" {
+		checkWord(m.SameNode, "$.sameNode", CodeSameNodeUnknown, r, SameNodeMesh, SameNodeLocal)
+	}
 	validateSubstrates(m.Substrates, m.Production, r)
 	known := map[string]bool{}
 	for i := range m.Workloads {
 		checkLabel(m.Workloads[i].Name, elementPath("$.workloads", i)+".name", known, r)
 	}
+	hostPorts := map[uint16]string{}
 	for i := range m.Workloads {
-		m.Workloads[i].validate(elementPath("$.workloads", i), known, signers, r)
+		path := elementPath("$.workloads", i)
+		m.Workloads[i].validate(path, known, signers, r)
+		m.Workloads[i].validateOutside(path, hostPorts, r)
 	}
 }
 
@@ -107,13 +113,12 @@ func checkRules(rules []PeerRule, path string, known map[string]bool, r *report)
 		if !known[rule.Workload] {
 			r.add(CodePeerUnknown, at+".workload", "the name of a workload of this manifest", quote(rule.Workload), "add the workload, or remove the rule")
 		}
-		if seen[rule.Workload] {
-			r.add(CodeValueDuplicate, at+".workload", "one rule for each workload", quote(rule.Workload), "put all ports into one rule")
+		if key := ruleKey(rule); seen[key] {
+			r.add(CodeValueDuplicate, at+".workload", "one rule for each workload and protocol", quote(rule.Workload), "put all ports into one rule")
+		} else {
+			seen[key] = true
 		}
-		seen[rule.Workload] = true
-		if rule.Protocol != ProtocolTCP {
-			r.add(CodeProtocolUnknown, at+".protocol", quote(ProtocolTCP), quote(rule.Protocol), "")
-		}
+		checkProtocol(rule.Protocol, at+".protocol", r)
 		needed(len(rule.Ports), at+".ports", "at least one port", "list every port of the accepting side", r)
 		each(rule.Ports, at+".ports", r, func(port uint16, path string) { checkPort(port, path, r) })
 	}

@@ -101,8 +101,8 @@ the counterpart of every --to and --from.
 	f.StringVar(&a.entry.Name, "name", "", "name of the entry, a DNS label: it becomes the pods' name in the mesh")
 	a.images.register(c)
 	f.StringArrayVar(&a.entry.Namespaces, "namespace", nil, "Kubernetes namespace that its pods must be in (may be repeated; default: any)")
-	f.StringArrayVar(&a.to, "to", nil, "workload that it may connect to, as NAME:PORT[,PORT...] (may be repeated)")
-	f.StringArrayVar(&a.from, "from", nil, "workload that may connect to it, as NAME:PORT[,PORT...] (may be repeated)")
+	f.StringArrayVar(&a.to, "to", nil, "workload that it may connect to, as NAME:PORT[,PORT...], or with /udp behind it (may be repeated)")
+	f.StringArrayVar(&a.from, "from", nil, "workload that may connect to it, as NAME:PORT[,PORT...], or with /udp behind it (may be repeated)")
 	f.UintSliceVar(&a.probes, "probe", nil, "TCP port that the kubelet's probes may connect to (may be repeated)")
 	f.BoolVar(&a.entry.HostAccess, "host-access", false, "let processes of the node connect, on every port")
 	f.BoolVar(&a.entry.HostNetwork, "host-network", false, "the entry is for pods in the node's network: outside the mesh")
@@ -249,13 +249,16 @@ func parsePeers(flag string, args []string) ([]policy.PeerRule, error) {
 	for _, arg := range args {
 		name, list, ok := strings.Cut(arg, ":")
 		rule := policy.PeerRule{Workload: name, Protocol: policy.ProtocolTCP}
+		if ports, udp := strings.CutSuffix(list, "/"+policy.ProtocolUDP); udp {
+			list, rule.Protocol = ports, policy.ProtocolUDP
+		}
 		for _, text := range strings.Split(list, ",") {
 			port, err := strconv.ParseUint(text, 10, 16)
 			ok = ok && err == nil && port > 0
 			rule.Ports = append(rule.Ports, uint16(port))
 		}
 		if !ok {
-			return nil, exit.Usage(fmt.Errorf("%s must be NAME:PORT[,PORT...] like db:6379, not %q", flag, arg))
+			return nil, exit.Usage(fmt.Errorf("%s must be NAME:PORT[,PORT...][/udp] like db:6379, not %q", flag, arg))
 		}
 		rules = append(rules, rule)
 	}

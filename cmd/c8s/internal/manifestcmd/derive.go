@@ -99,8 +99,8 @@ Exit codes: 0 drafted, 1 not without more information, 2 wrong usage.`,
 	f.StringArrayVar(&d.images, "image", nil, "digest of an image that is named without, as IMAGE=sha256:DIGEST (may be repeated)")
 	f.StringArrayVar(&d.configs, "image-config", nil, "configuration of an image, as IMAGE=FILE (may be repeated)")
 	f.StringArrayVar(&d.namespaces, "namespace", nil, "Kubernetes namespace that the pods must be in (may be repeated; default: the object's)")
-	f.StringArrayVar(&d.to, "to", nil, "workload that it may connect to, as NAME:PORT[,PORT...] (may be repeated)")
-	f.StringArrayVar(&d.from, "from", nil, "workload that may connect to it, as NAME:PORT[,PORT...] (may be repeated)")
+	f.StringArrayVar(&d.to, "to", nil, "workload that it may connect to, as NAME:PORT[,PORT...], or with /udp behind it (may be repeated)")
+	f.StringArrayVar(&d.from, "from", nil, "workload that may connect to it, as NAME:PORT[,PORT...], or with /udp behind it (may be repeated)")
 	f.StringVar(&d.bootstrap, "bootstrap", "", "name of the entry that may start on a node where no daemon judges yet: the node daemon's own")
 	d.output.Register(c)
 	return c

@@ -93,19 +93,28 @@ func mapped(list []string, f func(string) string) []string {
 }
 
 func (v *deriver) ports(c placedContainer) {
-	var tcp []string
+	var tcp, udp []string
 	for _, p := range c.Ports {
 		if p.HostPort != 0 {
-			v.report(levelWarning, c.at, "host port %d goes around the mesh and is dropped there", p.HostPort)
+			v.report(levelWarning, c.at, "host port %d is dropped: add publish to the entry, with the clients' prefixes, if the node should open it (TCP only)", p.HostPort)
 		}
 		switch {
-		case p.Protocol != "" && p.Protocol != "TCP":
-			v.report(levelWarning, c.at, "port %d/%.10s: only TCP is carried, the rest is dropped", p.ContainerPort, p.Protocol)
-		case p.ContainerPort != 0:
+		case p.ContainerPort == 0:
+		case p.Protocol == "" || p.Protocol == "TCP":
 			tcp = append(tcp, fmt.Sprint(p.ContainerPort))
+		case p.Protocol == "UDP":
+			udp = append(udp, fmt.Sprint(p.ContainerPort))
+		default:
+			v.report(levelWarning, c.at, "port %d/%.10s: only TCP and UDP are carried, the rest is dropped", p.ContainerPort, p.Protocol)
 		}
 	}
-	if len(tcp) > 0 && len(v.from) == 0 {
+	if len(v.from) > 0 {
+		return
+	}
+	if len(tcp) > 0 {
 		v.report(levelNote, c.at, "it listens on %s: nobody may connect before the entry names them (--from NAME:%s)", strings.Join(tcp, ", "), strings.Join(tcp, ","))
+	}
+	if len(udp) > 0 {
+		v.report(levelNote, c.at, "it listens on %s of UDP: nobody may connect before the entry names them (--from NAME:%s/udp)", strings.Join(udp, ", "), strings.Join(udp, ","))
 	}
 }

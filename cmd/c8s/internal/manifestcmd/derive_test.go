@@ -71,7 +71,7 @@ func TestDeriveReadsEveryKindAndWarnsOfWhatItCannotSay(t *testing.T) {
 		{"warning", "Deployment/web", "initContainers[migrate].image", "--image-config"},
 		{"warning", "Deployment/web", "containers[web]", "privileged"},
 		{"warning", "Deployment/web", "containers[web]", "NET_ADMIN"},
-		{"warning", "Deployment/web", "containers[web]", "53/UDP"},
+		{"note", "Deployment/web", "containers[web]", "--from NAME:53/udp"},
 		{"warning", "Deployment/web", "containers[web]", "host port 53"},
 		{"note", "Deployment/web", "containers[web]", "--from NAME:8080"},
 		{"note", "CronJob/backup", "namespace", "--namespace"},
@@ -218,7 +218,7 @@ func TestWhatIsDerivedCanBeAdded(t *testing.T) {
 	d.Stdin = d.Must("derive - --name front --to web:80").Out
 	d.Must("add-workload @manifest.json --entries - --mutual")
 	m := parse(t, d.Read("manifest.json"))
-	if !m.PeerAllowed("front", "web", 80).Allowed {
+	if !m.PeerAllowed("front", "web", policy.ProtocolTCP, 80).Allowed {
 		t.Errorf("workloads %+v", m.Workloads)
 	}
 }

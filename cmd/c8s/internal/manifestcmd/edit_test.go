@@ -131,7 +131,7 @@ func TestAddWorkloadWithBothEndsOfItsRules(t *testing.T) {
 	d := newDesk(t)
 	d.Must(initLine("--new-key @op.pem"))
 	d.Must("add-workload @manifest.json --name db --namespace shop --host-access --from web:6379,6380 --mutual --image " + image("db"))
-	d.Must("add-workload @manifest.json --name job --to db:6379 --to web:80 --mutual --image " + image("job"))
+	d.Must("add-workload @manifest.json --name job --to db:6379 --to web:80 --to db:53,54/udp --mutual --image " + image("job"))
 	m := parse(t, d.Read("manifest.json"))
 	db := workload(t, m, "db")
 	if !db.HostAccess || !slices.Equal(db.Namespaces, []string{"shop"}) {
@@ -149,12 +149,17 @@ func TestAddWorkloadWithBothEndsOfItsRules(t *testing.T) {
 		{"job", "db", 6380, false},
 		{"db", "web", 80, false},
 	} {
-		if got := m.PeerAllowed(tt.from, tt.to, tt.port); got.Allowed != tt.allowed {
+		if got := m.PeerAllowed(tt.from, tt.to, policy.ProtocolTCP, tt.port); got.Allowed != tt.allowed {
 			t.Errorf("%s to %s on %d: %v, want %t", tt.from, tt.to, tt.port, got, tt.allowed)
 		}
 	}
+	for _, protocol := range []string{policy.ProtocolTCP, policy.ProtocolUDP} {
+		if got := m.PeerAllowed("job", "db", protocol, 54); got.Allowed != (protocol == policy.ProtocolUDP) {
+			t.Errorf("job to db on %s 54: %v", protocol, got)
+		}
+	}
 	d.Must("add-workload @manifest.json --name db2 --from web:6379 --image " + image("db2"))
-	if m = parse(t, d.Read("manifest.json")); m.PeerAllowed("web", "db2", 6379).Allowed {
+	if m = parse(t, d.Read("manifest.json")); m.PeerAllowed("web", "db2", policy.ProtocolTCP, 6379).Allowed {
 		t.Error("without --mutual the other end's entry was changed")
 	}
 }
@@ -248,6 +253,40 @@ func TestPublishersSandboxesAndRunsAreAddedAndShown(t *testing.T) {
 	} {
 		if !strings.Contains(shown, want) {
 			t.Errorf("show does not say %q:\n%s", want, shown)
+		}
+	}
+}
+
+func TestShowAndDiffSayWhatIsOutsideTheMesh(t *testing.T) {
+	d := newDesk(t)
+	before := policytest.New(t)
+	after := before.Next(t, func(m *policy.Manifest) {
+		m.SameNode = policy.SameNodeLocal
+		w := &m.Workloads[0]
+		w.DNS = []string{"status.example.com"}
+		w.External = []policy.External{
+			{Name: "pay", Names: []string{"api.example.com"}, Ports: []uint16{443}, Protocol: "tcp", SNI: []string{"api.example.com"}},
+			{Name: "ntp", CIDRs: []string{"192.0.2.1/32"}, Ports: []uint16{123}, Protocol: "udp"},
+		}
+		w.Publish = []policy.Publish{{Port: 8080, HostPort: 30080, From: []string{"192.0.2.0/24"}}}
+	})
+	d.Write("one.json", before.Envelope)
+	d.Write("two.json", after.Envelope)
+	for command, wants := range map[string][]string{
+		"show @two.json": {
+			"judged and not encrypted", "resolves status.example.com", "OUTSIDE THE MESH pay: to api.example.com tcp [443], TLS for api.example.com",
+			"OUTSIDE THE MESH ntp: to 192.0.2.1/32 udp [123]", "PUBLISHED on port 30080 of its node: port 8080, from 192.0.2.0/24",
+		},
+		"diff @one.json @two.json": {
+			"sameNode", "workloads[web].dns[status.example.com]", "workloads[web].external[pay]", "api.example.com, ports 443/tcp, TLS for api.example.com",
+			"workloads[web].publish[30080]", "port 8080 as the node's port 30080, from 192.0.2.0/24",
+		},
+	} {
+		out := d.Must(command).Out
+		for _, want := range wants {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s does not say %q:\n%s", command, want, out)
+			}
 		}
 	}
 }

@@ -4,6 +4,7 @@ package manifestcmd
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
@@ -21,6 +22,9 @@ func printRuntime(t desk.Table, m *policy.Manifest) {
 	}
 	if m.Unlisted == policy.UnlistedCut {
 		t.Line("unlisted", "containers that run are cut from the network")
+	}
+	if m.SameNode == policy.SameNodeLocal {
+		t.Line("same node", "connections between pods of one node are judged and not encrypted")
 	}
 }
 
@@ -54,6 +58,28 @@ func printWorkload(t desk.Table, w *policy.Workload) {
 	}
 	for _, r := range w.Peers.From {
 		t.Line("", "from %s %s %v", r.Workload, r.Protocol, r.Ports)
+	}
+	printOutside(t, w)
+}
+
+// printOutside says what the mesh does not judge the other end of.
+func printOutside(t desk.Table, w *policy.Workload) {
+	if len(w.DNS) > 0 {
+		t.Line("", "resolves %s", joined(w.DNS))
+	}
+	for i := range w.External {
+		e := &w.External[i]
+		demand := ""
+		switch {
+		case len(e.SNI) > 0:
+			demand = ", TLS for " + strings.Join(e.SNI, " or ")
+		case e.TLS:
+			demand = ", TLS"
+		}
+		t.Line("", "OUTSIDE THE MESH %s: to %s %s %v%s", e.Name, joined(slices.Concat(e.CIDRs, e.Names)), e.Protocol, e.Ports, demand)
+	}
+	for _, p := range w.Publish {
+		t.Line("", "PUBLISHED on port %d of its node: port %d, from %s", p.HostPort, p.Port, joined(p.From))
 	}
 }
 
