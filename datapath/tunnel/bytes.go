@@ -60,7 +60,8 @@ func (b *byteSide) pump(s *stream) error {
 			}
 			continue
 		}
-		if errors.Is(err, io.EOF) {
+		// After a reset whose error the write took, a read sees an end too.
+		if errors.Is(err, io.EOF) && !b.broken() {
 			return s.sendFin()
 		}
 		s.set(Result{Reason: ReasonReset})
