@@ -40,6 +40,7 @@ const (
 	reasonSourceMismatch  = "source-mismatch"
 	reasonDestMismatch    = "destination-mismatch"
 	reasonTunnelLost      = "tunnel-lost"
+	reasonTooManyDials    = "too-many-dials"
 )
 
 // refusal is why a connection does not happen.
@@ -100,6 +101,8 @@ func asRefusal(err error) *refusal {
 	switch {
 	case errors.As(err, &r):
 		return r
+	case errors.Is(err, tunnel.ErrDialLimit):
+		return refuseErr(reasonTooManyDials, err)
 	case errors.Is(err, tunnel.ErrPoolClosed), errors.Is(err, context.Canceled):
 		return refuseErr(reasonShutdown, err)
 	case errors.As(err, &opErr) && opErr.Op == "remote error": // a TLS alert

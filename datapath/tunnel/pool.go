@@ -16,6 +16,9 @@ const (
 	defaultIdleTimeout = 90 * time.Second
 	defaultMaxIdle     = 64
 	defaultMaxDials    = 4
+	defaultOwnerDials  = 64
+	defaultTotalDials  = 512
+	defaultOwnerIdle   = 1024
 	defaultDialTimeout = 10 * time.Second
 	sweepEvery         = 5 * time.Second
 	// A tunnel is not handed out in the last moments of its certificate.
@@ -53,11 +56,16 @@ type PoolConfig struct {
 	IdleTimeout time.Duration // below the acceptor's, so that the opener closes first
 	MaxIdle     int           // per key
 	MaxDials    int           // at once, per key
+	OwnerDials  int           // at once, for one owner
+	TotalDials  int           // at once, in all; owners take turns
+	OwnerIdle   int           // of one owner, all keys together
 }
 
 // PoolStats is a snapshot.
 type PoolStats struct {
 	Idle, Busy                           int
+	Dialing, Waiting                     int    // keys whose dial waits for its turn
+	Held                                 uint64 // dials that had to wait
 	Dials, DialErrors, Reused, Discarded uint64
 }
 
@@ -82,6 +90,8 @@ type Pool struct {
 	mu      sync.Mutex
 	keys    map[Key]*keyed
 	busy    map[*Lease]struct{}
+	caps    dialing
+	idleOf  map[string]int // by owner
 	closed  bool
 	dialing sync.WaitGroup
 
@@ -103,6 +113,10 @@ type got struct {
 // ErrPoolClosed is returned by Get after Run has ended.
 var ErrPoolClosed = errors.New("getting a tunnel: the pool is closed")
 
+// ErrDialLimit is returned by Get when the time was over before it was this
+// owner's turn to dial.
+var ErrDialLimit = errors.New("getting a tunnel: the limit of tunnels being dialled is reached")
+
 var errExpired = errors.New("a certificate that the tunnel was made with has expired")
 
 // NewPool makes a pool; Run keeps it tidy.
@@ -114,13 +128,18 @@ func NewPool(cfg PoolConfig) *Pool {
 	}
 	def(&cfg.DialTimeout, defaultDialTimeout)
 	def(&cfg.IdleTimeout, defaultIdleTimeout)
-	if cfg.MaxIdle <= 0 {
-		cfg.MaxIdle = defaultMaxIdle
+	ints := func(n *int, v int) {
+		if *n <= 0 {
+			*n = v
+		}
 	}
-	if cfg.MaxDials <= 0 {
-		cfg.MaxDials = defaultMaxDials
-	}
-	p := &Pool{cfg: cfg, keys: map[Key]*keyed{}, busy: map[*Lease]struct{}{}}
+	ints(&cfg.MaxIdle, defaultMaxIdle)
+	ints(&cfg.MaxDials, defaultMaxDials)
+	ints(&cfg.OwnerDials, defaultOwnerDials)
+	ints(&cfg.TotalDials, defaultTotalDials)
+	ints(&cfg.OwnerIdle, defaultOwnerIdle)
+	p := &Pool{cfg: cfg, keys: map[Key]*keyed{}, busy: map[*Lease]struct{}{}, idleOf: map[string]int{}}
+	p.caps = dialing{total: cfg.TotalDials, perOwner: cfg.OwnerDials, owners: map[string]*dialer{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }
@@ -139,6 +158,7 @@ func (p *Pool) Get(ctx context.Context, key Key) (*Lease, error) {
 		if l == nil {
 			break
 		}
+		p.idled(key.Owner, -1)
 		p.busy[l] = struct{}{}
 		if len(k.idle)+k.dials-len(k.waiters) < spareIdle {
 			p.dial(key, k)
@@ -163,15 +183,19 @@ func (p *Pool) Get(ctx context.Context, key Key) (*Lease, error) {
 	case g := <-ch:
 		return g.lease, g.err
 	case <-ctx.Done():
-		p.leave(key, ch)
+		if p.leave(key, ch) {
+			return nil, ErrDialLimit
+		}
 		return nil, context.Cause(ctx)
 	}
 }
 
-// leave withdraws a waiter; a tunnel that was already given to it goes back.
-func (p *Pool) leave(key Key, ch chan got) {
+// leave withdraws a waiter; a tunnel that was already given to it goes back. It
+// reports whether nobody was even dialling for it.
+func (p *Pool) leave(key Key, ch chan got) (held bool) {
 	p.mu.Lock()
 	k := p.key(key)
+	held = k.dials == 0 && p.caps.waits(key)
 	for i, w := range k.waiters {
 		if w == ch {
 			k.waiters = append(k.waiters[:i], k.waiters[i+1:]...)
@@ -186,6 +210,7 @@ func (p *Pool) leave(key Key, ch chan got) {
 		}
 	default:
 	}
+	return held
 }
 
 // Put takes a tunnel back. One that cannot be used again is closed.
@@ -194,7 +219,7 @@ func (p *Pool) Put(l *Lease) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	k := p.key(l.key)
-	if !usable || p.closed || l.expired.Load() || len(k.waiters) == 0 && len(k.idle) >= p.cfg.MaxIdle {
+	if !usable || p.closed || l.expired.Load() || len(k.waiters) == 0 && (len(k.idle) >= p.cfg.MaxIdle || p.idleOf[l.key.Owner] >= p.cfg.OwnerIdle) {
 		p.discard(l)
 		return
 	}
@@ -219,6 +244,14 @@ func (p *Pool) offer(k *keyed, l *Lease) {
 	l.Tunnel.unreserve()
 	l.idleAt = p.cfg.Now()
 	k.idle = append(k.idle, l)
+	p.idled(l.key.Owner, 1)
+}
+
+// idled counts an owner's idle tunnels. Callers hold mu.
+func (p *Pool) idled(owner string, by int) {
+	if p.idleOf[owner] += by; p.idleOf[owner] == 0 {
+		delete(p.idleOf, owner)
+	}
 }
 
 // discard closes l in the background: saying goodbye may take a while.
@@ -254,11 +287,31 @@ func (k *keyed) pop() *Lease {
 	return l
 }
 
-// dial starts one dial in the background, within the limit. Callers hold mu.
+// dial starts one dial in the background, within the limits: at once, or when
+// it is the owner's turn. Callers hold mu.
 func (p *Pool) dial(key Key, k *keyed) {
-	if k.dials >= p.cfg.MaxDials || p.closed {
-		return
+	if k.dials < p.cfg.MaxDials && !p.closed && p.caps.take(key) {
+		p.start(key, k)
 	}
+}
+
+// turn starts dials that waited and are still wanted. Callers hold mu.
+func (p *Pool) turn() {
+	for key, ok := p.caps.next(); ok; key, ok = p.caps.next() {
+		k := p.key(key)
+		if p.closed || k.dials >= min(p.cfg.MaxDials, len(k.waiters)) {
+			p.caps.give(key.Owner)
+			continue
+		}
+		p.start(key, k)
+		if k.dials < len(k.waiters) {
+			p.dial(key, k)
+		}
+	}
+}
+
+// start dials within what caps gave. Callers hold mu.
+func (p *Pool) start(key Key, k *keyed) {
 	k.dials++
 	p.dialing.Go(func() {
 		ctx, cancel := context.WithTimeout(p.ctx, p.cfg.DialTimeout)
@@ -274,7 +327,9 @@ func (p *Pool) dialed(key Key, t *Tunnel, meta Meta, err error) {
 	defer p.mu.Unlock()
 	k := p.key(key)
 	k.dials--
+	p.caps.give(key.Owner)
 	if err != nil {
+		defer p.turn()
 		p.dialErrors.Add(1)
 		p.failWaiters(k, err)
 		return
@@ -290,6 +345,7 @@ func (p *Pool) dialed(key Key, t *Tunnel, meta Meta, err error) {
 	} else {
 		p.offer(k, l)
 	}
+	p.turn() // others first
 	if k.dials < len(k.waiters) {
 		p.dial(key, k)
 	}
@@ -325,6 +381,7 @@ func (p *Pool) CloseWhere(judge func(Key, Meta, *Tunnel) *Ending) int {
 		for _, l := range k.idle {
 			if e := judge(key, l.Meta, l.Tunnel); e != nil {
 				kill[l] = e
+				p.idled(key.Owner, -1)
 			} else {
 				keep = append(keep, l)
 			}
@@ -377,6 +434,7 @@ func (p *Pool) sweep() {
 		n := 0
 		for n < len(k.idle) && now.Sub(k.idle[n].idleAt) > p.cfg.IdleTimeout {
 			p.discard(k.idle[n])
+			p.idled(key.Owner, -1)
 			n++
 		}
 		k.idle = k.idle[n:]
@@ -408,6 +466,7 @@ func (p *Pool) Stats() PoolStats {
 	s := PoolStats{
 		Busy: len(p.busy), Dials: p.dials.Load(), DialErrors: p.dialErrors.Load(),
 		Reused: p.reused.Load(), Discarded: p.discarded.Load(),
+		Dialing: p.caps.used, Waiting: p.caps.waiting(), Held: p.caps.held,
 	}
 	for _, k := range p.keys {
 		s.Idle += len(k.idle)

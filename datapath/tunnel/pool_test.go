@@ -292,7 +292,7 @@ func TestIdleTunnelsAgeOut(t *testing.T) {
 	}
 }
 
-func TestServerLimitsHandshakesAndCutsSilentOnes(t *testing.T) {
+func TestServerCutsSilentHandshakes(t *testing.T) {
 	_, cfg := testTLS(t)
 	ln := listenTCP(t)
 	var refused atomic.Int64
@@ -303,7 +303,6 @@ func TestServerLimitsHandshakesAndCutsSilentOnes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(ctx, ln) }()
-	began := time.Now()
 	var wg sync.WaitGroup
 	for range 6 {
 		wg.Go(func() {
@@ -317,11 +316,11 @@ func TestServerLimitsHandshakesAndCutsSilentOnes(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	took := time.Since(began)
 	cancel()
 	must(t, await(t, done)) // every refusal was reported by then
-	if took < 400*time.Millisecond || refused.Load() != 6 {
-		t.Errorf("six silent connections, two at a time, took %s; %d refused", took, refused.Load())
+	s := srv.Stats()
+	if cut := refused.Load(); cut == 0 || cut+int64(s.Crowded) != 6 || s.HandshakeErrors != uint64(cut) { //nolint:gosec // small
+		t.Errorf("of six silent connections %d were cut: %+v", cut, s)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,8 +41,8 @@ type ServerConfig struct {
 
 	HandshakeTimeout time.Duration
 	IdleTimeout      time.Duration // of a tunnel without a stream, one to two of them; above the pool's
-	MaxHandshakes    int           // at once; more wait in the listen queue
-	MaxTunnels       int           // open at once; more are closed
+	MaxHandshakes    int           // at once, one host no more than an eighth; more wait
+	MaxTunnels       int           // open at once, of one host no more than half; more are closed
 	Log              *slog.Logger
 }
 
@@ -49,6 +50,8 @@ type ServerConfig struct {
 type ServerStats struct {
 	Tunnels                           int
 	Handshakes, HandshakeErrors, Shed uint64
+	Guests                            int    // connections whose handshake is not over
+	Crowded                           uint64 // connections closed without one: too many of one host
 }
 
 // Server accepts tunnels. Safe for concurrent use.
@@ -56,10 +59,13 @@ type Server struct {
 	cfg     ServerConfig
 	mu      sync.Mutex
 	open    map[*Tunnel]struct{}
+	hosts   map[netip.Addr]int // of open
 	retired bool
+	guests  *guests
 
 	telling                           sync.WaitGroup // other sides that the server retires
 	handshakes, handshakeErrors, shed atomic.Uint64
+	crowded                           atomic.Uint64
 }
 
 // NewServer makes a server.
@@ -79,7 +85,7 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{cfg: cfg, open: map[*Tunnel]struct{}{}}
+	return &Server{cfg: cfg, open: map[*Tunnel]struct{}{}, hosts: map[netip.Addr]int{}, guests: newGuests(cfg.MaxHandshakes)}
 }
 
 // Serve accepts tunnels from ln until ctx ends, and returns when all are
@@ -93,12 +99,11 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
 	defer stop()
 	wg.Go(func() { s.sweep(ctx) })
-	slots := make(chan struct{}, s.cfg.MaxHandshakes)
 	for {
-		slots <- struct{}{}
+		s.guests.room <- struct{}{}
 		conn, err := ln.Accept()
 		if err != nil {
-			<-slots
+			<-s.guests.room
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -110,9 +115,18 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
+		host := hostOf(conn.RemoteAddr())
+		guest := s.guests.enter(host)
+		if guest == nil {
+			<-s.guests.room
+			s.crowded.Add(1)
+			turnAway(conn)
+			continue
+		}
 		wg.Go(func() {
-			t := s.handshake(ctx, conn)
-			<-slots
+			t := s.receive(ctx, conn, guest)
+			s.guests.leave(host, guest)
+			<-s.guests.room
 			if t != nil {
 				// A handshake needs a deep stack; what stays for the
 				// tunnel's life begins on a fresh one.
@@ -134,6 +148,26 @@ func (s *Server) serve(ctx context.Context, t *Tunnel) {
 	if err != nil && ctx.Err() == nil {
 		s.cfg.Log.Debug("tunnel ended", "remote", t.RemoteAddr(), "err", err)
 	}
+}
+
+// receive waits for the guest's turn and shakes hands.
+func (s *Server) receive(ctx context.Context, conn net.Conn, guest *guestHost) *Tunnel {
+	done, ok := s.guests.slot(ctx, guest, s.cfg.HandshakeTimeout)
+	if !ok {
+		s.crowded.Add(1)
+		turnAway(conn)
+		return nil
+	}
+	defer done()
+	return s.handshake(ctx, conn)
+}
+
+// turnAway closes a connection at no cost.
+func turnAway(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = conn.Close()
 }
 
 func (s *Server) handshake(ctx context.Context, conn net.Conn) *Tunnel {
@@ -161,7 +195,8 @@ func (s *Server) handshake(ctx context.Context, conn net.Conn) *Tunnel {
 func (s *Server) add(t *Tunnel) *Ending {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.open) >= s.cfg.MaxTunnels {
+	host := hostOf(t.RemoteAddr())
+	if len(s.open) >= s.cfg.MaxTunnels || s.hosts[host] >= max(1, s.cfg.MaxTunnels/2) {
 		s.shed.Add(1)
 		return &Ending{Reason: ReasonTooMany}
 	}
@@ -171,6 +206,7 @@ func (s *Server) add(t *Tunnel) *Ending {
 		}
 	}
 	s.open[t] = struct{}{}
+	s.hosts[host]++
 	if s.retired {
 		s.telling.Go(t.retire)
 	}
@@ -180,7 +216,14 @@ func (s *Server) add(t *Tunnel) *Ending {
 func (s *Server) remove(t *Tunnel) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, ok := s.open[t]; !ok {
+		return
+	}
 	delete(s.open, t)
+	host := hostOf(t.RemoteAddr())
+	if s.hosts[host]--; s.hosts[host] == 0 {
+		delete(s.hosts, host)
+	}
 }
 
 // sweep closes tunnels that carried nothing for one to two idle limits.
@@ -245,5 +288,6 @@ func (s *Server) Stats() ServerStats {
 	return ServerStats{
 		Tunnels: len(s.open), Handshakes: s.handshakes.Load(),
 		HandshakeErrors: s.handshakeErrors.Load(), Shed: s.shed.Load(),
+		Guests: s.guests.count(), Crowded: s.crowded.Load(),
 	}
 }
