@@ -58,8 +58,10 @@ func TestFreeDialsGoToWaitingOwnersInTurn(t *testing.T) {
 	}
 	for n := 1; n < 4; n++ {
 		for _, owner := range []string{"a", "b"} {
-			if d.take(keyOf(owner, n)) || d.take(keyOf(owner, n)) {
-				t.Fatal("a dial did not have to wait")
+			for range 2 { // asking twice is waiting once
+				if d.take(keyOf(owner, n)) {
+					t.Fatal("a dial did not have to wait")
+				}
 			}
 		}
 	}

@@ -26,7 +26,7 @@ type hotel struct {
 func newHotel(t *testing.T, cfg ServerConfig) *hotel {
 	h := &hotel{}
 	cfg.Buffers = &h.bufs
-	cfg.Accept = func(context.Context, *Tunnel, Header) (*net.TCPConn, func(Result), Reason) {
+	cfg.Accept = func(context.Context, *Tunnel, Header) (App, func(Result), Reason) {
 		return nil, nil, ReasonConnectionRefused
 	}
 	h.srv = NewServer(cfg)
