@@ -21,6 +21,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "budget.h"
 #include "maps.h"
 #include "packet.h"
 #include "probe.h"
@@ -61,8 +62,11 @@ static __always_inline enum c8s_reason judge_egress(struct __sk_buff *skb, const
 		return reason;
 	if (delivered_to_all(p))
 		return C8S_MULTICAST;
-	if (listening(slot_of(p)))
+	if (listening(slot_of(p))) {
+		if (first_syn(p) && !syn_admitted(skb->ifindex))
+			return C8S_SYN_RATE;
 		return judge_receiver(skb, p);
+	}
 	/* Probes go on without the daemon, or the kubelet would restart every
 	 * pod. Local delivery finds the kubelet's connection; for anything
 	 * else steer finds no listener either, and drops. */

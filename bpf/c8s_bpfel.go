@@ -88,6 +88,7 @@ const (
 	C8sMapPodAddrs    = "pod_addrs"
 	C8sMapPods        = "pods"
 	C8sMapProbeFlows  = "probe_flows"
+	C8sMapSynBudget   = "syn_budget"
 	C8sProgNetnsGuard = "netns_guard"
 	C8sProgNodeEgress = "node_egress"
 	C8sProgPodEgress  = "pod_egress"
@@ -98,6 +99,8 @@ const (
 	C8sVarMarkCapture = "mark_capture"
 	C8sVarMarkDaemon  = "mark_daemon"
 	C8sVarMarkMask    = "mark_mask"
+	C8sVarSynBurst    = "syn_burst"
+	C8sVarSynInterval = "syn_interval"
 )
 
 // LoadC8s returns the embedded CollectionSpec for C8s.
@@ -164,6 +167,7 @@ type C8sMapSpecs struct {
 	PodAddrs    *ebpf.MapSpec `ebpf:"pod_addrs"`
 	Pods        *ebpf.MapSpec `ebpf:"pods"`
 	ProbeFlows  *ebpf.MapSpec `ebpf:"probe_flows"`
+	SynBudget   *ebpf.MapSpec `ebpf:"syn_budget"`
 }
 
 // C8sVariableSpecs contains global variables before they are loaded into the kernel.
@@ -174,6 +178,8 @@ type C8sVariableSpecs struct {
 	MarkCapture *ebpf.VariableSpec `ebpf:"mark_capture"`
 	MarkDaemon  *ebpf.VariableSpec `ebpf:"mark_daemon"`
 	MarkMask    *ebpf.VariableSpec `ebpf:"mark_mask"`
+	SynBurst    *ebpf.VariableSpec `ebpf:"syn_burst"`
+	SynInterval *ebpf.VariableSpec `ebpf:"syn_interval"`
 }
 
 // C8sObjects contains all objects after they have been loaded into the kernel.
@@ -206,6 +212,7 @@ type C8sMaps struct {
 	PodAddrs    *ebpf.Map `ebpf:"pod_addrs"`
 	Pods        *ebpf.Map `ebpf:"pods"`
 	ProbeFlows  *ebpf.Map `ebpf:"probe_flows"`
+	SynBudget   *ebpf.Map `ebpf:"syn_budget"`
 }
 
 func (m *C8sMaps) Close() error {
@@ -220,6 +227,7 @@ func (m *C8sMaps) Close() error {
 		m.PodAddrs,
 		m.Pods,
 		m.ProbeFlows,
+		m.SynBudget,
 	)
 }
 
@@ -231,6 +239,8 @@ type C8sVariables struct {
 	MarkCapture *ebpf.Variable `ebpf:"mark_capture"`
 	MarkDaemon  *ebpf.Variable `ebpf:"mark_daemon"`
 	MarkMask    *ebpf.Variable `ebpf:"mark_mask"`
+	SynBurst    *ebpf.Variable `ebpf:"syn_burst"`
+	SynInterval *ebpf.Variable `ebpf:"syn_interval"`
 }
 
 // C8sPrograms contains all programs after they have been loaded into the kernel.

@@ -270,6 +270,15 @@ func (k *kernel) lookup(in lookup) (result, uint64) {
 	return result{verdict: verdict, reason: k.counted(before)}, out.Cookie
 }
 
+// monotonic is the clock of bpf_ktime_get_ns.
+func monotonic() uint64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		panic(err)
+	}
+	return uint64(ts.Nano())
+}
+
 // event is the next one.
 func (k *kernel) event() (e Event) {
 	k.t.Helper()

@@ -141,6 +141,14 @@ struct {
 	__type(value, __u32);
 } broadcasts SEC(".maps");
 
+/* When the SYN budget of a link is whole again, CLOCK_MONOTONIC ns. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, __u64);
+} syn_budget SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, C8S_REASONS_MAX);

@@ -53,7 +53,7 @@ static __always_inline bool is_probe(struct __sk_buff *skb, const struct c8s_pod
 	__builtin_memcpy(flow.dst, p->dst, sizeof(flow.dst));
 	flow.sport = p->sport;
 	flow.dport = p->dport;
-	if ((p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+	if (!first_syn(p))
 		return probe_known(pod, &flow);
 	return from_kubelet(skb) && !bpf_map_update_elem(&probe_flows, &flow, &netns, BPF_ANY);
 }

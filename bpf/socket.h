@@ -83,9 +83,7 @@ static __always_inline enum c8s_reason judge_receiver(struct __sk_buff *skb, con
 			return C8S_ALLOWED;
 		sk = bpf_sk_lookup_udp(skb, &tuple, len, BPF_F_CURRENT_NETNS, 0);
 	} else {
-		/* What comes later belongs to a connection, or is refused by
-		 * the stack: only a first SYN makes one. */
-		if ((p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+		if (!first_syn(p))
 			return C8S_ALLOWED;
 		sk = bpf_sk_lookup_tcp(skb, &tuple, len, BPF_F_CURRENT_NETNS, 0);
 	}

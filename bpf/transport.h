@@ -39,6 +39,13 @@ static __always_inline enum c8s_reason parse_fragment6(struct __sk_buff *skb, st
 	return C8S_ALLOWED;
 }
 
+/* Only such a packet makes a connection; what comes later belongs to one, or
+ * the stack refuses it. */
+static __always_inline bool first_syn(const struct packet *p)
+{
+	return p->proto == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
 static __always_inline enum c8s_reason parse_tcp(struct __sk_buff *skb, struct packet *p)
 {
 	__u8 tcp[TCP_HLEN];

@@ -9,10 +9,12 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/c8s-dev/c8s/bpf"
@@ -215,3 +217,22 @@ func unwrap(t testing.TB, ln net.Listener) *net.TCPListener {
 }
 
 func withPort(a netip.Addr) netip.AddrPort { return netip.AddrPortFrom(a, 8080) }
+
+// entries counts those of a pinned map.
+func (b *bench) entries(t testing.TB, name string) (n int) {
+	t.Helper()
+	m, err := ebpf.LoadPinnedMap(filepath.Join(b.cfg.PinDir, "v1", name), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	key, value := make([]byte, m.KeySize()), make([]byte, m.ValueSize())
+	all := m.Iterate()
+	for all.Next(&key, &value) {
+		n++
+	}
+	if err := all.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
@@ -31,6 +32,8 @@ const (
 	DefaultTable       = 15008
 	DefaultRulePref    = 100
 	DefaultPinDir      = "/sys/fs/bpf/c8s"
+	DefaultSYNRate     = 4000
+	DefaultSYNBurst    = 8000
 )
 
 // Config says where the lock lives and which numbers it takes on the node.
@@ -49,6 +52,9 @@ type Config struct {
 	// KubeletCgroup is the path of the kubelet's cgroup in the cgroup2
 	// hierarchy, KubeletAuto, or empty: nobody may probe pods.
 	KubeletCgroup string
+	// SYNRate is how many TCP connections a pod may open each second, 1 to a
+	// million; SYNBurst is how many at once.
+	SYNRate, SYNBurst uint32
 	// ForceClsact attaches below 6.6 style even where tcx is there.
 	ForceClsact bool
 	Log         *slog.Logger
@@ -79,6 +85,8 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.MarkMask, DefaultMarkMask)
 	setDefault(&c.Table, DefaultTable)
 	setDefault(&c.RulePref, DefaultRulePref)
+	setDefault(&c.SYNRate, DefaultSYNRate)
+	setDefault(&c.SYNBurst, DefaultSYNBurst)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -90,6 +98,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.RulePref <= 0 || c.RulePref >= 32766 {
 		return c, fmt.Errorf("checking the rule priority: %d must come after the local table's 0 and before the main table's 32766", c.RulePref)
+	}
+	if c.SYNRate > 1e6 {
+		return c, fmt.Errorf("checking the SYN budget: %d connections a second are more than a million", c.SYNRate)
 	}
 	return c, nil
 }
@@ -158,7 +169,10 @@ func (l *Loader) load() error {
 	if err != nil {
 		return fmt.Errorf("reading the embedded programs: %w", err)
 	}
-	for name, value := range map[string]uint32{"mark_mask": l.cfg.MarkMask, "mark_capture": l.cfg.CaptureMark, "mark_daemon": l.cfg.DaemonMark} {
+	for name, value := range map[string]any{
+		"mark_mask": l.cfg.MarkMask, "mark_capture": l.cfg.CaptureMark, "mark_daemon": l.cfg.DaemonMark,
+		"syn_interval": uint64(time.Second) / uint64(l.cfg.SYNRate), "syn_burst": uint64(l.cfg.SYNBurst),
+	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("setting %s in the programs: %w", name, err)
 		}

@@ -329,6 +329,9 @@ func (l *Loader) deletePodEntries(ifindex int) error {
 	if err := l.objs.Pods.Delete(uint32(ifindex)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("deleting the pod: %w", err)
 	}
+	if err := l.objs.SynBudget.Delete(uint32(ifindex)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("deleting the link's SYN budget: %w", err)
+	}
 	return errors.Join(l.deleteAddrs(ifindex, nil), l.disownNetns(ifindex, 0))
 }
 
