@@ -127,35 +127,6 @@ func pinnedLinks(t *testing.T, b *bench) map[string]pinned {
 	return found
 }
 
-func TestIncompatiblePinsAreRefusedAndKeepTheLock(t *testing.T) {
-	b := newBench(t, nil)
-	b.routing(t)
-	p := b.pod(t, "p", lab.Routed, true)
-	pin := filepath.Join(b.cfg.PinDir, "v1/pod_addrs")
-	if err := os.Remove(pin); err != nil {
-		t.Fatal(err)
-	}
-	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 16, ValueSize: 4, MaxEntries: 8})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	if err := m.Pin(pin); err != nil {
-		t.Fatal(err)
-	}
-	err = b.Do(func() error {
-		l, err := loader.Open(b.cfg)
-		if err == nil {
-			l.Close()
-		}
-		return err
-	})
-	if err == nil || !strings.Contains(err.Error(), "pod_addrs") || !strings.Contains(err.Error(), "stays locked") {
-		t.Errorf("got %v", err)
-	}
-	b.refused(t, p.NS, b.outside.Addr4, bpf.ReasonNoListener)
-}
-
 func TestRoutingComesBackAfterAFlush(t *testing.T) {
 	b := newBench(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())

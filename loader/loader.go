@@ -120,7 +120,7 @@ func Open(cfg Config) (*Loader, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Loader{cfg: cfg, log: cfg.Log, pins: pins{cfg.PinDir}}
+	l := &Loader{cfg: cfg, log: cfg.Log, pins: pins{cfg.PinDir, layoutVersion}}
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("opening the lock at %s: %w", cfg.PinDir, errors.Join(err, l.Close()))
 	}
@@ -157,6 +157,11 @@ func (l *Loader) open() error {
 	if err := l.load(); err != nil {
 		return err
 	}
+	// Programs that have a listener from a predecessor need these from the
+	// first packet on.
+	if err := l.installBroadcasts(); err != nil {
+		return err
+	}
 	if err := errors.Join(l.attachSteer(), l.updateNetnsGuard()); err != nil {
 		return err
 	}
@@ -182,7 +187,7 @@ func (l *Loader) load() error {
 			m.Pinning = ebpf.PinByName
 		}
 	}
-	if err := checkLayout(spec, l.pins.maps()); err != nil {
+	if err := prepareMaps(spec, l.pins.maps(), l.log); err != nil {
 		return err
 	}
 	err = spec.LoadAndAssign(&l.objs, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: l.pins.maps()}})

@@ -7,24 +7,25 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 )
 
-// layoutVersion names the folder of the pins. It changes only when maps can
-// no longer be shared between releases.
+// layoutVersion names the folder of the pins. It changes when the meaning of
+// what the maps hold changes; their shape is compared (prepareMaps).
 const layoutVersion = "v1"
 
-// pins is the folder tree on the BPF file system.
-type pins struct{ dir string }
+// layoutName is the name of any layout's folder.
+var layoutName = regexp.MustCompile(`^v[0-9]+$`)
 
-func (p pins) maps() string            { return filepath.Join(p.dir, layoutVersion) }
-func (p pins) links() string           { return filepath.Join(p.dir, layoutVersion, "links") }
+// pins is the folder tree on the BPF file system.
+type pins struct{ dir, version string }
+
+func (p pins) maps() string            { return filepath.Join(p.dir, p.version) }
+func (p pins) links() string           { return filepath.Join(p.dir, p.version, "links") }
 func (p pins) link(name string) string { return filepath.Join(p.links(), name) }
 
 // linkOf names the pin of a program's link on one device.
@@ -40,6 +41,13 @@ func (p pins) make() error {
 	if err := unix.Statfs(p.dir, &fs); err != nil {
 		return fmt.Errorf("looking at the pin folder: %w", err)
 	}
+	others, err := p.others()
+	if err != nil {
+		return err
+	}
+	if len(others) > 0 {
+		return fmt.Errorf("layout %s is pinned there, which another release made; this one knows %s (everything stays locked; run the release that made it, or drain the node and uninstall)", others[0].version, p.version)
+	}
 	if fs.Type != unix.BPF_FS_MAGIC {
 		return fmt.Errorf("%s is not on a BPF file system, so the lock would end with this process (mount -t bpf bpf %s)", p.dir, filepath.Dir(p.dir))
 	}
@@ -47,6 +55,21 @@ func (p pins) make() error {
 		return fmt.Errorf("making the pin folder: %w", err)
 	}
 	return nil
+}
+
+// others are the layouts of other releases that are pinned in the folder.
+func (p pins) others() ([]pins, error) {
+	entries, err := os.ReadDir(p.dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("listing the pin folder: %w", err)
+	}
+	var found []pins
+	for _, e := range entries {
+		if layoutName.MatchString(e.Name()) && e.Name() != p.version {
+			found = append(found, pins{p.dir, e.Name()})
+		}
+	}
+	return found, nil
 }
 
 // locked returns the interface indexes that links are pinned for.
@@ -71,68 +94,4 @@ func removePin(path string) error {
 		return fmt.Errorf("unpinning: %w", err)
 	}
 	return nil
-}
-
-// checkLayout refuses to run on pinned maps that another release laid out
-// differently: it would read addresses where there are flags.
-func checkLayout(spec *ebpf.CollectionSpec, dir string) error {
-	for name, want := range spec.Maps {
-		if want.Pinning != ebpf.PinByName {
-			continue
-		}
-		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("opening the pinned map %s: %w", name, err)
-		}
-		err = compareMap(m, want)
-		_ = m.Close()
-		if err != nil {
-			return fmt.Errorf("the pinned map %s was made by an incompatible release: %w (everything stays locked; run the release that made it, or drain the node and uninstall)", name, err)
-		}
-	}
-	return nil
-}
-
-func compareMap(m *ebpf.Map, want *ebpf.MapSpec) error {
-	if m.Type() != want.Type || m.KeySize() != want.KeySize || m.ValueSize() != want.ValueSize && want.Type != ebpf.RingBuf {
-		return fmt.Errorf("it is %v of %d byte keys and %d byte values instead of %v, %d and %d",
-			m.Type(), m.KeySize(), m.ValueSize(), want.Type, want.KeySize, want.ValueSize)
-	}
-	if m.MaxEntries() != want.MaxEntries {
-		return fmt.Errorf("it has %d entries instead of %d", m.MaxEntries(), want.MaxEntries)
-	}
-	wanted, ok := want.Value.(*btf.Struct)
-	if !ok {
-		return nil
-	}
-	h, err := m.Handle()
-	if err != nil {
-		return fmt.Errorf("reading its types: %w", err)
-	}
-	defer h.Close()
-	types, err := h.Spec(nil)
-	if err != nil {
-		return fmt.Errorf("reading its types: %w", err)
-	}
-	var found *btf.Struct
-	if err := types.TypeByName(wanted.Name, &found); err != nil {
-		return fmt.Errorf("finding its type %s: %w", wanted.Name, err)
-	}
-	if got, want := layoutOf(found), layoutOf(wanted); !reflect.DeepEqual(got, want) {
-		return fmt.Errorf("its %s is %v instead of %v", wanted.Name, got, want)
-	}
-	return nil
-}
-
-// layoutOf lists a structure's fields as "offset name size".
-func layoutOf(s *btf.Struct) []string {
-	fields := make([]string, 0, len(s.Members))
-	for _, m := range s.Members {
-		size, _ := btf.Sizeof(m.Type) // -1 on failure, which is unequal to any size
-		fields = append(fields, fmt.Sprintf("%d %s %d", m.Offset.Bytes(), m.Name, size))
-	}
-	return fields
 }

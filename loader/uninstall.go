@@ -5,6 +5,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -21,7 +22,7 @@ func Uninstall(cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("uninstalling: %w", err)
 	}
-	l := &Loader{cfg: cfg, log: cfg.Log, pins: pins{cfg.PinDir}}
+	l := &Loader{cfg: cfg, log: cfg.Log, pins: pins{cfg.PinDir, layoutVersion}}
 	if l.ns, err = currentNS(); err != nil {
 		return fmt.Errorf("uninstalling: %w", err)
 	}
@@ -30,7 +31,16 @@ func Uninstall(cfg Config) error {
 		return fmt.Errorf("uninstalling: %w", err)
 	}
 	defer l.nl.Close()
-	err = errors.Join(l.removeFilters(), l.unpinLinks(), l.unpinMaps(), l.removeRouting(), l.uninstallTable())
+	layouts, err := l.pins.others()
+	errs := []error{err, l.removeFilters()}
+	for _, p := range append(layouts, l.pins) {
+		errs = append(errs, p.unpinLinks(l.log), p.unpinMaps())
+	}
+	// PinDir may be the administrator's own, or the mount itself.
+	if err := os.Remove(l.cfg.PinDir); err != nil {
+		l.log.Debug("leaving the pin folder", "err", err)
+	}
+	err = errors.Join(append(errs, l.removeRouting(), l.uninstallTable())...)
 	if err != nil {
 		return fmt.Errorf("uninstalling: %w", err)
 	}
@@ -38,8 +48,8 @@ func Uninstall(cfg Config) error {
 }
 
 // unpinLinks detaches at once, also where a running daemon holds a link.
-func (l *Loader) unpinLinks() error {
-	entries, err := os.ReadDir(l.pins.links())
+func (p pins) unpinLinks(log *slog.Logger) error {
+	entries, err := os.ReadDir(p.links())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -48,22 +58,22 @@ func (l *Loader) unpinLinks() error {
 	}
 	var errs []error
 	for _, e := range entries {
-		pin := l.pins.link(e.Name())
+		pin := p.link(e.Name())
 		lnk, err := link.LoadPinnedLink(pin, nil)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("opening the pinned link %s: %w", e.Name(), err))
 			continue
 		}
 		if err := lnk.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) {
-			l.log.Debug("detaching a link", "link", e.Name(), "err", err)
+			log.Debug("detaching a link", "link", e.Name(), "err", err)
 		}
 		errs = append(errs, removePin(pin), lnk.Close())
 	}
 	return errors.Join(errs...)
 }
 
-func (l *Loader) unpinMaps() error {
-	entries, err := os.ReadDir(l.pins.maps())
+func (p pins) unpinMaps() error {
+	entries, err := os.ReadDir(p.maps())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -72,13 +82,9 @@ func (l *Loader) unpinMaps() error {
 	}
 	var errs []error
 	for _, e := range entries {
-		errs = append(errs, removePin(filepath.Join(l.pins.maps(), e.Name())))
+		errs = append(errs, removePin(filepath.Join(p.maps(), e.Name())))
 	}
-	errs = append(errs, removePin(l.pins.maps()))
-	// PinDir may be the administrator's own, or the mount itself.
-	if err := os.Remove(l.cfg.PinDir); err != nil {
-		l.log.Debug("leaving the pin folder", "err", err)
-	}
+	errs = append(errs, removePin(p.maps()))
 	return errors.Join(errs...)
 }
 
