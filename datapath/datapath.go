@@ -99,6 +99,7 @@ type Stats struct {
 	Reused         uint64 // connections that needed no handshake
 	BytesSent      int64  // by local pods through tunnels
 	BytesReceived  int64
+	Avoided        []Avoided // endpoints and nodes that Services pass over
 }
 
 // Proxy carries the connections of one node's pods.
@@ -108,6 +109,7 @@ type Proxy struct {
 	pool    *tunnel.Pool
 	server  *tunnel.Server
 	issuers *ratls.Issuers // of peers
+	avoid   *avoided       // endpoints of Services
 
 	out, in limiter
 	names   limiter // connections with DNS queries
@@ -141,6 +143,7 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{cfg: cfg, origDst: localAddr, issuers: ratls.NewIssuers(), active: map[*carried]struct{}{}}
 	l := cfg.Limits
+	p.avoid = newAvoided(cfg.NodeAddr, cfg.Now, l.DialTimeout)
 	p.out = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
 	p.in = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
 	p.names = limiter{total: l.NameConns, perPod: l.NameConnsPerPod, pods: map[string]int{}}
@@ -228,6 +231,7 @@ func (p *Proxy) acceptPods(ctx context.Context, d *door) error {
 // the roots and the pods of this moment no longer allow. Call it after any of
 // them changed, and when the manifest's answers change with time.
 func (p *Proxy) Recheck() {
+	p.avoid.rejudge()
 	out := p.pool.CloseWhere(func(key tunnel.Key, meta tunnel.Meta, t *tunnel.Tunnel) *tunnel.Ending {
 		return p.outboundGone(key, meta, t).ending()
 	})
@@ -245,6 +249,6 @@ func (p *Proxy) Stats() Stats {
 		Handshakes:     pool.Dials - pool.DialErrors + srv.Handshakes,
 		HandshakeFails: pool.DialErrors + srv.HandshakeErrors + srv.Shed,
 		Streams:        p.streams.Load(), Reused: pool.Reused,
-		BytesSent: p.sent.Load(), BytesReceived: p.received.Load(),
+		BytesSent: p.sent.Load(), BytesReceived: p.received.Load(), Avoided: p.avoid.list(),
 	}
 }

@@ -61,21 +61,11 @@ func (p *Proxy) carry(ctx context.Context, app *net.TCPConn, pod *LocalPod, rec 
 	if _, why := p.usable(pod); why != nil {
 		return why
 	}
-	lease, dst, why := p.reach(ctx, pod, rec)
+	lease, dst, why := p.reach(ctx, pod, resolve.TCP, rec)
 	if why != nil {
 		return why
 	}
 	defer p.pool.Put(lease)
-	lease.Tunnel.Reserve(tunnel.Header{Proto: tunnel.ProtoTCP, Src: rec.Src, Dst: dst})
-	meta := lease.Meta.Peer.(*outboundPeer)
-	rec.SrcID, rec.DstID, rec.DstWorkload = meta.self.ID, meta.peer.id, meta.peer.facts.Workload
-	rec.PeerMeasurement = meta.peer.facts.Measurement
-	if why := p.acceptPair(meta.self, meta.peer); why != nil {
-		return why
-	}
-	if why := p.allowed(pod.Workload, meta.peer.facts.Workload, dst.Port()); why != nil {
-		return why
-	}
 	p.relay(app, lease, dst, *rec)
 	return nil
 }
@@ -125,12 +115,16 @@ func (p *Proxy) handshake(ctx context.Context, key tunnel.Key) (*tunnel.Tunnel, 
 		if ctx.Err() != nil {
 			code = reasonNodeTimeout
 		}
-		return nil, tunnel.Meta{}, refuseErr(code, err)
+		why := refuseErr(code, err).aboutPeer()
+		if p.avoid.failed(avoidKey{node: key.Node}, why) {
+			p.cfg.Log.Warn("a node does not answer; Services pass its pods over for a while", "node", key.Node, "reason", code, "err", err)
+		}
+		return nil, tunnel.Meta{}, why
 	}
 	meta := &outboundPeer{self: cred}
 	t, err := tunnel.Dialed(ctx, conn, p.clientTLS(cred.TLS, key.Dst, &meta.peer), &p.bufs)
 	if err != nil {
-		return nil, tunnel.Meta{}, asRefusal(err)
+		return nil, tunnel.Meta{}, asRefusal(err).aboutPeer()
 	}
 	return t, tunnel.Meta{NotAfter: earlier(cred.NotAfter, meta.peer.NotAfter), Peer: meta}, nil
 }

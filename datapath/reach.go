@@ -4,7 +4,9 @@ package datapath
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/c8s-dev/c8s/datapath/flow"
@@ -15,41 +17,123 @@ import (
 // attempts is how many endpoints of a Service one connection tries.
 const attempts = 3
 
-// reach gets a tunnel to the pod that rec.Dst means, and returns that pod. An
-// endpoint that cannot be reached is replaced by another: nothing was read
-// from the application yet.
-func (p *Proxy) reach(ctx context.Context, pod *LocalPod, rec *flow.Record) (*tunnel.Lease, netip.AddrPort, *refusal) {
+// reach gets a tunnel to the pod that rec.Dst means, judged for this
+// connection, and returns that pod. An endpoint of a Service that fails is
+// replaced by another: nothing was read from the application yet. If all fail,
+// it returns what the first one was refused for, or the first that a rule
+// refused; no rule's word is lost behind a node that does not answer.
+func (p *Proxy) reach(ctx context.Context, pod *LocalPod, proto resolve.Protocol, rec *flow.Record) (*tunnel.Lease, netip.AddrPort, *refusal) {
 	// A handshake may take a while; nobody waits longer than this.
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Limits.DialTimeout)
 	defer cancel()
-	q := resolve.Query{Protocol: resolve.TCP, Src: rec.Src.Addr(), Dst: rec.Dst}
-	var failed *refusal
+	q := resolve.Query{Protocol: proto, Src: rec.Src.Addr(), Dst: rec.Dst}
+	var failed failure
 	for left := attempts; ; left-- {
-		target, verdict := p.cfg.Mesh.Resolve(q)
+		target, verdict := p.choose(q, pod.Workload)
 		if verdict != resolve.Found {
-			if failed == nil {
+			if failed.why == nil {
 				rec.Service = target.Service
-				failed = unresolved(verdict, rec.Dst, target.Service)
+				return nil, netip.AddrPort{}, unresolved(verdict, rec.Dst, target.Service)
 			}
-			return nil, netip.AddrPort{}, failed
-		}
-		if target.Service != "" {
-			rec.Service, rec.Endpoint = target.Service, target.Pod
+			return nil, netip.AddrPort{}, failed.report(rec)
 		}
 		last := !target.Others || left == 1
 		if last {
 			left = 1
 		}
-		lease, why := p.lease(ctx, tunnel.Key{Src: q.Src, Dst: target.Pod.Addr(), Node: target.Node, Owner: pod.UID}, left)
+		at := *rec
+		lease, why := p.attempt(ctx, pod, proto, target, left, &at)
 		if why == nil {
+			*rec = at
+			p.works(pod, proto, target)
 			return lease, target.Pod, nil
 		}
-		if last || ctx.Err() != nil || !elsewhere(why) {
+		if !why.elsewhere {
+			*rec = at
 			return nil, netip.AddrPort{}, why
 		}
-		failed = why
-		q.Avoid = append(q.Avoid, culprit(why, target))
+		failed.add(at, why)
+		if target.Others || len(q.Avoid) > 0 {
+			p.passOver(pod, proto, target, at, why)
+		}
+		if last || ctx.Err() != nil {
+			return nil, netip.AddrPort{}, failed.report(rec)
+		}
+		q.Avoid = append(slices.Clip(q.Avoid), culprit(why, target))
 	}
+}
+
+// failure is what a connection is refused for after several attempts.
+type failure struct {
+	rec flow.Record
+	why *refusal
+}
+
+func (f *failure) add(rec flow.Record, why *refusal) {
+	if f.why == nil || why.judged && !f.why.judged {
+		f.rec, f.why = rec, why
+	}
+}
+
+func (f *failure) report(rec *flow.Record) *refusal {
+	*rec = f.rec
+	return f.why
+}
+
+// choose resolves q, and passes over endpoints that failed a short while ago
+// as long as there are others.
+func (p *Proxy) choose(q resolve.Query, workload string) (resolve.Target, resolve.Verdict) {
+	first, verdict := p.cfg.Mesh.Resolve(q)
+	if verdict != resolve.Found || first.Service == "" {
+		return first, verdict
+	}
+	target := first
+	for range sidesteps {
+		bad, ok := p.avoid.passes(workload, q.Protocol, target)
+		if !ok {
+			target.Others = target.Others || target != first
+			return target, resolve.Found
+		}
+		q.Avoid = append(slices.Clip(q.Avoid), bad)
+		if target, verdict = p.cfg.Mesh.Resolve(q); verdict != resolve.Found {
+			break
+		}
+	}
+	return first, resolve.Found // one that failed is better than none
+}
+
+// attempt gets a tunnel to target and judges it for this connection.
+func (p *Proxy) attempt(ctx context.Context, pod *LocalPod, proto resolve.Protocol, target resolve.Target, left int, rec *flow.Record) (*tunnel.Lease, *refusal) {
+	if target.Service != "" {
+		rec.Service, rec.Endpoint = target.Service, target.Pod
+	}
+	lease, why := p.lease(ctx, tunnel.Key{Src: rec.Src.Addr(), Dst: target.Pod.Addr(), Node: target.Node, Owner: pod.UID}, left)
+	if why != nil {
+		return nil, why
+	}
+	lease.Tunnel.Reserve(tunnel.Header{Proto: uint8(proto), Src: rec.Src, Dst: target.Pod})
+	meta := lease.Meta.Peer.(*outboundPeer)
+	rec.SrcID, rec.DstID, rec.DstWorkload = meta.self.ID, meta.peer.id, meta.peer.facts.Workload
+	rec.PeerMeasurement = meta.peer.facts.Measurement
+	if why := p.judgeOutbound(pod, meta, target.Pod); why != nil {
+		p.pool.Put(lease)
+		return nil, why
+	}
+	return lease, nil
+}
+
+// judgeOutbound asks about a tunnel that exists whether it may carry a
+// connection to dst. What is refused about the peer may be otherwise with
+// another; what is refused about this side may not.
+func (p *Proxy) judgeOutbound(pod *LocalPod, meta *outboundPeer, dst netip.AddrPort) *refusal {
+	if why := p.denied(&meta.self.Holder); why != nil {
+		return why
+	}
+	why := p.acceptPeer(meta.peer)
+	if why == nil {
+		why = p.allowed(pod.Workload, meta.peer.facts.Workload, dst.Port())
+	}
+	return why.aboutPeer()
 }
 
 // lease waits for a tunnel, no longer than its share of the time when there
@@ -61,29 +145,51 @@ func (p *Proxy) lease(ctx context.Context, key tunnel.Key, left int) (*tunnel.Le
 		defer cancel()
 	}
 	lease, err := p.pool.Get(ctx, key)
-	if err != nil {
-		return nil, asRefusal(err)
+	if err == nil {
+		return lease, nil
 	}
-	return lease, nil
-}
-
-// elsewhere reports whether another endpoint may do better: the fault is not
-// on this side, and it is not a verdict about the peer.
-func elsewhere(why *refusal) bool {
-	switch why.Code {
-	case reasonNodeUnreachable, reasonNodeTimeout, reasonHandshake, reasonPeerRefused, reasonPeerAddress:
-		return true
+	why := asRefusal(err)
+	if errors.Is(err, context.DeadlineExceeded) && !why.elsewhere { // the dial goes on, but nobody waits for it
+		why.aboutPeer()
 	}
-	return false
+	return nil, why
 }
 
 // culprit is what to avoid after why: a node that does not answer fails for
 // all its pods.
 func culprit(why *refusal, target resolve.Target) netip.Addr {
-	if why.Code == reasonNodeUnreachable || why.Code == reasonNodeTimeout {
+	if why.ofNode() {
 		return target.Node
 	}
 	return target.Pod.Addr()
+}
+
+// passOver remembers that target failed while there are others, and says so
+// once for each episode.
+func (p *Proxy) passOver(pod *LocalPod, proto resolve.Protocol, target resolve.Target, rec flow.Record, why *refusal) {
+	if target.Service == "" {
+		return
+	}
+	keys := keysOf(pod.Workload, proto, target)
+	key := keys[2]
+	if why.ofNode() {
+		key = keys[1]
+	}
+	if !p.avoid.failed(key, why) {
+		return
+	}
+	rec.Time, rec.Verdict = p.cfg.Now(), flow.Avoided
+	rec.Reason, rec.Rule, rec.Expected, rec.Actual = string(why.Code), why.Rule, why.Expected, why.Actual
+	p.cfg.Flows.Add(rec)
+	p.cfg.Log.Warn("an endpoint is passed over for a while", "service", target.Service, "endpoint", target.Pod, "node", target.Node,
+		"workload", pod.Workload, "reason", why.Code, "err", why)
+}
+
+// works ends the time in which target is passed over.
+func (p *Proxy) works(pod *LocalPod, proto resolve.Protocol, target resolve.Target) {
+	if n := p.avoid.works(pod.Workload, proto, target); n > 0 {
+		p.cfg.Log.Info("an endpoint that was passed over works again", "service", target.Service, "endpoint", target.Pod, "node", target.Node, "failures", n)
+	}
 }
 
 // unresolved is the refusal of a destination that means no pod.

@@ -142,7 +142,7 @@ func TestNoMoreEndpointsAreTriedThanAllowed(t *testing.T) {
 	}
 	w.service(vip, append(endpoints, dbApp)...)
 	a.dialRefused(webAddr, vip)
-	if r := a.wantRefusal(reasonNodeUnreachable); r.Endpoint.String() != endpoints[attempts-1] {
+	if r := a.wantRefusal(reasonNodeUnreachable); r.Endpoint.String() != endpoints[0] {
 		t.Errorf("%+v", r)
 	}
 }

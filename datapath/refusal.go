@@ -46,8 +46,10 @@ const (
 // refusal is why a connection does not happen.
 type refusal struct {
 	policy.Decision
-	cause  error
-	denied bool // by the deny list
+	cause     error
+	denied    bool // by the deny list
+	elsewhere bool // it is about the other end: another endpoint of the Service may do better
+	judged    bool // and a verdict about its identity, not a failure to hear of it
 }
 
 func (r *refusal) Error() string {
@@ -58,6 +60,27 @@ func (r *refusal) Error() string {
 }
 
 func (r *refusal) Unwrap() error { return r.cause }
+
+// aboutPeer says that r, which is new, is about the other end, unless it cannot
+// be.
+func (r *refusal) aboutPeer() *refusal {
+	if r == nil {
+		return nil
+	}
+	switch r.Code {
+	case reasonShutdown, reasonNoManifest:
+	case reasonNodeUnreachable, reasonNodeTimeout, reasonHandshake, reasonPeerRefused, reasonProtocol:
+		r.elsewhere = true
+	default:
+		r.elsewhere, r.judged = true, true
+	}
+	return r
+}
+
+// ofNode reports whether the whole node is at fault.
+func (r *refusal) ofNode() bool {
+	return r.Code == reasonNodeUnreachable || r.Code == reasonNodeTimeout
+}
 
 // ending is how a tunnel ends that was refused after the fact; nil for none.
 func (r *refusal) ending() *tunnel.Ending {

@@ -74,7 +74,7 @@ type flowFlags struct {
 
 func (f *flowFlags) register(c *cobra.Command) {
 	fl := c.Flags()
-	fl.StringVar(&f.verdict, "verdict", "", "only allowed, refused or closed")
+	fl.StringVar(&f.verdict, "verdict", "", "only allowed, refused, closed or avoided")
 	fl.StringVar(&f.direction, "direction", "", "only egress, ingress (the node of the pod that was connected to) or kernel (dropped packets)")
 	fl.StringVar(&f.reason, "reason", "", "only this reason, e.g. spoofed-source")
 	fl.StringVar(&f.pod, "pod", "", "only records of this pod of the node, as namespace/name")
@@ -87,7 +87,7 @@ func (f *flowFlags) register(c *cobra.Command) {
 	words := func(flag string, of ...string) {
 		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(of, cobra.ShellCompDirectiveNoFileComp))
 	}
-	words("verdict", string(flow.Allowed), string(flow.Refused), string(flow.Closed))
+	words("verdict", string(flow.Allowed), string(flow.Refused), string(flow.Closed), string(flow.Avoided))
 	words("direction", string(flow.Egress), string(flow.Ingress), string(flow.Kernel))
 	for _, flag := range []string{"reason", "pod", "workload", "service", "address", "port", "since", "match", "last"} {
 		words(flag)

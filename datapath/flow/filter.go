@@ -103,9 +103,9 @@ func ParseFilter(v url.Values) (Filter, error) {
 		Pod: v.Get("pod"), Workload: v.Get("workload"), Service: v.Get("service"), Text: v.Get("text"),
 	}
 	switch f.Verdict {
-	case "", Allowed, Refused, Closed:
+	case "", Allowed, Refused, Closed, Avoided:
 	default:
-		return f, fmt.Errorf("reading the filter: verdict %q is none of allowed, refused, closed", f.Verdict)
+		return f, fmt.Errorf("reading the filter: verdict %q is none of allowed, refused, closed, avoided", f.Verdict)
 	}
 	switch f.Direction {
 	case "", Egress, Ingress, Kernel:

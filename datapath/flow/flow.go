@@ -22,6 +22,7 @@ const (
 	Allowed Verdict = "allowed" // both identities checked, bytes may flow
 	Refused Verdict = "refused" // never connected
 	Closed  Verdict = "closed"  // ended after it was allowed
+	Avoided Verdict = "avoided" // an endpoint of a Service failed and is passed over for a while; the connection went on to another
 )
 
 // Direction says where the record was made.
