@@ -129,7 +129,7 @@ func (p *Proxy) judge(s *inboundSession, h tunnel.Header) (tunnel.Reason, *refus
 	if why := p.acceptPair(s.self, s.peer); why != nil {
 		return why.wire(tunnel.ReasonNotAllowed), why
 	}
-	return tunnel.ReasonNotAllowed, p.allowed(s.peer.facts.Workload, s.pod.Workload, h.Dst.Port())
+	return tunnel.ReasonNotAllowed, p.allowed(s.peer.facts.Workload, s.pod.Workload, h)
 }
 
 // current checks that the tunnel's pod is still the one at its address.
@@ -156,7 +156,7 @@ func (p *Proxy) inboundGone(t *tunnel.Tunnel) *refusal {
 		return why
 	}
 	if h, busy := t.Current(); busy {
-		return p.allowed(s.peer.facts.Workload, s.pod.Workload, h.Dst.Port())
+		return p.allowed(s.peer.facts.Workload, s.pod.Workload, h)
 	}
 	return nil
 }

@@ -166,7 +166,7 @@ func (p *Proxy) outboundGone(key tunnel.Key, meta tunnel.Meta, t *tunnel.Tunnel)
 		return why
 	}
 	if h, busy := t.Current(); busy {
-		return p.allowed(pod.Workload, m.peer.facts.Workload, h.Dst.Port())
+		return p.allowed(pod.Workload, m.peer.facts.Workload, h)
 	}
 	return nil
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/c8s-dev/c8s/attest/ratls"
+	"github.com/c8s-dev/c8s/datapath/resolve"
+	"github.com/c8s-dev/c8s/datapath/tunnel"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -90,13 +92,13 @@ func (p *Proxy) gone(self *Credential, peer *identity) *refusal {
 	return p.acceptPair(self, peer)
 }
 
-// allowed asks the manifest whether from may connect to to on port.
-func (p *Proxy) allowed(from, to string, port uint16) *refusal {
+// allowed asks the manifest whether from may connect to to as h does.
+func (p *Proxy) allowed(from, to string, h tunnel.Header) *refusal {
 	signed := p.cfg.Mesh.Manifest()
 	if signed == nil || signed.Manifest == nil {
 		return refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
 	}
-	return decided(signed.Manifest.PeerAllowed(from, to, policy.ProtocolTCP, port))
+	return decided(signed.Manifest.PeerAllowed(from, to, resolve.Protocol(h.Proto).String(), h.Dst.Port()))
 }
 
 func (i *identity) addrList() string {

@@ -111,11 +111,12 @@ func (p *Proxy) attempt(ctx context.Context, pod *LocalPod, proto resolve.Protoc
 	if why != nil {
 		return nil, why
 	}
-	lease.Tunnel.Reserve(tunnel.Header{Proto: uint8(proto), Src: rec.Src, Dst: target.Pod})
+	h := tunnel.Header{Proto: uint8(proto), Src: rec.Src, Dst: target.Pod}
+	lease.Tunnel.Reserve(h)
 	meta := lease.Meta.Peer.(*outboundPeer)
 	rec.SrcID, rec.DstID, rec.DstWorkload = meta.self.ID, meta.peer.id, meta.peer.facts.Workload
 	rec.PeerMeasurement = meta.peer.facts.Measurement
-	if why := p.judgeOutbound(pod, meta, target.Pod); why != nil {
+	if why := p.judgeOutbound(pod, meta, h); why != nil {
 		p.pool.Put(lease)
 		return nil, why
 	}
@@ -123,15 +124,15 @@ func (p *Proxy) attempt(ctx context.Context, pod *LocalPod, proto resolve.Protoc
 }
 
 // judgeOutbound asks about a tunnel that exists whether it may carry a
-// connection to dst. What is refused about the peer may be otherwise with
+// connection as h is. What is refused about the peer may be otherwise with
 // another; what is refused about this side may not.
-func (p *Proxy) judgeOutbound(pod *LocalPod, meta *outboundPeer, dst netip.AddrPort) *refusal {
+func (p *Proxy) judgeOutbound(pod *LocalPod, meta *outboundPeer, h tunnel.Header) *refusal {
 	if why := p.denied(&meta.self.Holder); why != nil {
 		return why
 	}
 	why := p.acceptPeer(meta.peer)
 	if why == nil {
-		why = p.allowed(pod.Workload, meta.peer.facts.Workload, dst.Port())
+		why = p.allowed(pod.Workload, meta.peer.facts.Workload, h)
 	}
 	return why.aboutPeer()
 }
