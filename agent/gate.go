@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"github.com/c8s-dev/c8s/loader"
 	"github.com/c8s-dev/c8s/nri/gate"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -24,7 +25,7 @@ const CodePodLink policy.Code = "pod-link"
 // leads out of the pod.
 type LinkLock struct {
 	Kernel interface {
-		LockLink(ctx context.Context, ifindex int) error
+		LockNew(ctx context.Context, link loader.PodLink) error
 	}
 }
 
@@ -46,13 +47,14 @@ func (l LinkLock) Lock(ctx context.Context, r gate.LockRequest) error {
 			return refuse("the node's side of the link to be "+r.HostInterface, "it is "+host.Attrs().Name, "")
 		}
 	}
-	// The lock first: it is never wrong to have it.
-	if err := l.Kernel.LockLink(ctx, ifindex); err != nil {
+	// Looked for before the lock, which then keeps the kernel's links busy, and
+	// judged after it: the lock is never wrong to have.
+	others, listed := otherLinks(r.NetNS, r.Interface)
+	if err := l.Kernel.LockNew(ctx, loader.PodLink{Ifindex: ifindex, NetnsPath: r.NetNS, GuestInterface: r.Interface}); err != nil {
 		return fmt.Errorf("locking the pod's link: %w", err)
 	}
-	others, err := otherLinks(r.NetNS, r.Interface)
-	if err != nil {
-		return fmt.Errorf("locking the pod's link: %w", err)
+	if listed != nil {
+		return fmt.Errorf("locking the pod's link: %w", listed)
 	}
 	if len(others) > 0 {
 		return refuse("no link in the pod but "+r.Interface, "there is "+strings.Join(others, ", "), "take the additional networks off the pod")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/c8s-dev/c8s/loader"
 	"github.com/c8s-dev/c8s/nri/gate"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/test/lab"
@@ -21,11 +22,11 @@ import (
 // recordingLock notes which links were locked.
 type recordingLock struct {
 	err    error
-	locked []int
+	locked []loader.PodLink
 }
 
-func (r *recordingLock) LockLink(_ context.Context, ifindex int) error {
-	r.locked = append(r.locked, ifindex)
+func (r *recordingLock) LockNew(_ context.Context, link loader.PodLink) error {
+	r.locked = append(r.locked, link)
 	return r.err
 }
 
@@ -72,7 +73,7 @@ func TestLinkLock(t *testing.T) {
 			if errors.As(err, &d) != (c.code != "") || d.Code != c.code || (err != nil) != (c.say != "") || err != nil && !strings.Contains(err.Error(), c.say) {
 				t.Errorf("got %v, expected code %q and %q", err, c.code, c.say)
 			}
-			if got := slices.Equal(kernel.locked, []int{c.pod.HostIfindex}); got != c.locked {
+			if got := slices.Equal(kernel.locked, []loader.PodLink{{Ifindex: c.pod.HostIfindex, NetnsPath: c.pod.Path(), GuestInterface: "eth0"}}); got != c.locked {
 				t.Errorf("locked %v, expected %t for %d", kernel.locked, c.locked, c.pod.HostIfindex)
 			}
 		})

@@ -7,3 +7,8 @@ func CgroupDir() (string, error) {
 	tree, err := findCgroups()
 	return tree.dir, err
 }
+
+// LockFirst is LockNew without what follows in the background.
+func (l *Loader) LockFirst(ifindex int) error {
+	return l.change(func() error { return l.lockFirst(ifindex) })
+}

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -72,6 +73,8 @@ type Loader struct {
 	clsact bool
 
 	unguarded sync.Once // the node cannot guard namespaces: said once
+	settling  sync.WaitGroup
+	announced atomic.Bool // new links come to LockNew; WatchLinks leaves them the time
 
 	mu     sync.Mutex // serialises changes of links and pods
 	turn   *turn      // serialises them between processes
@@ -234,6 +237,7 @@ func (l *Loader) listLinks() ([]netlink.Link, error) {
 
 // Close lets go of the lock without opening it: pins stay, pods stay locked.
 func (l *Loader) Close() error {
+	defer l.settling.Wait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {

@@ -53,7 +53,15 @@ func (l *Loader) LockLink(ctx context.Context, ifindex int) error {
 	return nil
 }
 
+// lockLink locks a link for as long as it exists.
 func (l *Loader) lockLink(ifindex int) error {
+	if err := l.lockLinkBy(ifindex, l.attach); err != nil {
+		return err
+	}
+	return l.releaseFilters(ifindex)
+}
+
+func (l *Loader) lockLinkBy(ifindex int, attach func(hook) error) error {
 	hooks := l.podHooks(ifindex)
 	fresh := true
 	for _, h := range hooks {
@@ -71,7 +79,7 @@ func (l *Loader) lockLink(ifindex int) error {
 		}
 	}
 	for _, h := range hooks {
-		if err := l.attach(h); err != nil {
+		if err := attach(h); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
@@ -156,42 +158,45 @@ func (l *Loader) removeGuards(h *netlink.Handle) error {
 }
 
 // removeNamed removes the filters of the given programs from the devices that
-// are picked (all if pick is nil), and the clsact qdisc where that leaves it
-// empty.
+// are picked (all if pick is nil).
 func removeNamed(nl *netlink.Handle, pick func(netlink.Link) bool, programs ...string) error {
 	links, err := nl.LinkList()
 	if err != nil {
 		return fmt.Errorf("listing the links: %w", err)
 	}
-	names := map[string]bool{}
-	for _, p := range programs {
-		names[filterPrefix+p] = true
-	}
 	var errs []error
 	for _, dev := range links {
-		if pick != nil && !pick(dev) {
-			continue
+		if pick == nil || pick(dev) {
+			errs = append(errs, removeFrom(nl, dev, programs...))
 		}
-		removed, left := false, 0
-		for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-			filters, err := nl.FilterList(dev, parent)
-			if err != nil {
-				continue // no clsact here
+	}
+	return errors.Join(errs...)
+}
+
+// removeFrom removes the filters of the given programs from a device, and the
+// clsact qdisc where that leaves it empty.
+func removeFrom(nl *netlink.Handle, dev netlink.Link, programs ...string) error {
+	removed, left := false, 0
+	var errs []error
+	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+		filters, err := nl.FilterList(dev, parent)
+		if err != nil {
+			continue // no clsact here
+		}
+		for _, f := range filters {
+			b, ok := f.(*netlink.BpfFilter)
+			if !ok || !slices.Contains(programs, strings.TrimPrefix(b.Name, filterPrefix)) || !strings.HasPrefix(b.Name, filterPrefix) {
+				left++
+				continue
 			}
-			for _, f := range filters {
-				if b, ok := f.(*netlink.BpfFilter); !ok || !names[b.Name] {
-					left++
-					continue
-				}
-				removed = true
-				if err := nl.FilterDel(f); err != nil {
-					errs = append(errs, fmt.Errorf("removing a filter of %s: %w", dev.Attrs().Name, err))
-				}
+			removed = true
+			if err := nl.FilterDel(f); err != nil {
+				errs = append(errs, fmt.Errorf("removing a filter of device %d: %w", dev.Attrs().Index, err))
 			}
 		}
-		if removed && left == 0 {
-			errs = append(errs, removeClsact(nl, dev))
-		}
+	}
+	if removed && left == 0 {
+		errs = append(errs, removeClsact(nl, dev))
 	}
 	return errors.Join(errs...)
 }
@@ -202,7 +207,7 @@ func removeClsact(nl *netlink.Handle, dev netlink.Link) error {
 		QdiscType:  "clsact",
 	})
 	if err != nil {
-		return fmt.Errorf("removing the empty clsact qdisc of %s: %w", dev.Attrs().Name, err)
+		return fmt.Errorf("removing the empty clsact qdisc of device %d: %w", dev.Attrs().Index, err)
 	}
 	return nil
 }

@@ -45,13 +45,19 @@ type watcher struct {
 	report func(LinkEvent)
 	known  map[int]string // names of locked links and guarded uplinks
 	failed map[int]bool
+	await  map[int]int // new links that will be announced: ticks that are left
 }
+
+// awaitTicks of relistInterval is how long a new link waits to be announced.
+const awaitTicks = 2
 
 // WatchLinks locks every pod link (veth or netkit, neither uplink nor
 // excluded) there is and every one that comes, and reports it, until ctx ends.
-// It guards uplinks that appear and forgets links that go.
+// As long as new links come to LockNew it leaves them up to two seconds for
+// that, so as not to hold up those who still set them up. It guards uplinks
+// that appear and forgets links that go.
 func (l *Loader) WatchLinks(ctx context.Context, report func(LinkEvent)) error {
-	w := &watcher{l, report, map[int]string{}, map[int]bool{}}
+	w := &watcher{l, report, map[int]string{}, map[int]bool{}, map[int]int{}}
 	for {
 		err := w.run(ctx)
 		if ctx.Err() != nil {
@@ -94,6 +100,7 @@ func (w *watcher) run(ctx context.Context) error {
 				w.handle(m)
 			}
 		case <-retry.C:
+			w.overdue()
 			if len(w.failed) == 0 {
 				continue
 			}
@@ -138,6 +145,7 @@ func (w *watcher) list() error {
 	if err != nil {
 		return err
 	}
+	clear(w.await)
 	here := map[int]bool{}
 	for _, link := range links {
 		here[link.Attrs().Index] = true
@@ -181,12 +189,35 @@ func (w *watcher) handle(m syscall.NetlinkMessage) {
 		w.failed[int(info.Index)] = true
 		return
 	}
+	if _, waits := w.await[int(info.Index)]; !waits && w.announced.Load() && w.isPodLink(link) && w.known[int(info.Index)] == "" {
+		w.await[int(info.Index)] = awaitTicks
+	}
 	w.seen(link)
+}
+
+// overdue finds locked what somebody announced, and locks the rest: then links
+// that come are locked at birth again, until the next is announced.
+func (w *watcher) overdue() {
+	for index, left := range w.await {
+		if w.await[index] = left - 1; left > 1 {
+			continue
+		}
+		delete(w.await, index)
+		if !slices.ContainsFunc(w.podHooks(index), func(h hook) bool { on, err := h.live(); return on && err == nil }) {
+			w.announced.Store(false)
+		}
+		if link, err := w.nl.LinkByIndex(index); err == nil {
+			w.seen(link)
+		} else if !errors.As(err, new(netlink.LinkNotFoundError)) {
+			w.failed[index] = true // all are listed again
+		}
+	}
 }
 
 // seen treats a link that exists.
 func (w *watcher) seen(link netlink.Link) {
 	index, name := link.Attrs().Index, link.Attrs().Name
+	_, awaited := w.await[index]
 	var err error
 	switch {
 	case matches(w.cfg.Uplinks, name):
@@ -198,7 +229,7 @@ func (w *watcher) seen(link netlink.Link) {
 		}
 	case link.Type() == "bridge":
 		err = w.change(func() error { return w.refreshMaster(link) })
-	case w.isPodLink(link) && w.known[index] == "":
+	case w.isPodLink(link) && w.known[index] == "" && !awaited:
 		if err = w.change(func() error { return w.lockLink(index) }); err == nil {
 			w.known[index] = name
 			w.report(LinkEvent{Kind: LinkLocked, Name: name, Ifindex: index})
@@ -223,6 +254,7 @@ func (w *watcher) seen(link netlink.Link) {
 // gone forgets a link, unless a new one has its number already.
 func (w *watcher) gone(ifindex int) {
 	delete(w.failed, ifindex)
+	delete(w.await, ifindex)
 	if _, err := w.nl.LinkByIndex(ifindex); err == nil {
 		return
 	}
@@ -234,14 +266,6 @@ func (w *watcher) gone(ifindex int) {
 	if ok && !matches(w.cfg.Uplinks, name) {
 		w.report(LinkEvent{Kind: LinkGone, Name: name, Ifindex: ifindex})
 	}
-}
-
-func (w *watcher) change(fn func() error) error {
-	if err := w.begin(context.Background()); err != nil {
-		return err
-	}
-	defer w.end()
-	return fn()
 }
 
 // podIndexes adds the links that the pods map has entries for.
