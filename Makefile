@@ -29,8 +29,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## build the static binaries bin/c8s, bin/c8s-runtime and bin/c8s-cni
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/c8s ./cmd/c8s-runtime ./cmd/c8s-cni
+build: ## build the static binaries bin/c8s, bin/c8s-runtime, bin/c8s-runtime-alone and bin/c8s-cni
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/c8s ./cmd/c8s-runtime ./cmd/c8s-runtime-alone ./cmd/c8s-cni
 
 .PHONY: build-pkcs11
 build-pkcs11: ## build bin/c8s-pkcs11, which signs with keys on tokens (needs a C compiler)

@@ -24,6 +24,7 @@ const (
 	RecordFile   = Dir + "/installed.json"
 	backupDir    = Dir + "/backup"
 	RuntimeProg  = "/opt/c8s/bin/c8s-runtime"
+	aloneProg    = RuntimeProg + "-alone" // c8s-runtime looks for it beside itself
 	cniProgName  = "c8s-cni"
 	dropInImport = "conf.d/*.toml"
 	// The drop-in is read last of all in its folder: vendors put runtimes of

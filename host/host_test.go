@@ -108,7 +108,7 @@ func ordinary() map[string]string {
 }
 
 func files() Files {
-	return Files{Runtime: []byte("\x7fELF\x00 runtime"), CNI: []byte("\x7fELF\x00 cni"), Operators: []byte("{}\n"), Manifest: []byte("{\"m\":1}\n")}
+	return Files{Runtime: []byte("\x7fELF\x00 runtime"), Alone: []byte("\x7fELF\x00 alone"), CNI: []byte("\x7fELF\x00 cni"), Operators: []byte("{}\n"), Manifest: []byte("{\"m\":1}\n")}
 }
 
 // tree is every file and folder of a node, with its mode.

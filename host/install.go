@@ -12,6 +12,7 @@ import (
 // Files are what comes onto the node.
 type Files struct {
 	Runtime   []byte // the program c8s-runtime
+	Alone     []byte // the program c8s-runtime-alone
 	CNI       []byte // the program c8s-cni
 	Operators []byte // the operators' keys
 	Manifest  []byte // a manifest they signed
@@ -81,6 +82,7 @@ func (n *Node) plan(f Files) (*Plan, error) {
 		path string
 		body *content
 	}{
+		{aloneProg, own(f.Alone, modeProg)},
 		{RuntimeProg, own(f.Runtime, modeProg)},
 		{path.Join(bin, cniProgName), own(f.CNI, modeProg)},
 		{Operators, own(f.Operators, modeFile)},

@@ -45,7 +45,7 @@ func TestInstallWritesWhatTheDryRunShows(t *testing.T) {
 	for _, f := range []string{"/etc/containerd/config.toml", "/etc/containerd/conf.d/zz-c8s.toml", "/etc/cni/net.d/10-pods.conflist", "/etc/c8s/runtime.json"} {
 		golden(t, filepath.Base(f), get(t, n, f))
 	}
-	if get(t, n, RuntimeProg) != string(files().Runtime) || get(t, n, "/opt/cni/bin/c8s-cni") != string(files().CNI) {
+	if get(t, n, RuntimeProg) != string(files().Runtime) || get(t, n, "/opt/c8s/bin/c8s-runtime-alone") != string(files().Alone) || get(t, n, "/opt/cni/bin/c8s-cni") != string(files().CNI) {
 		t.Error("the programs are not in place")
 	}
 }

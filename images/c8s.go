@@ -9,8 +9,8 @@ import (
 )
 
 // Binaries are the programs in the image of C8s, all in its root folder. The
-// node daemon installs the last two on its node.
-var Binaries = []string{"c8s", "c8s-runtime", "c8s-cni"}
+// node daemon installs the others on its node.
+var Binaries = []string{"c8s", "c8s-runtime", "c8s-runtime-alone", "c8s-cni"}
 
 // C8s describes the image of C8s: its static programs out of folder bin and
 // nothing else, no shell and no package of a distribution.

@@ -15,21 +15,13 @@ func BenchmarkStart(b *testing.B) {
 	if err != nil {
 		b.Skip("needs the program true")
 	}
-	n := newNode(b)
-	n.cfg.Runtime = truth
-	n.configure()
-	n.daemon(&answers{})
-	binary := n.path("c8s-runtime")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.configPath="+n.path("runtime.json"), "-o", binary, ".")
-	build.Env = append(build.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v: %s", err, out)
-	}
+	n := newNode(b, truth)
+	n.daemon(nil)
 	for name, argv := range map[string][]string{
 		"nothing": {truth},
-		"state":   {binary, "--root", n.path("k8s.io"), "state", "c1"},
-		"create":  append([]string{binary}, n.create()...),
-		"exec":    append([]string{binary}, n.exec()...),
+		"state":   append([]string{n.binary}, n.state()...),
+		"create":  append([]string{n.binary}, n.create()...),
+		"exec":    append([]string{n.binary}, n.exec()...),
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {

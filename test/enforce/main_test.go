@@ -31,7 +31,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	const module = "github.com/c8s-dev/c8s/cmd/"
-	build := exec.Command("go", "build", "-o", dir+"/", module+"c8s", module+"c8s-runtime", module+"c8s-cni")
+	build := exec.Command("go", "build", "-o", dir+"/", module+"c8s", module+"c8s-runtime", module+"c8s-runtime-alone", module+"c8s-cni")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building the programs: %v\n%s", err, out)

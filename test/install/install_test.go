@@ -143,7 +143,7 @@ func newNode(t *testing.T, containerd string) *node {
 	t.Helper()
 	privileged.Require(t)
 	n := &node{stack.NewNode(t, stack.NodeConfig{Containerd: containerd}), t.TempDir()}
-	for _, name := range []string{"c8s", "c8s-cni", "c8s-runtime"} {
+	for _, name := range []string{"c8s", "c8s-cni", "c8s-runtime", "c8s-runtime-alone"} {
 		data, err := image.Program(t.Context(), "github.com/c8s-dev/c8s/cmd/"+name)
 		if err != nil {
 			t.Fatal(err)

@@ -87,7 +87,7 @@ func must(t testing.TB, err error) {
 func (s *Site) build(ctx context.Context) (err error) {
 	s.bin = filepath.Join(s.dir, "bin")
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", s.bin+"/",
-		"github.com/c8s-dev/c8s/cmd/c8s", "github.com/c8s-dev/c8s/cmd/c8s-runtime", "github.com/c8s-dev/c8s/cmd/c8s-cni")
+		"github.com/c8s-dev/c8s/cmd/c8s", "github.com/c8s-dev/c8s/cmd/c8s-runtime", "github.com/c8s-dev/c8s/cmd/c8s-runtime-alone", "github.com/c8s-dev/c8s/cmd/c8s-cni")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the programs: %w: %s", err, out)

@@ -43,19 +43,22 @@ func newNode(t testing.TB, cfg stack.NodeConfig) *node {
 	return onNode(t, stack.NewNode(t, cfg))
 }
 
-// builtRuntime is the path of c8s-runtime, which is the same on a node.
+// builtRuntime is the path of c8s-runtime, which is the same on a node, and has
+// c8s-runtime-alone beside it.
 func builtRuntime(t testing.TB) string {
 	t.Helper()
 	privileged.Require(t)
-	built, err := stackimage.Program(t.Context(), "github.com/c8s-dev/c8s/cmd/c8s-runtime")
-	if err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	for _, name := range []string{"c8s-runtime", "c8s-runtime-alone"} {
+		built, err := stackimage.Program(t.Context(), "github.com/c8s-dev/c8s/cmd/"+name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), built, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	file := filepath.Join(t.TempDir(), "c8s-runtime")
-	if err := os.WriteFile(file, built, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return file
+	return filepath.Join(dir, "c8s-runtime")
 }
 
 // onNode installs what a node that enforces has, but for the daemon.

@@ -28,7 +28,7 @@ import (
 	stackimage "github.com/c8s-dev/c8s/test/stack/image"
 )
 
-const program = "github.com/c8s-dev/c8s/cmd/c8s-runtime"
+const programs = "github.com/c8s-dev/c8s/cmd/"
 
 // node is one whose containerd starts everything through c8s-runtime.
 type node struct {
@@ -44,19 +44,22 @@ func newNode(t testing.TB) *node {
 	return newNodeWith(t, builtRuntime(t))
 }
 
-// builtRuntime is the path of the program, which is the same on the node.
+// builtRuntime is the path of the program, which is the same on the node, and
+// has c8s-runtime-alone beside it.
 func builtRuntime(t testing.TB) string {
 	t.Helper()
 	privileged.Require(t)
-	built, err := stackimage.Program(t.Context(), program)
-	if err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	for _, name := range []string{"c8s-runtime", "c8s-runtime-alone"} {
+		built, err := stackimage.Program(t.Context(), programs+name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), built, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	binary := filepath.Join(t.TempDir(), "c8s-runtime")
-	if err := os.WriteFile(binary, built, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return binary
+	return filepath.Join(dir, "c8s-runtime")
 }
 
 // newNodeWith has another runtime; none is runc itself.

@@ -20,6 +20,7 @@ import (
 // The programs that come onto the node, and how large they may be.
 const (
 	runtimeProgram = "c8s-runtime"
+	aloneProgram   = "c8s-runtime-alone"
 	cniProgram     = "c8s-cni"
 	maxProgram     = 128 << 20
 	maxManifest    = 2 * policy.MaxPayload
@@ -61,7 +62,7 @@ runs.`,
 	fl := c.Flags()
 	fl.StringVar(&f.operators, "operators", "", "JSON file with the operators' keys and threshold: the trust anchor (required)")
 	fl.StringVar(&f.manifest, "manifest", "", "operator-signed manifest to start from (required)")
-	fl.StringVar(&f.from, "from", "", "folder with the programs c8s-runtime and c8s-cni (default: beside this program)")
+	fl.StringVar(&f.from, "from", "", "folder with the programs c8s-runtime, c8s-runtime-alone and c8s-cni (default: beside this program)")
 	fl.StringVar(&f.layout.Runc, "runc", "", "the runtime that really starts containers (default: as containerd's configuration says)")
 	fl.StringVar(&f.layout.StateDir, "state-dir", f.layout.StateDir, "state folder of the node daemon")
 	fl.StringVar(&f.layout.Kubelet, "kubelet-dir", "", "the kubelet's folder, where it is not /var/lib/kubelet")
@@ -160,6 +161,9 @@ func (f *installFlags) files() (host.Files, error) {
 		from = filepath.Dir(self)
 	}
 	if out.Runtime, err = readProgram(from, runtimeProgram); err != nil {
+		return out, err
+	}
+	if out.Alone, err = readProgram(from, aloneProgram); err != nil {
 		return out, err
 	}
 	out.CNI, err = readProgram(from, cniProgram)

@@ -39,7 +39,7 @@ func newTable(t *testing.T) *table {
 		t.Fatal(err)
 	}
 	for name, data := range map[string][]byte{
-		"operators.json": operators, "manifest.json": m.Envelope, "c8s-cni": []byte("cni"), "c8s-runtime": []byte("runtime"),
+		"operators.json": operators, "manifest.json": m.Envelope, "c8s-cni": []byte("cni"), "c8s-runtime": []byte("runtime"), "c8s-runtime-alone": []byte("alone"),
 		"root/etc/containerd/config.toml": []byte("version = 3\n"), "root/usr/bin/runc": []byte("runc"),
 		"root/etc/cni/net.d/10-a.conflist": []byte(`{"cniVersion":"1.0.0","name":"a","plugins":[{"type":"ptp"}]}`),
 	} {
@@ -78,14 +78,14 @@ func TestInstallSaysWhatItDid(t *testing.T) {
 	d := newTable(t)
 	dropIn := filepath.Join(d.root, "/etc/containerd/conf.d/zz-c8s.toml")
 	out, err := d.install(t, "--dry-run")
-	if err != nil || !strings.Contains(out, "8 files would change") || !strings.Contains(out, "+++ /etc/cni/net.d/10-a.conflist") {
+	if err != nil || !strings.Contains(out, "9 files would change") || !strings.Contains(out, "+++ /etc/cni/net.d/10-a.conflist") {
 		t.Errorf("dry run: %v\n%s", err, out)
 	}
 	if _, err := os.Stat(dropIn); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("the dry run wrote the drop-in")
 	}
 	out, err = d.install(t)
-	if err != nil || !strings.Contains(out, "8 files changed") || !strings.Contains(out, "restart containerd") {
+	if err != nil || !strings.Contains(out, "9 files changed") || !strings.Contains(out, "restart containerd") {
 		t.Errorf("install: %v\n%s", err, out)
 	}
 	if _, err := os.Stat(dropIn); err != nil {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package front
 
 import (
 	"context"
@@ -12,20 +12,25 @@ import (
 	"strings"
 
 	"github.com/c8s-dev/c8s/nri/gate"
-	"github.com/c8s-dev/c8s/nri/image"
 )
 
-// judge answers, here or in the daemon.
-type judge interface {
+// Judge answers, here or in the daemon.
+type Judge interface {
 	Create(ctx context.Context, r gate.CreateRequest) error
 	Exec(ctx context.Context, r gate.ExecRequest) error
 }
 
+// Question puts what is about to start before a judge; nil means that it may.
+type Question func(ctx context.Context, j Judge) error
+
+// namespace is image.Namespace, of a package too large to be linked here.
+const namespace = "k8s.io"
+
 // ask returns nil when what is about to start may start. Only when nobody
 // listens at the gate is the answer looked for elsewhere.
-func (p program) ask(ctx context.Context, cfg config, inv invocation) error {
-	if ns := inv.namespace(); ns != image.Namespace {
-		return fmt.Errorf("containerd's namespace %.80q is refused: on this node only Kubernetes starts containers, in %s", ns, image.Namespace)
+func (p Program) ask(ctx context.Context, cfg Config, inv invocation) error {
+	if ns := inv.namespace(); ns != namespace {
+		return fmt.Errorf("containerd's namespace %.80q is refused: on this node only Kubernetes starts containers, in %s", ns, namespace)
 	}
 	question, err := questionOf(inv)
 	if err != nil {
@@ -35,25 +40,17 @@ func (p program) ask(ctx context.Context, cfg config, inv invocation) error {
 	if !errors.Is(err, gate.ErrNoDaemon) {
 		return err
 	}
-	if p.alone != nil {
-		return question(ctx, p.alone)
-	}
-	alone, done, err := newLone(cfg, p.now)
-	if err != nil {
-		return err
-	}
-	defer done()
-	return question(ctx, alone)
+	return p.Alone(ctx, cfg, question)
 }
 
 // questionOf reads the files that say what will start.
-func questionOf(inv invocation) (func(context.Context, judge) error, error) {
+func questionOf(inv invocation) (Question, error) {
 	if inv.command == "create" {
 		r, err := createRequest(inv)
-		return func(ctx context.Context, j judge) error { return j.Create(ctx, r) }, err
+		return func(ctx context.Context, j Judge) error { return j.Create(ctx, r) }, err
 	}
 	r, err := execRequest(inv)
-	return func(ctx context.Context, j judge) error { return j.Exec(ctx, r) }, err
+	return func(ctx context.Context, j Judge) error { return j.Exec(ctx, r) }, err
 }
 
 func createRequest(inv invocation) (gate.CreateRequest, error) {

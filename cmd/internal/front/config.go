@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package front
 
 import (
 	"bytes"
@@ -13,12 +13,11 @@ import (
 	"syscall"
 
 	"github.com/c8s-dev/c8s/nri/facts"
-	"github.com/c8s-dev/c8s/policy"
 )
 
-// config is the file /etc/c8s/runtime.json. It belongs to the node's image,
+// Config is the file /etc/c8s/runtime.json. It belongs to the node's image,
 // like runc and containerd: it is measured with them.
-type config struct {
+type Config struct {
 	Runtime    string `json:"runtime"`    // the real one
 	Gate       string `json:"gate"`       // socket of the node daemon
 	Operators  string `json:"operators"`  // whose manifests count while no daemon runs
@@ -34,34 +33,32 @@ type config struct {
 
 // Limits of what is read, in bytes.
 const (
-	maxConfig    = 64 << 10
-	maxOperators = 256 << 10
-	maxEnvelope  = 2 * policy.MaxPayload
-	maxSpec      = 4 << 20
-	maxState     = 8 << 20
+	maxConfig = 64 << 10
+	maxSpec   = 4 << 20
+	maxState  = 8 << 20
 )
 
-func readConfig(path string) (config, error) {
+func readConfig(path string) (Config, error) {
 	cfg, err := loadConfig(path)
 	if err != nil {
-		return config{}, fmt.Errorf("reading the settings %s: %w", path, err)
+		return Config{}, fmt.Errorf("reading the settings %s: %w", path, err)
 	}
 	return cfg, nil
 }
 
-func loadConfig(path string) (config, error) {
-	b, err := readOwned(path, maxConfig)
+func loadConfig(path string) (Config, error) {
+	b, err := ReadOwned(path, maxConfig)
 	if err != nil {
-		return config{}, err
+		return Config{}, err
 	}
-	var cfg config
+	var cfg Config
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&cfg); err != nil {
-		return config{}, err
+		return Config{}, err
 	}
 	if d.More() {
-		return config{}, errors.New("something follows the JSON object")
+		return Config{}, errors.New("something follows the JSON object")
 	}
 	if cfg.Kubelet == "" {
 		cfg.Kubelet = facts.DefaultKubelet
@@ -78,14 +75,15 @@ func loadConfig(path string) (config, error) {
 	}
 	for name, value := range paths {
 		if !filepath.IsAbs(value) {
-			return config{}, fmt.Errorf("%s must be an absolute path, got %.200q", name, value)
+			return Config{}, fmt.Errorf("%s must be an absolute path, got %.200q", name, value)
 		}
 	}
 	return cfg, nil
 }
 
-// readOwned reads a file that nobody but this program's own user can change.
-func readOwned(path string, limit int64) ([]byte, error) {
+// ReadOwned reads a file that nobody but this program's own user can
+// change, of at most limit bytes.
+func ReadOwned(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package front
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/c8s-dev/c8s/nri/gate"
+	"github.com/c8s-dev/c8s/nri/image"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -24,14 +25,14 @@ import (
 type node struct {
 	t     testing.TB
 	dir   string
-	cfg   config
-	alone judge
+	cfg   Config
+	alone Judge
 }
 
 func newNode(t testing.TB) *node {
 	t.Helper()
 	n := &node{t: t, dir: t.TempDir()}
-	n.cfg = config{
+	n.cfg = Config{
 		Runtime: "/usr/bin/runc", Gate: n.path("run", gate.SocketName), Operators: n.path("operators.json"),
 		Manifest: n.path("installed.json"), StateDir: n.path("state"), Containerd: n.path("containerd.sock"),
 	}
@@ -85,14 +86,15 @@ func (n *node) daemon(j gate.Judge) {
 // nil when it was not.
 func (n *node) run(args ...string) ([]string, error) {
 	var started []string
-	p := program{
-		now: func() time.Time { return time.Unix(1e9, 0).UTC() }, alone: n.alone,
-		exec: func(path string, args []string) error {
+	p := Program{
+		Now:   func() time.Time { return time.Unix(1e9, 0).UTC() },
+		Alone: func(ctx context.Context, _ Config, q Question) error { return q(ctx, n.alone) },
+		Exec: func(path string, args []string) error {
 			started = append([]string{path}, args...)
 			return errors.New("became it")
 		},
 	}
-	err := p.run(n.t.Context(), n.path("runtime.json"), args)
+	err := p.Run(n.t.Context(), n.path("runtime.json"), args)
 	if started != nil {
 		return started, nil
 	}
@@ -223,6 +225,12 @@ func TestOnlyWithoutADaemonItJudgesAlone(t *testing.T) {
 				t.Errorf("judged alone: %t; started %q, %v", asked, got, err)
 			}
 		})
+	}
+}
+
+func TestTheNamespaceIsThatOfKubernetes(t *testing.T) {
+	if namespace != image.Namespace {
+		t.Errorf("%q is not %q", namespace, image.Namespace)
 	}
 }
 

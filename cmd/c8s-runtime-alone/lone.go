@@ -12,6 +12,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/c8s-dev/c8s/cmd/internal/front"
 	"github.com/c8s-dev/c8s/nri/facts"
 	"github.com/c8s-dev/c8s/nri/gate"
 	"github.com/c8s-dev/c8s/nri/image"
@@ -36,13 +37,13 @@ type containerd interface {
 // about: whether the containers of a pod belong together is judged by the daemon
 // when it comes.
 type lone struct {
-	cfg        config
+	cfg        front.Config
 	node       *facts.Node
 	containerd containerd
 	now        func() time.Time
 }
 
-func newLone(cfg config, now func() time.Time) (lone, func(), error) {
+func newLone(cfg front.Config, now func() time.Time) (lone, func(), error) {
 	r, err := image.Open(cfg.Containerd)
 	if err != nil {
 		return lone{}, nil, err

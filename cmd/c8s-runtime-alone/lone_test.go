@@ -17,6 +17,7 @@ import (
 
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/cds/kept"
+	"github.com/c8s-dev/c8s/cmd/internal/front"
 	"github.com/c8s-dev/c8s/nri/facts"
 	"github.com/c8s-dev/c8s/nri/gate"
 	"github.com/c8s-dev/c8s/nri/image"
@@ -27,14 +28,21 @@ import (
 // world is a node without a daemon: a bootstrap pod "daemon" in the node's
 // network, made of a sandbox and one container.
 type world struct {
-	*node
+	t          *testing.T
+	cfg        front.Config
 	containers map[string]image.Container
 	specs      map[string]*specs.Spec
 	now        time.Time
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{node: newNode(t), now: policytest.Now()}
+	dir := t.TempDir()
+	w := &world{t: t, now: policytest.Now(), cfg: front.Config{
+		Operators: filepath.Join(dir, "operators.json"), Manifest: filepath.Join(dir, "installed.json"), StateDir: filepath.Join(dir, "state"),
+	}}
+	if err := os.Mkdir(w.cfg.StateDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	sandbox := ociSpec("/pause")
 	sandbox.Annotations = annotations(facts.TypeSandbox)
 	container := ociSpec("/c8s", "node")

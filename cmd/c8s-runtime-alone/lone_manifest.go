@@ -10,14 +10,21 @@ import (
 	"time"
 
 	"github.com/c8s-dev/c8s/cds/kept"
+	"github.com/c8s-dev/c8s/cmd/internal/front"
 	"github.com/c8s-dev/c8s/policy"
+)
+
+// Limits of what is read, in bytes.
+const (
+	maxOperators = 256 << 10
+	maxEnvelope  = 2 * policy.MaxPayload
 )
 
 // manifest opens what was in force when the daemon last ran, or the installed
 // one if that is newer, as the daemon itself does when it starts. One of the two
 // may be missing.
 func (l lone) manifest() (*policy.Manifest, error) {
-	text, err := readOwned(l.cfg.Operators, maxOperators)
+	text, err := front.ReadOwned(l.cfg.Operators, maxOperators)
 	if err != nil {
 		return nil, fmt.Errorf("reading the operators: %w", err)
 	}
@@ -26,9 +33,9 @@ func (l lone) manifest() (*policy.Manifest, error) {
 		return nil, err
 	}
 	inForce, installed := filepath.Join(l.cfg.StateDir, kept.ManifestFile), l.cfg.Manifest
-	envelope, err := readOwned(installed, maxEnvelope)
+	envelope, err := front.ReadOwned(installed, maxEnvelope)
 	if errors.Is(err, fs.ErrNotExist) {
-		envelope, err = readOwned(inForce, maxEnvelope)
+		envelope, err = front.ReadOwned(inForce, maxEnvelope)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the manifest: %w", err)
