@@ -150,6 +150,14 @@ func (n *Node) Kill() error { return n.proc.kill() }
 // Stop ends the daemon with SIGTERM.
 func (n *Node) Stop() error { return n.proc.end(syscall.SIGTERM) }
 
+// CutFrom and Heal are those of Replica.
+func (n *Node) CutFrom(ctx context.Context, hosts ...*lab.Host) error {
+	return cut(ctx, &n.Lab.Host, hosts)
+}
+
+// Heal undoes CutFrom.
+func (n *Node) Heal(ctx context.Context) error { return heal(ctx, &n.Lab.Host) }
+
 // RunDir is the folder of the daemon's admin socket.
 func (n *Node) RunDir() string { return n.dir }
 
