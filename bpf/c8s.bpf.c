@@ -113,8 +113,8 @@ int pod_egress(struct __sk_buff *skb)
 /*
  * pod_ingress: host side of a pod's link, egress hook.
  * Contract: only the daemon's packets, the kubelet's probes of the pod's probe
- * ports, and the node's own where the pod admits them, reach the pod;
- * forwarded ones never do.
+ * ports, and the node's own where the pod admits them, reach the pod, if they
+ * are for its own address; forwarded ones never do.
  */
 SEC("tc")
 int pod_ingress(struct __sk_buff *skb)
@@ -137,6 +137,8 @@ int pod_ingress(struct __sk_buff *skb)
 	} else {
 		if (skb->ingress_ifindex)
 			return drop(skb, &p, C8S_FORWARDED_TO_POD);
+		if (!own_address(pod, p.dst))
+			return drop(skb, &p, C8S_NOT_FOR_POD);
 		if ((skb->mark & mark_mask) != mark_daemon && !(pod->flags & C8S_POD_HOST_ACCESS) && !is_probe(skb, pod, &p))
 			return drop(skb, &p, C8S_NOT_FROM_DAEMON);
 	}

@@ -58,6 +58,8 @@ const (
 	ReasonHostSocket Reason = 23
 	// ReasonSYNRate: The pod opens more TCP connections than its link's budget admits.
 	ReasonSYNRate Reason = 24
+	// ReasonNotForPod: The packet is for another address than the pod's: a bridge that does not know where that is sends it to every port.
+	ReasonNotForPod Reason = 25
 )
 
 var reasonNames = [...]string{
@@ -86,6 +88,7 @@ var reasonNames = [...]string{
 	ReasonMulticast:       "multicast",
 	ReasonHostSocket:      "host-socket",
 	ReasonSYNRate:         "syn-rate",
+	ReasonNotForPod:       "not-for-pod",
 }
 
 var reasonDescriptions = [...]string{
@@ -114,4 +117,5 @@ var reasonDescriptions = [...]string{
 	ReasonMulticast:       "The destination is a multicast or broadcast address, where the kernel would deliver to every socket of the node that wants it.",
 	ReasonHostSocket:      "A socket of the node that is not the daemon's would have received the packet.",
 	ReasonSYNRate:         "The pod opens more TCP connections than its link's budget admits.",
+	ReasonNotForPod:       "The packet is for another address than the pod's: a bridge that does not know where that is sends it to every port.",
 }

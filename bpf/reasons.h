@@ -58,6 +58,8 @@ enum c8s_reason {
 	C8S_HOST_SOCKET,
 	/* The pod opens more TCP connections than its link's budget admits. */
 	C8S_SYN_RATE,
+	/* The packet is for another address than the pod's: a bridge that does not know where that is sends it to every port. */
+	C8S_NOT_FOR_POD,
 	C8S_REASON_COUNT,
 };
 #endif

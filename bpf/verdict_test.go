@@ -215,6 +215,9 @@ func TestPodIngressVerdicts(t *testing.T) {
 		{name: "another process v6", frame: ip(other6, pod6, 6, tcp()), in: skb{Mark: other}, reason: ReasonNotFromDaemon},
 		{name: "both marks", frame: ip(other6, pod6, 6, tcp()), in: skb{Mark: 0x3000}, reason: ReasonNotFromDaemon},
 		{name: "another process with host access", pod: func(p *Pod) { p.Flags = PodHostAccess }, frame: ip(other4, pod4, 6, tcp())},
+		{name: "for another pod v4", frame: ip(other4, broadcast4, 6, tcp()), in: skb{Mark: daemon}, reason: ReasonNotForPod},
+		{name: "for another pod v6", frame: ip(other6, other6, 17, udp(53, nil)), in: skb{Mark: daemon}, reason: ReasonNotForPod},
+		{name: "for another pod with host access", pod: func(p *Pod) { p.Flags = PodHostAccess }, frame: ip(other4, other4, 6, tcp()), reason: ReasonNotForPod},
 		{name: "forwarded v4", frame: ip(other4, pod4, 6, tcp()), in: skb{Mark: daemon, IngressIfindex: 1}, reason: ReasonForwardedToPod},
 		{name: "forwarded v6 with host access", pod: func(p *Pod) { p.Flags = PodHostAccess }, frame: ip(other6, pod6, 6, tcp()), in: skb{IngressIfindex: 1}, reason: ReasonForwardedToPod},
 		{name: "ARP of a neighbour", frame: arp(other4, 0), in: skb{IngressIfindex: 1}},
@@ -333,7 +336,7 @@ func TestReasonsAreNamedAndDescribed(t *testing.T) {
 	if got := Reason(9999); got.String() != "reason-9999" || got.Description() == "" {
 		t.Errorf("unknown reason: %q %q", got, got.Description())
 	}
-	if len(seen) != 24 || ReasonForwardedToPod.String() != "forwarded-to-pod" {
+	if len(seen) != 25 || ReasonForwardedToPod.String() != "forwarded-to-pod" {
 		t.Errorf("%d reasons: %v", len(seen), seen)
 	}
 }
