@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"crypto/tls"
+	"sync/atomic"
 	"time"
 
 	"github.com/c8s-dev/c8s/attest/ratls"
@@ -11,12 +12,14 @@ import (
 )
 
 // Credential is a certificate of a local pod with its key, and what is asked
-// about it for every connection, worked out once. It is never changed.
+// about it for every connection, worked out once. What it says never changes.
 type Credential struct {
 	TLS      *tls.Certificate
 	ID       string // SPIFFE ID
 	NotAfter time.Time
 	Holder   policy.Holder // what the deny list knows it by
+
+	proven atomic.Pointer[identity] // what a peer would learn from it; nil until somebody asked
 }
 
 // NewCredential takes a verified certificate into use.

@@ -27,6 +27,7 @@ import (
 
 	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/datapath/relay"
 	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/datapath/tunnel"
 	"github.com/c8s-dev/c8s/policy"
@@ -100,6 +101,8 @@ type Stats struct {
 	BytesSent      int64  // by local pods through tunnels
 	BytesReceived  int64
 	Avoided        []Avoided // endpoints and nodes that Services pass over
+	Direct         int   // connections without a tunnel
+	BytesLocal     int64 // between pods of this node, without encryption
 }
 
 // Proxy carries the connections of one node's pods.
@@ -124,6 +127,8 @@ type Proxy struct {
 	activeMu       sync.Mutex
 	active         map[*carried]struct{}
 	conns          sync.WaitGroup
+	relays         relay.Pool
+	localBytes     atomic.Int64
 }
 
 // Listeners are the sockets a Proxy accepts from.
@@ -204,7 +209,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 		g.Go(func() error { <-ctx.Done(); _ = d.Close(); return nil })
 	}
 	err := g.Wait()
+	p.endDirect(func(*direct) *tunnel.Ending { return &tunnel.Ending{Reason: tunnel.ReasonShutdown} })
 	p.conns.Wait()
+	p.relays.Close()
 	return err
 }
 
@@ -227,7 +234,8 @@ func (p *Proxy) acceptPods(ctx context.Context, d *door) error {
 	}
 }
 
-// Recheck closes every tunnel, idle or busy, that the manifest, the deny list,
+// Recheck closes every tunnel, idle or busy, and ends every connection without
+// one, that the manifest, the deny list,
 // the roots and the pods of this moment no longer allow. Call it after any of
 // them changed, and when the manifest's answers change with time.
 func (p *Proxy) Recheck() {
@@ -236,8 +244,9 @@ func (p *Proxy) Recheck() {
 		return p.outboundGone(key, meta, t).ending()
 	})
 	in := p.server.CloseWhere(func(t *tunnel.Tunnel) *tunnel.Ending { return p.inboundGone(t).ending() })
-	if out+in > 0 {
-		p.cfg.Log.Info("tunnels closed: no longer allowed", "dialled", out, "accepted", in)
+	direct := p.endDirect(func(d *direct) *tunnel.Ending { return d.judge().ending() })
+	if out+in+direct > 0 {
+		p.cfg.Log.Info("tunnels closed: no longer allowed", "dialled", out, "accepted", in, "withoutTunnel", direct)
 	}
 }
 
@@ -250,5 +259,6 @@ func (p *Proxy) Stats() Stats {
 		HandshakeFails: pool.DialErrors + srv.HandshakeErrors + srv.Shed,
 		Streams:        p.streams.Load(), Reused: pool.Reused,
 		BytesSent: p.sent.Load(), BytesReceived: p.received.Load(), Avoided: p.avoid.list(),
+		Direct: p.directs(), BytesLocal: p.localBytes.Load(),
 	}
 }

@@ -71,6 +71,7 @@ func (p *Proxy) endAll(busy int) int {
 	ending := &tunnel.Ending{Reason: tunnel.ReasonShutdown, Why: refuse(reasonShutdown, "end of the daemon", "a connection that ends within the drain time", "one that goes on")}
 	p.pool.CloseWhere(func(tunnel.Key, tunnel.Meta, *tunnel.Tunnel) *tunnel.Ending { return ending })
 	p.server.CloseWhere(func(*tunnel.Tunnel) *tunnel.Ending { return ending })
+	p.endDirect(func(*direct) *tunnel.Ending { return ending })
 	return busy
 }
 

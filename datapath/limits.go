@@ -45,23 +45,40 @@ func (l *limiter) inUse() int {
 	return l.used
 }
 
-// carried is a connection that the idle watch looks at.
+// carried is a connection that the idle watch looks at, and Recheck too where
+// it has no tunnel.
 type carried struct {
-	t     *tunnel.Tunnel
-	moved int64
-	since time.Time // moved did not change
+	it     carrier
+	direct *direct
+	moved  int64
+	since  time.Time // moved did not change
+	done   func()    // it has ended
 }
 
-func (p *Proxy) watch(t *tunnel.Tunnel) (done func()) {
-	c := &carried{t: t, since: p.cfg.Now()}
-	p.activeMu.Lock()
-	p.active[c] = struct{}{}
-	p.activeMu.Unlock()
-	return func() {
+// carrier carries one connection at a time.
+type carrier interface {
+	Moved() int64
+	End(tunnel.Ending)
+}
+
+// stream is a tunnel of which the idle watch ends the connection alone.
+type stream struct{ *tunnel.Tunnel }
+
+func (s stream) End(e tunnel.Ending) { s.Abort(e.Reason) }
+
+func (p *Proxy) watch(t *tunnel.Tunnel) (done func()) { return p.enter(stream{t}, nil).done }
+
+func (p *Proxy) enter(it carrier, d *direct) *carried {
+	c := &carried{it: it, direct: d, since: p.cfg.Now()}
+	c.done = func() {
 		p.activeMu.Lock()
 		delete(p.active, c)
 		p.activeMu.Unlock()
 	}
+	p.activeMu.Lock()
+	p.active[c] = struct{}{}
+	p.activeMu.Unlock()
+	return c
 }
 
 // watchIdle resets connections that move nothing. Connections pay nothing
@@ -69,29 +86,33 @@ func (p *Proxy) watch(t *tunnel.Tunnel) (done func()) {
 func (p *Proxy) watchIdle(ctx context.Context) {
 	tick := time.NewTicker(max(p.cfg.Limits.Idle/8, 10*time.Millisecond))
 	defer tick.Stop()
+	expiry := time.NewTicker(expiryLook)
+	defer expiry.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-expiry.C:
+			p.expireDirect(p.cfg.Now())
 		case <-tick.C:
-			for _, t := range p.idle(p.cfg.Now()) {
+			for _, it := range p.idle(p.cfg.Now()) {
 				// A blocked write would hold the watch up.
-				p.conns.Go(func() { t.Abort(tunnel.ReasonIdle) })
+				p.conns.Go(func() { it.End(tunnel.Ending{Reason: tunnel.ReasonIdle}) })
 			}
 		}
 	}
 }
 
-func (p *Proxy) idle(now time.Time) []*tunnel.Tunnel {
+func (p *Proxy) idle(now time.Time) []carrier {
 	p.activeMu.Lock()
 	defer p.activeMu.Unlock()
-	var idle []*tunnel.Tunnel
+	var idle []carrier
 	for c := range p.active {
-		if moved := c.t.Moved(); moved != c.moved {
+		if moved := c.it.Moved(); moved != c.moved {
 			c.moved, c.since = moved, now
 		} else if now.Sub(c.since) >= p.cfg.Limits.Idle {
-			idle = append(idle, c.t)
-			delete(p.active, c) // once is enough
+			idle = append(idle, c.it)
+			c.since = now // once is enough
 		}
 	}
 	return idle

@@ -65,6 +65,9 @@ func (p *Proxy) carry(ctx context.Context, app *net.TCPConn, pod *LocalPod, rec 
 	if why != nil {
 		return why
 	}
+	if lease == nil {
+		return p.carryLocal(ctx, app, pod, dst, rec)
+	}
 	defer p.pool.Put(lease)
 	p.relay(app, lease, dst, *rec)
 	return nil

@@ -21,7 +21,8 @@ const attempts = 3
 // connection, and returns that pod. An endpoint of a Service that fails is
 // replaced by another: nothing was read from the application yet. If all fail,
 // it returns what the first one was refused for, or the first that a rule
-// refused; no rule's word is lost behind a node that does not answer.
+// refused; no rule's word is lost behind a node that does not answer. There is
+// no lease for a pod that is reached without a tunnel (carryLocal).
 func (p *Proxy) reach(ctx context.Context, pod *LocalPod, proto resolve.Protocol, rec *flow.Record) (*tunnel.Lease, netip.AddrPort, *refusal) {
 	// A handshake may take a while; nobody waits longer than this.
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Limits.DialTimeout)
@@ -106,6 +107,10 @@ func (p *Proxy) choose(q resolve.Query, workload string) (resolve.Target, resolv
 func (p *Proxy) attempt(ctx context.Context, pod *LocalPod, proto resolve.Protocol, target resolve.Target, left int, rec *flow.Record) (*tunnel.Lease, *refusal) {
 	if target.Service != "" {
 		rec.Service, rec.Endpoint = target.Service, target.Pod
+	}
+	if proto == resolve.TCP && p.sameNode(target) {
+		_, _, why := p.neighbours(pod, rec, target.Pod)
+		return nil, why
 	}
 	lease, why := p.lease(ctx, tunnel.Key{Src: rec.Src.Addr(), Dst: target.Pod.Addr(), Node: target.Node, Owner: pod.UID}, left)
 	if why != nil {

@@ -41,6 +41,7 @@ const (
 	reasonDestMismatch    = "destination-mismatch"
 	reasonTunnelLost      = "tunnel-lost"
 	reasonTooManyDials    = "too-many-dials"
+	reasonSameNode        = "same-node"
 )
 
 // refusal is why a connection does not happen.
@@ -68,7 +69,7 @@ func (r *refusal) aboutPeer() *refusal {
 		return nil
 	}
 	switch r.Code {
-	case reasonShutdown, reasonNoManifest:
+	case reasonShutdown, reasonNoManifest, reasonTooManyDials:
 	case reasonNodeUnreachable, reasonNodeTimeout, reasonHandshake, reasonPeerRefused, reasonProtocol:
 		r.elsewhere = true
 	default:

@@ -53,6 +53,8 @@ type Record struct {
 	DstID       string         `json:"dstID,omitempty"`
 	SrcWorkload string         `json:"srcWorkload,omitempty"`
 	DstWorkload string         `json:"dstWorkload,omitempty"`
+	// Path is "local" where both pods are on one node and nothing was encrypted.
+	Path string `json:"path,omitempty"`
 	// PeerMeasurement is the launch measurement of the machine at the other
 	// end, 96 hex digits, from its verified certificate.
 	PeerMeasurement string `json:"peerMeasurement,omitempty"`
