@@ -67,6 +67,8 @@ type Limits struct {
 	HandshakeTimeout  time.Duration // of an incoming tunnel; 5 s
 	Handshakes        int           // incoming, at once; 256
 	Tunnels           int           // incoming, at once; 65536
+	Clients           int           // connections from outside the mesh, at once; 32768
+	ClientsPerAddress int           // of one address (IPv6: of one /64); 1024
 	Idle              time.Duration // a connection that moves nothing for so long is reset; 2 h
 	NameConns         int           // TCP connections with DNS queries at once, of all pods; 4096
 	NameConnsPerPod   int           // 64
@@ -101,8 +103,10 @@ type Stats struct {
 	BytesSent      int64  // by local pods through tunnels
 	BytesReceived  int64
 	Avoided        []Avoided // endpoints and nodes that Services pass over
-	Direct         int   // connections without a tunnel
-	BytesLocal     int64 // between pods of this node, without encryption
+	Direct         int       // connections without a tunnel
+	BytesLocal     int64     // between pods of this node, without encryption
+	Clients        int       // connections from outside the mesh, to published ports
+	Strangers      uint64    // refused: published ports and handshakes
 }
 
 // Proxy carries the connections of one node's pods.
@@ -129,6 +133,13 @@ type Proxy struct {
 	conns          sync.WaitGroup
 	relays         relay.Pool
 	localBytes     atomic.Int64
+
+	published  publications
+	loopback   atomic.Bool // tests: clients may have loopback addresses
+	clients    limiter     // of published ports, by address
+	clientPods limiter     // the same by pod: outsiders take no place of peers
+	knocks     budget      // of records about strangers
+	strangers  atomic.Uint64
 }
 
 // Listeners are the sockets a Proxy accepts from.
@@ -152,6 +163,10 @@ func New(cfg Config) (*Proxy, error) {
 	p.out = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
 	p.in = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
 	p.names = limiter{total: l.NameConns, perPod: l.NameConnsPerPod, pods: map[string]int{}}
+	p.clients = limiter{total: l.Clients, perPod: l.ClientsPerAddress, pods: map[string]int{}}
+	p.clientPods = limiter{total: l.Clients, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
+	p.published.ports = map[uint16]*publication{}
+	p.knocks = budget{perSecond: strangerRecords, burst: strangerBurst}
 	dialled := func(key tunnel.Key, meta tunnel.Meta, t *tunnel.Tunnel) *tunnel.Ending {
 		return p.outboundGone(key, meta, t).ending()
 	}
@@ -179,6 +194,8 @@ func (l *Limits) fill() {
 	ints(&l.ConnectionsPerPod, 8192)
 	ints(&l.Handshakes, 256)
 	ints(&l.Tunnels, 65536)
+	ints(&l.Clients, 32768)
+	ints(&l.ClientsPerAddress, 1024)
 	ints(&l.NameConns, 4096)
 	ints(&l.NameConnsPerPod, 64)
 	times(&l.DialTimeout, 5*time.Second)
@@ -204,6 +221,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	g.Go(func() error { return p.server.Serve(ctx, p.tunnels) })
 	g.Go(func() error { p.pool.Run(ctx); return nil })
 	g.Go(func() error { p.watchIdle(ctx); return nil })
+	g.Go(func() error { p.runPublished(ctx); return nil })
 	for _, d := range p.pods {
 		g.Go(func() error { return p.acceptPods(ctx, d) })
 		g.Go(func() error { <-ctx.Done(); _ = d.Close(); return nil })
@@ -259,6 +277,6 @@ func (p *Proxy) Stats() Stats {
 		HandshakeFails: pool.DialErrors + srv.HandshakeErrors + srv.Shed,
 		Streams:        p.streams.Load(), Reused: pool.Reused,
 		BytesSent: p.sent.Load(), BytesReceived: p.received.Load(), Avoided: p.avoid.list(),
-		Direct: p.directs(), BytesLocal: p.localBytes.Load(),
+		Direct: p.directs(), BytesLocal: p.localBytes.Load(), Clients: p.clients.inUse(), Strangers: p.strangers.Load(),
 	}
 }

@@ -19,6 +19,7 @@ func (p *Proxy) Pause() {
 	for _, d := range p.pods {
 		d.pause(true)
 	}
+	p.published.pause()
 	p.tunnels.pause(false) // handshakes may hold it up; they go on
 }
 
@@ -27,6 +28,7 @@ func (p *Proxy) Resume() {
 	for _, d := range p.pods {
 		d.resume()
 	}
+	p.published.resume()
 	p.tunnels.resume()
 }
 
@@ -36,6 +38,7 @@ func (p *Proxy) Leave() {
 	for _, d := range p.pods {
 		d.leave()
 	}
+	p.published.leave()
 	p.tunnels.leave()
 	p.server.Retire()
 }
@@ -52,7 +55,7 @@ func (p *Proxy) Drain(ctx context.Context, quiet time.Duration) (left int) {
 	defer tick.Stop()
 	last, since := p.streams.Load(), p.cfg.Now()
 	for {
-		busy, now := p.out.inUse()+p.in.inUse(), p.cfg.Now()
+		busy, now := p.out.inUse()+p.in.inUse()+p.clients.inUse(), p.cfg.Now()
 		if streams := p.streams.Load(); busy > 0 || streams != last {
 			last, since = streams, now
 		}

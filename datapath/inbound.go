@@ -69,7 +69,7 @@ func (p *Proxy) handshakeRefused(remote net.Addr, err error) {
 		p.cfg.Log.Debug("incoming handshake failed", "remote", remote, "err", err)
 		return
 	}
-	p.refused(flow.Record{
+	p.refusedStranger(flow.Record{
 		Direction: flow.Ingress, Src: unmap(remote), Node: p.cfg.NodeName,
 		Dst: netip.AddrPortFrom(p.cfg.NodeAddr, p.cfg.TunnelPort),
 	}, why)

@@ -10,7 +10,14 @@ import (
 	"github.com/c8s-dev/c8s/datapath/tunnel"
 )
 
-// limiter counts connections, in all and per pod.
+// Refusals of those who are not in the mesh become records at this rate; all
+// are counted.
+const (
+	strangerRecords = 20 // a second
+	strangerBurst   = 200
+)
+
+// limiter counts connections, in all and per pod (or client).
 type limiter struct {
 	total, perPod int
 

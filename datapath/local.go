@@ -198,13 +198,13 @@ func (p *Proxy) farRecord(rec *flow.Record, dst netip.AddrPort, from, to *end) f
 
 // dialLocal connects to a local pod within its limit, which the caller gives
 // back. The pod sees src.
-func (p *Proxy) dialLocal(ctx context.Context, src, dst netip.AddrPort, pod *LocalPod) (*net.TCPConn, *refusal) {
-	if !p.in.take(pod.UID) {
+func (p *Proxy) dialLocal(ctx context.Context, l *limiter, src, dst netip.AddrPort, pod *LocalPod) (*net.TCPConn, *refusal) {
+	if !l.take(pod.UID) {
 		return nil, refuse(reasonTooMany, "connection limit", "fewer connections", "the limit of the pod or the node is reached")
 	}
 	made, err := DialPod(ctx, src, dst, p.cfg.DaemonMark, p.cfg.Limits.DialTimeout)
 	if err != nil {
-		p.in.give(pod.UID)
+		l.give(pod.UID)
 		return nil, refuseErr(dialReason(err).String(), err)
 	}
 	return made, nil

@@ -76,7 +76,9 @@ func TestOnlyPodsOfThisNodeAreNeighbours(t *testing.T) {
 		t.Errorf("a pod of another node was reached without a tunnel: %+v", s)
 	}
 	// A route that points here does not make a pod ours.
+	w.mu.Lock()
 	w.routes[netip.MustParseAddr(dbAddr)] = a.addr
+	w.mu.Unlock()
 	a.dialRefused(webAddr, dbApp)
 	if s := a.proxy.Stats(); s.Direct != 0 {
 		t.Errorf("%+v", s)

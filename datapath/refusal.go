@@ -41,6 +41,7 @@ const (
 	reasonDestMismatch    = "destination-mismatch"
 	reasonTunnelLost      = "tunnel-lost"
 	reasonTooManyDials    = "too-many-dials"
+	reasonClientAddress   = "client-address"
 	reasonSameNode        = "same-node"
 )
 

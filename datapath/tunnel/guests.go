@@ -37,8 +37,8 @@ func newGuests(handshakes int) *guests {
 	}
 }
 
-// hostOf is what a remote address counts as: IPv6 hosts have a /64 each.
-func hostOf(a net.Addr) netip.Addr {
+// HostOf is what a remote address counts as: IPv6 hosts have a /64 each.
+func HostOf(a net.Addr) netip.Addr {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}

@@ -159,7 +159,7 @@ func TestHostsAreAddressesAndIPv6Networks(t *testing.T) {
 	for addr, want := range map[string]string{
 		"10.0.0.1": "10.0.0.1", "::ffff:10.0.0.1": "10.0.0.1", "fd00:1:2:3:4::5": "fd00:1:2:3::", "fe80::1": "fe80::",
 	} {
-		if got := hostOf(&net.TCPAddr{IP: net.ParseIP(addr), Port: 1, Zone: ""}); got != netip.MustParseAddr(want) {
+		if got := HostOf(&net.TCPAddr{IP: net.ParseIP(addr), Port: 1, Zone: ""}); got != netip.MustParseAddr(want) {
 			t.Errorf("%s counts as %s, want %s", addr, got, want)
 		}
 	}

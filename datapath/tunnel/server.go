@@ -115,7 +115,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
-		host := hostOf(conn.RemoteAddr())
+		host := HostOf(conn.RemoteAddr())
 		guest := s.guests.enter(host)
 		if guest == nil {
 			<-s.guests.room
@@ -195,7 +195,7 @@ func (s *Server) handshake(ctx context.Context, conn net.Conn) *Tunnel {
 func (s *Server) add(t *Tunnel) *Ending {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	host := hostOf(t.RemoteAddr())
+	host := HostOf(t.RemoteAddr())
 	if len(s.open) >= s.cfg.MaxTunnels || s.hosts[host] >= max(1, s.cfg.MaxTunnels/2) {
 		s.shed.Add(1)
 		return &Ending{Reason: ReasonTooMany}
@@ -220,7 +220,7 @@ func (s *Server) remove(t *Tunnel) {
 		return
 	}
 	delete(s.open, t)
-	host := hostOf(t.RemoteAddr())
+	host := HostOf(t.RemoteAddr())
 	if s.hosts[host]--; s.hosts[host] == 0 {
 		delete(s.hosts, host)
 	}
