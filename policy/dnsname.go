@@ -2,7 +2,10 @@
 
 package policy
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 const maxDNSName = 253 // RFC 1035 section 2.3.4, without the final dot
 
@@ -37,6 +40,22 @@ func (m *Manifest) NameAllowed(workload, name string) Decision {
 		d.Expected = oneOf(names)
 	}
 	return d
+}
+
+// NameListed reports whether the entry lists the name itself, not only a
+// wildcard that it is below.
+func (m *Manifest) NameListed(workload, name string) bool {
+	if m == nil || m.index == nil || strings.HasPrefix(name, ".") {
+		return false
+	}
+	w, ok := m.index.workloads[workload]
+	if !ok {
+		return false
+	}
+	if _, listed := w.dns[name]; listed {
+		return true
+	}
+	return slices.ContainsFunc(w.externals, func(x externalIndex) bool { _, listed := x.names[name]; return listed })
 }
 
 // nameSet holds names, and suffixes with their leading dot for wildcards.

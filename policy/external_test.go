@@ -178,6 +178,22 @@ func TestNameAllowed(t *testing.T) {
 	wantDecision(t, m.NameAllowed("nobody", "only.example.net"), policy.CodeWorkloadUnlisted)
 }
 
+func TestNameListed(t *testing.T) {
+	m := policytest.New(t, policytest.With(outside)).Manifest
+	for name, want := range map[string]bool{
+		"only.example.net": true, "api.example.com": true,
+		"a.svc.example.net": false, "x.wide.example.com": false, ".svc.example.net": false, ".wide.example.com": false, "svc.example.net": false, "": false,
+	} {
+		if got := m.NameListed(policytest.Web, name); got != want {
+			t.Errorf("%q: %t", name, got)
+		}
+	}
+	var none *policy.Manifest
+	if m.NameListed(policytest.DB, "only.example.net") || m.NameListed("nobody", "only.example.net") || none.NameListed(policytest.Web, "only.example.net") {
+		t.Error("a name is listed that nobody lists")
+	}
+}
+
 func TestPublishAllowed(t *testing.T) {
 	m := policytest.New(t, policytest.With(outside)).Manifest
 	for _, tt := range []struct {
