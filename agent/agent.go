@@ -28,6 +28,8 @@ import (
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/datapath"
+	"github.com/c8s-dev/c8s/datapath/dns"
+	"github.com/c8s-dev/c8s/datapath/external"
 	"github.com/c8s-dev/c8s/datapath/flow"
 	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/loader"
@@ -59,6 +61,7 @@ type Config struct {
 	Loader      *loader.Loader
 	Source      Source
 	Limits      datapath.Limits // zero value: the datapath's defaults
+	DNS         *DNS            // how the names that pods ask for are answered; nil: they are not
 	// Adopted is told of every manifest that comes into force, the first one
 	// too, before pods are judged by it. It must not block. May be nil.
 	Adopted func(*policy.Signed)
@@ -89,6 +92,8 @@ type Agent struct {
 	node     atomic.Pointer[client.Credential]
 	mesh     *mesh
 	proxy    *datapath.Proxy
+	names    *dns.Server        // nil: port 53 is a port like any other
+	bindings *external.Bindings // what pods were answered with for names outside of the cluster
 	flows    *flow.Ring
 	metrics  *metrics
 	pace     pace
@@ -150,6 +155,10 @@ func New(cfg Config) (*Agent, error) {
 		}
 	case cfg.Cluster == nil:
 		return nil, errors.New("starting the agent: neither a routes file nor a cluster says where pods are")
+	}
+	a.bindings = external.New(external.Config{Now: cfg.Now})
+	if a.names, err = a.newNames(); err != nil {
+		return nil, err
 	}
 	a.metrics = newMetrics(a)
 	return a, nil
@@ -266,7 +275,7 @@ func (a *Agent) Status() Status {
 		Node:      NodeStatus{Name: a.cfg.NodeName, Address: a.cfg.NodeAddr.String(), Version: a.cfg.Version, Instance: a.cfg.Instance},
 		Manifest:  ManifestStatus{TrustDomain: signed.Manifest.TrustDomain, Version: signed.Manifest.Version, Digest: signed.Digest},
 		Simulated: a.cfg.Simulated,
-		Drops:     map[string]uint64{}, Pods: []PodStatus{}, Routes: a.routesStatus(),
+		Drops:     map[string]uint64{}, Pods: []PodStatus{}, Routes: a.routesStatus(), DNS: a.dnsStatus(),
 	}
 	if list := a.denied.Load(); list != nil {
 		s.DenyList = &DenyListStatus{Version: list.List.Version, Digest: list.Digest, Entries: len(list.List.Entries)}

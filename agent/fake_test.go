@@ -26,6 +26,7 @@ import (
 	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/bpf"
 	"github.com/c8s-dev/c8s/cds/client"
+	"github.com/c8s-dev/c8s/datapath/external"
 	"github.com/c8s-dev/c8s/datapath/flow"
 	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/loader"
@@ -198,8 +199,9 @@ func inWorld(t *testing.T, fn func(w *world)) {
 			cds: &fakeCDS{life: life, root: root}, links: map[string]int{},
 		}
 		w.Agent = &Agent{
-			cfg:  Config{Now: time.Now, Log: slog.New(slog.DiscardHandler), NodeAddr: netip.MustParseAddr("10.80.0.1")},
-			pods: map[string]*member{}, ending: map[*member]struct{}{},
+			bindings: external.New(external.Config{Now: time.Now}),
+			cfg:      Config{Now: time.Now, Log: slog.New(slog.DiscardHandler), NodeAddr: netip.MustParseAddr("10.80.0.1")},
+			pods:     map[string]*member{}, ending: map[*member]struct{}{},
 			flows: flow.NewRing(8), nodeKick: make(chan struct{}, 1),
 			kernel: w.kernel, enroller: w.cds, recheck: func() { w.rechecks.Add(1) }, pace: pace{rand: mathrand.Int64N},
 			hostLink: func(netns, _ string) (int, error) {

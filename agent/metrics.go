@@ -20,7 +20,7 @@ type metrics struct {
 	a        *Agent
 	registry *prometheus.Registry
 
-	drops, pods, flows, tunnels, handshakes, streams, bytes, expiry, manifest, denyList, routes, lost *prometheus.Desc
+	drops, pods, flows, tunnels, handshakes, streams, bytes, expiry, manifest, denyList, routes, lost, queries, questions, upstreams *prometheus.Desc
 }
 
 func newMetrics(a *Agent) *metrics {
@@ -41,6 +41,9 @@ func newMetrics(a *Agent) *metrics {
 		denyList:   desc("deny_list_version", "Version of the deny list in force; 0 while there never was one."),
 		routes:     desc("routes", "What the routing table holds; ignored: what the cluster said and cannot be.", "kind"),
 		lost:       desc("cluster_stale_seconds", "For how long the API server has not been heard; 0 while it is, -1 while it never was. Absent with static routes alone."),
+		queries:    desc("dns_queries_total", "DNS queries of pods by what became of them.", "result"),
+		questions:  desc("dns_upstream_questions_total", "DNS questions that this node asked upstream resolvers."),
+		upstreams:  desc("dns_upstreams", "Upstream resolvers by whether they answered when last asked.", "state"),
 	}
 	m.registry.MustRegister(a.cfg.Collectors...)
 	m.registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -49,7 +52,7 @@ func newMetrics(a *Agent) *metrics {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.drops, m.pods, m.flows, m.tunnels, m.handshakes, m.streams, m.bytes, m.expiry, m.manifest, m.denyList, m.routes, m.lost} {
+	for _, d := range []*prometheus.Desc{m.drops, m.pods, m.flows, m.tunnels, m.handshakes, m.streams, m.bytes, m.expiry, m.manifest, m.denyList, m.routes, m.lost, m.queries, m.questions, m.upstreams} {
 		out <- d
 	}
 }
@@ -93,6 +96,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	}
 	send(m.denyList, prometheus.GaugeValue, denyList)
 	m.collectRoutes(send, status.Routes)
+	m.collectNames(send, status.DNS)
 }
 
 func (m *metrics) collectRoutes(send func(*prometheus.Desc, prometheus.ValueType, float64, ...string), r RoutesStatus) {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/c8s-dev/c8s/datapath"
+	"github.com/c8s-dev/c8s/datapath/external"
 	"github.com/c8s-dev/c8s/datapath/flow"
 	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/loader"
@@ -28,7 +29,7 @@ func quiet(t *testing.T) *Agent {
 	a := &Agent{
 		cfg:  Config{Now: time.Now, Log: slog.New(slog.DiscardHandler), NodeAddr: netip.MustParseAddr("10.80.0.1")},
 		pods: map[string]*member{}, ending: map[*member]struct{}{}, flows: flow.NewRing(8),
-		kernel: &fakeKernel{pods: map[int]loader.Pod{}},
+		kernel: &fakeKernel{pods: map[int]loader.Pod{}}, bindings: external.New(external.Config{Now: time.Now}),
 	}
 	a.mesh = emptyMesh(t, a)
 	a.manifest.Store(policytest.New(t).Signed)

@@ -251,6 +251,7 @@ func (p *pod) drop() {
 	p.cred = nil
 	p.cert.Store(nil)
 	p.a.mesh.remove(p)
+	p.a.forget(p.info.UID)
 	p.a.recheck()
 }
 

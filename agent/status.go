@@ -34,7 +34,8 @@ type Status struct {
 	Drops     map[string]uint64 `json:"drops"`             // packets refused by the kernel, by reason
 	Tunnels   TunnelStatus      `json:"tunnels"`
 	Routes    RoutesStatus      `json:"routes"`
-	Simulated bool              `json:"simulated"` // the TEE is a development root
+	DNS       *DNSStatus        `json:"dns,omitempty"` // absent where the node answers no names
+	Simulated bool              `json:"simulated"`     // the TEE is a development root
 }
 
 // NodeStatus describes the node's own credential.

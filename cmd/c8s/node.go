@@ -40,6 +40,7 @@ type nodeFlags struct {
 	cds      []string
 	podsDir  string
 	routes   routesFlags
+	dns      dnsFlags
 	stateDir string
 	runDir   string
 	metrics  string
@@ -93,6 +94,7 @@ signal ends it at once.
 	fl.StringSliceVar(&f.cds, "cds", nil, "address and port of each replica of the CDS (required, repeatable)")
 	fl.StringVar(&f.podsDir, "pods-dir", "", "for development: folder with one JSON description per pod, instead of containerd; what runs in them is not judged")
 	f.routes.register(c)
+	f.dns.register(c)
 	fl.StringVar(&f.stateDir, "state-dir", host.StateDir, "folder for what must never be older after a restart: manifest, deny list, the log's checkpoint")
 	fl.StringVar(&f.runDir, "run-dir", host.RunDir, "folder for the admin socket")
 	fl.StringVar(&f.metrics, "metrics-address", "127.0.0.1:15020", "listen address of /metrics, /healthz and /readyz; empty for none")
@@ -128,6 +130,10 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 	}
 	log := f.log.logger().With("node", f.name)
 	cluster, err := f.routes.cluster(addr, log)
+	if err != nil {
+		return err
+	}
+	names, err := f.dns.config(f.runtime.process, log)
 	if err != nil {
 		return err
 	}
@@ -174,7 +180,7 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 	}
 	config := agent.Config{
 		NodeName: f.name, NodeAddr: addr, Version: version.String(), RunDir: f.runDir,
-		RoutesFile: f.routes.file, Cluster: cluster, Metrics: f.metrics, DaemonMark: f.kernel.daemonMark,
+		RoutesFile: f.routes.file, Cluster: cluster, DNS: names, Metrics: f.metrics, DaemonMark: f.kernel.daemonMark,
 		Manifest: cds.Manifest(), Attester: attester, Simulated: simulated, PodEvidence: f.podEvidence, CDS: cds, Loader: ld,
 		Predecessor: predecessor, Terms: terms, Drain: f.drain, Linger: f.linger, Instance: f.instance,
 		Now: time.Now, Log: log,

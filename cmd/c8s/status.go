@@ -98,6 +98,9 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 	fmt.Fprintf(tw, "Tunnels\t%d idle, %d busy, %d inbound; %d streams over %d handshakes\n",
 		s.Tunnels.Idle, s.Tunnels.Busy, s.Tunnels.Inbound, s.Tunnels.Streams, s.Tunnels.Handshakes)
 	fmt.Fprintf(tw, "Routes\t%s\n", routesLine(s.Routes, now))
+	if s.DNS != nil {
+		fmt.Fprintf(tw, "DNS\t%s\n", s.DNS)
+	}
 	fmt.Fprintf(tw, "\nPOD\tSTATE\tWORKLOAD\tADDRESSES\tEXPIRES\tREASON\n")
 	for _, p := range s.Pods {
 		addrs := make([]string, len(p.Addrs))

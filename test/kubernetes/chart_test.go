@@ -118,6 +118,8 @@ func TestTheChartRefusesWhatItDoesNotKnowOrCannotBe(t *testing.T) {
 		"relative path":           {[]string{"node.kubeletDir=var"}, "/node/kubeletDir"},
 		"CDS without a port":      {[]string{"node.cds={cds.example}"}, "/node/cds/0"},
 		"drain without a unit":    {[]string{"node.drain=60"}, "/node/drain"},
+		"a resolver by name":      {[]string{"node.dns.upstreams[0]=dns.example.com"}, "/node/dns/upstreams/0"},
+		"an address as a prefix":  {[]string{"node.dns.private[0]=10.0.0.1"}, "/node/dns/private/0"},
 		"no replica":              {[]string{"cds.replicas=0"}, "/cds/replicas"},
 		"digest of another kind":  {[]string{"image.digest=sha1:00"}, "/image/digest"},
 		"level":                   {[]string{"node.logLevel=loud"}, "/node/logLevel"},
@@ -211,13 +213,14 @@ func TestTheChartRunsWhatItShould(t *testing.T) {
 		return list
 	}
 	node := args(usual, "DaemonSet/c8s-node", "containers", "node", "command")
-	for _, want := range []string{"--linger", "--drain=60s", "--tee=auto", "--cds=c8s-cds.sys.svc:15009", "--host-process=/proc/1"} {
+	for _, want := range []string{"--linger", "--drain=60s", "--tee=auto", "--cds=c8s-cds.sys.svc:15009", "--host-process=/proc/1", "--cluster-domain=cluster.local", "--dns-service=kube-system/kube-dns"} {
 		if !slices.Contains(node, want) {
 			t.Errorf("the daemon's command %v lacks %s", node, want)
 		}
 	}
 	other := objects(t, "cds.enabled=false", "node.cds={10.0.0.1:15009,10.0.0.2:15009}", "node.install.enabled=false",
-		"image.digest=sha256:"+strings.Repeat("a", 64), "tee.kind=sim", "tee.simulated=true", "node.drain=1500ms", "node.terminationGracePeriodSeconds=2")
+		"image.digest=sha256:"+strings.Repeat("a", 64), "tee.kind=sim", "tee.simulated=true", "node.drain=1500ms", "node.terminationGracePeriodSeconds=2",
+		"node.dns.upstreams={10.0.0.53,[fd00::53]:5353}", "node.dns.private={10.0.0.0/8}", "node.dns.domain=k8s.example")
 	if other["StatefulSet/c8s-cds"] != nil || other["Service/c8s-cds"] != nil || other["ServiceAccount/c8s-cds"] != nil {
 		t.Error("a CDS that was not asked for")
 	}
@@ -228,7 +231,9 @@ func TestTheChartRunsWhatItShould(t *testing.T) {
 		t.Errorf("image %v", got)
 	}
 	node = args(other, "DaemonSet/c8s-node", "containers", "node", "command")
-	for _, want := range []string{"--cds=10.0.0.1:15009,10.0.0.2:15009", "--tee=sim"} {
+	for _, want := range []string{
+		"--cds=10.0.0.1:15009,10.0.0.2:15009", "--tee=sim", "--dns-upstream=10.0.0.53,[fd00::53]:5353", "--dns-private=10.0.0.0/8", "--cluster-domain=k8s.example",
+	} {
 		if !slices.Contains(node, want) {
 			t.Errorf("the daemon's command %v lacks %s", node, want)
 		}
