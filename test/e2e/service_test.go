@@ -31,9 +31,9 @@ type kubernetes struct {
 
 const apiPort = 6443
 
-func newKubernetes(t *testing.T) *kubernetes {
+func newKubernetes(t *testing.T, change ...func(*cluster.Options)) *kubernetes {
 	k := &kubernetes{t: t, api: kubetest.New()}
-	k.Cluster = newCluster(t, func(o *cluster.Options) {
+	k.Cluster = newCluster(t, append(change, func(o *cluster.Options) {
 		o.Outside = append(o.Outside, "api")
 		o.Kubernetes = func(l *lab.Lab) (string, error) {
 			at := netip.AddrPortFrom(l.Outside("api").Addr4, apiPort).String()
@@ -49,7 +49,7 @@ func newKubernetes(t *testing.T) *kubernetes {
 			return path, os.WriteFile(path, fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Config","current-context":"c",
 "clusters":[{"name":"c","cluster":{"server":"http://%s"}}],"contexts":[{"name":"c","context":{"cluster":"c"}}]}`, at), 0o600)
 		}
-	})
+	})...)
 	t.Cleanup(func() { k.stop() })
 	for _, n := range k.Nodes {
 		k.api.Set(kubetest.Node(n.Lab.Name, n.Lab.Addr4.String())) // no podCIDRs: pods are found one by one
