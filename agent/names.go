@@ -23,6 +23,7 @@ type DNS struct {
 	Upstreams []netip.AddrPort // asked for names outside; may be empty
 	Search    []string         // the node's search domains, which pods have too
 	Private   []netip.Prefix   // private addresses that names outside may have
+	Rate      int              // queries of a pod per second; 0: the default
 }
 
 // newNames makes what answers names, nil where nobody configured it.
@@ -34,7 +35,8 @@ func (a *Agent) newNames() (*dns.Server, error) {
 	return dns.New(dns.Config{
 		Domain: c.Domain, Cluster: a.mesh.table, Allowed: a.nameAllowed, Learner: a.bindings,
 		Upstreams: c.Upstreams, Search: c.Search, Private: c.Private, NodeAddr: a.cfg.NodeAddr,
-		Flows: a.flows, Node: a.cfg.NodeName, Rand: unpredictable, Now: a.cfg.Now, Log: a.cfg.Log,
+		Limits: dns.Limits{QueriesPerSecond: c.Rate},
+		Flows:  a.flows, Node: a.cfg.NodeName, Rand: unpredictable, Now: a.cfg.Now, Log: a.cfg.Log,
 	})
 }
 

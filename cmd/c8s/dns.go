@@ -27,6 +27,7 @@ type dnsFlags struct {
 	service   string
 	upstreams []string
 	private   []string
+	rate      int
 }
 
 func (d *dnsFlags) register(c *cobra.Command) {
@@ -35,13 +36,17 @@ func (d *dnsFlags) register(c *cobra.Command) {
 	f.StringVar(&d.service, "dns-service", "kube-system/kube-dns", "namespace/name of the Service that pods are told to ask; the node answers for it")
 	f.StringSliceVar(&d.upstreams, "dns-upstream", nil, "resolvers to ask for the names outside the cluster that the manifest lists (address or address:port, repeatable), or none; default: those of the node's /etc/resolv.conf")
 	f.StringSliceVar(&d.private, "dns-private", nil, "prefixes of private addresses that names outside the cluster may have (repeatable); answers with others are refused")
+	f.IntVar(&d.rate, "dns-rate", dns.DefaultRate, "names that a pod may ask for per second; bursts of twice as many")
 }
 
 const noUpstreams = "none"
 
 // config returns the settings. process is one in the node's mount namespace.
 func (d *dnsFlags) config(process string, log *slog.Logger) (*agent.DNS, error) {
-	out := &agent.DNS{Domain: d.domain, Service: d.service}
+	if d.rate <= 0 {
+		return nil, exit.Usage(fmt.Errorf("--dns-rate: %d is no rate", d.rate))
+	}
+	out := &agent.DNS{Domain: d.domain, Service: d.service, Rate: d.rate}
 	if namespace, name, ok := strings.Cut(d.service, "/"); d.service != "" && (!ok || namespace == "" || name == "") {
 		return nil, exit.Usage(fmt.Errorf("--dns-service: %q is not namespace/name", d.service))
 	}

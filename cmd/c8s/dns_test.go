@@ -38,16 +38,16 @@ func TestUpstreamsAreTheNodesUnlessOthersAreNamed(t *testing.T) {
 		flags dnsFlags
 		want  string
 	}{
-		"the node's":  {dnsFlags{}, "[127.0.0.53:53 [fd00::53]:53]"},
-		"others":      {dnsFlags{upstreams: []string{"192.0.2.1", "192.0.2.1:5353", "2001:db8::1", "[2001:db8::1]:5353"}}, "[192.0.2.1:53 192.0.2.1:5353 [2001:db8::1]:53 [2001:db8::1]:5353]"},
-		"none at all": {dnsFlags{upstreams: []string{"none"}}, "[]"},
+		"the node's":  {dnsFlags{rate: 1}, "[127.0.0.53:53 [fd00::53]:53]"},
+		"others":      {dnsFlags{rate: 1, upstreams: []string{"192.0.2.1", "192.0.2.1:5353", "2001:db8::1", "[2001:db8::1]:5353"}}, "[192.0.2.1:53 192.0.2.1:5353 [2001:db8::1]:53 [2001:db8::1]:5353]"},
+		"none at all": {dnsFlags{rate: 1, upstreams: []string{"none"}}, "[]"},
 	} {
 		got, err := tt.flags.config(process, slog.New(slog.DiscardHandler))
 		if err != nil || fmt.Sprint(got.Upstreams) != tt.want || strings.Join(got.Search, " ") != "corp.example lab.example" {
 			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
-	got, err := (&dnsFlags{private: []string{"10.1.2.3/16"}}).config(t.TempDir(), slog.New(slog.DiscardHandler))
+	got, err := (&dnsFlags{rate: 1, private: []string{"10.1.2.3/16"}}).config(t.TempDir(), slog.New(slog.DiscardHandler))
 	if err != nil || len(got.Upstreams) != 0 || fmt.Sprint(got.Private) != "[10.1.0.0/16]" {
 		t.Errorf("without a file of the node: %+v, %v", got, err)
 	}
@@ -56,6 +56,7 @@ func TestUpstreamsAreTheNodesUnlessOthersAreNamed(t *testing.T) {
 func TestDNSFlagsThatMakeNoSense(t *testing.T) {
 	process := nodeRoot(t, "nameserver 192.0.2.1\n")
 	for name, flags := range map[string]dnsFlags{
+		"no rate":        {rate: -1},
 		"no service":     {service: "kube-dns"},
 		"no namespace":   {service: "/kube-dns"},
 		"no address":     {upstreams: []string{"dns.example.com"}},
@@ -64,6 +65,9 @@ func TestDNSFlagsThatMakeNoSense(t *testing.T) {
 		"no prefix":      {private: []string{"10.0.0.1"}},
 		"a wrong prefix": {private: []string{"10.0.0.0/33"}},
 	} {
+		if name != "no rate" {
+			flags.rate = 1
+		}
 		if _, err := flags.config(process, slog.New(slog.DiscardHandler)); err == nil || exit.Code(err) != 2 {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -29,8 +29,12 @@ import (
 	"github.com/c8s-dev/c8s/policy"
 )
 
-// DefaultDomain is the cluster domain where nothing else is said.
-const DefaultDomain = "cluster.local"
+const (
+	// DefaultDomain is the cluster domain where nothing else is said.
+	DefaultDomain = "cluster.local"
+	// DefaultRate is how many queries a pod may ask per second.
+	DefaultRate = 1000
+)
 
 // Cluster is what the routing table knows: *resolve.Table.
 type Cluster interface {
@@ -79,6 +83,7 @@ type Limits struct {
 	Waiting          int           // queries of a pod that wait for an upstream; 256
 	NamesPerMinute   int           // different names below wildcards that a pod may ask for; 100
 	Questions        int           // to upstreams at once; 64
+	QuestionsPerPod  int           // of these begun for one pod; 16
 	Cached           int           // answers; 10000
 	Stale            time.Duration // how long beyond its time an answer is given while no upstream answers; 1 h
 	Attempt          time.Duration // for one upstream to answer; 1.2 s
@@ -96,10 +101,11 @@ func (l *Limits) fill() {
 			*p = v
 		}
 	}
-	ints(&l.QueriesPerSecond, 1000)
+	ints(&l.QueriesPerSecond, DefaultRate)
 	ints(&l.Waiting, 256)
 	ints(&l.NamesPerMinute, 100)
 	ints(&l.Questions, 64)
+	ints(&l.QuestionsPerPod, 16)
 	ints(&l.Cached, 10_000)
 	times(&l.Stale, time.Hour)
 	times(&l.Attempt, 1200*time.Millisecond)

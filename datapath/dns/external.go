@@ -50,7 +50,7 @@ func (s *Server) external(ctx context.Context, asker datapath.Asker, pod *pod, q
 		if !pod.wait() {
 			return &reply{result: Limited, rcode: miekg.RcodeServerFailure}
 		}
-		found = s.recursor.ask(ctx, key)
+		found = s.recursor.ask(ctx, key, pod)
 		pod.waited()
 		now, result = s.cfg.Now(), FromUpstream
 	}

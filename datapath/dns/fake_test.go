@@ -203,14 +203,14 @@ func (s *site) ask(name string, qtype uint16) *miekg.Msg {
 	return s.exchange(question(name, qtype), false)
 }
 
-// refusals are the reasons of the flow records so far.
+// refusals are the flow records so far.
 func (s *site) refusals() (out []flow.Record) {
 	sub := s.flows.Subscribe(1000, flow.Filter{})
 	defer sub.Close()
 	return sub.History()
 }
 
-// server answers like a resolver outside; script decides how.
+// outsider answers like a resolver outside; script decides how.
 type outsider struct {
 	t      testing.TB
 	addr   netip.AddrPort

@@ -36,6 +36,7 @@ type pod struct {
 	records *rate.Limiter
 	seen    atomic.Int64 // Unix nanoseconds
 	waiting atomic.Int32
+	asking  atomic.Int32  // questions to upstreams that this pod was the first to need
 	unsaid  atomic.Uint32 // refusals that no record told of
 
 	mu    sync.Mutex
@@ -98,6 +99,18 @@ func (p *pod) wait() bool {
 }
 
 func (p *pod) waited() { p.waiting.Add(-1) }
+
+// mayBegin takes a place among the questions that are asked for the pod: one
+// that asks for many names whose servers are slow leaves room for others.
+func (p *pod) mayBegin() bool {
+	if p.asking.Add(1) > int32(p.limits.QuestionsPerPod) {
+		p.asking.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (p *pod) ended() { p.asking.Add(-1) }
 
 // mayAsk bounds how many different names a pod can have the node ask for below
 // wildcards: labels are data that reach whoever serves the domain.

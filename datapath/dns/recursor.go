@@ -47,8 +47,8 @@ func (r *recursor) cached(k key, now time.Time) (*entry, bool) {
 
 // ask returns what upstreams say about k, or nil when ctx ends first or too
 // much is being asked already.
-func (r *recursor) ask(ctx context.Context, k key) *entry {
-	f, e := r.join(ctx, k)
+func (r *recursor) ask(ctx context.Context, k key, pod *pod) *entry {
+	f, e := r.join(ctx, k, pod)
 	if f == nil {
 		return e
 	}
@@ -62,7 +62,7 @@ func (r *recursor) ask(ctx context.Context, k key) *entry {
 
 // join returns the flight that asks about k, a new one if there is none, or
 // what came in between.
-func (r *recursor) join(ctx context.Context, k key) (*flight, *entry) {
+func (r *recursor) join(ctx context.Context, k key, pod *pod) (*flight, *entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.store.entries[k]
@@ -72,7 +72,7 @@ func (r *recursor) join(ctx context.Context, k key) (*flight, *entry) {
 	if f := r.flights[k]; f != nil {
 		return f, nil
 	}
-	if len(r.flights) >= r.cfg.Limits.Questions {
+	if len(r.flights) >= r.cfg.Limits.Questions || !pod.mayBegin() {
 		return nil, nil
 	}
 	f := &flight{done: make(chan struct{})}
@@ -81,6 +81,7 @@ func (r *recursor) join(ctx context.Context, k key) (*flight, *entry) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.cfg.Limits.Total)
 	go func() {
 		defer cancel()
+		defer pod.ended()
 		r.fly(ctx, k, f, before)
 	}()
 	return f, nil
