@@ -15,8 +15,9 @@ GIT     := git -c safe.directory='*'
 VERSION ?= $(shell $(GIT) describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X github.com/c8s-dev/c8s/cmd/c8s/internal/version.Version=$(VERSION)
 
-# How long each fuzz target runs, and what go test is told in addition.
+# How long each fuzz target and chaos run, and what go test is told in addition.
 FUZZTIME  ?= 20s
+CHAOSTIME ?= 20m
 TESTFLAGS ?=
 
 # The version is stamped above; asking git again would fail under sudo.
@@ -76,6 +77,12 @@ bench: build etcd ## Go benchmarks, then the ratios of test/bench (root)
 	@hack/deps demo
 	go test -run '^$$' -bench . -benchmem $$(hack/packages benchmarks)
 	go run ./test/bench
+
+.PHONY: chaos
+chaos: ## break a cluster at random for CHAOSTIME (root)
+	@hack/need-root "make chaos"
+	@hack/deps test
+	C8S_REQUIRE_PRIVILEGED=1 go test -race -count=1 -timeout 0 -v ./test/chaos -run TestChaos -duration $(CHAOSTIME)
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME
