@@ -295,6 +295,7 @@ func (a *Agent) Status() Status {
 		s.Refused = a.cfg.Refused()
 	}
 	stats := a.proxy.Stats()
+	s.Avoided = stats.Avoided
 	s.Tunnels = TunnelStatus{Idle: stats.Idle, Busy: stats.Busy, Inbound: stats.Inbound, Handshakes: stats.Handshakes, Streams: stats.Streams}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -20,7 +20,7 @@ type metrics struct {
 	a        *Agent
 	registry *prometheus.Registry
 
-	drops, pods, flows, tunnels, handshakes, streams, bytes, expiry, manifest, denyList, routes, lost, queries, questions, upstreams *prometheus.Desc
+	drops, pods, flows, tunnels, handshakes, streams, bytes, expiry, manifest, denyList, routes, avoided, lost, queries, questions, upstreams *prometheus.Desc
 }
 
 func newMetrics(a *Agent) *metrics {
@@ -40,6 +40,7 @@ func newMetrics(a *Agent) *metrics {
 		manifest:   desc("manifest_version", "Version of the manifest in force."),
 		denyList:   desc("deny_list_version", "Version of the deny list in force; 0 while there never was one."),
 		routes:     desc("routes", "What the routing table holds; ignored: what the cluster said and cannot be.", "kind"),
+		avoided:    desc("endpoints_avoided", "Endpoints and nodes that failed and that Services pass over, by the reason of the last failure.", "reason"),
 		lost:       desc("cluster_stale_seconds", "For how long the API server has not been heard; 0 while it is, -1 while it never was. Absent with static routes alone."),
 		queries:    desc("dns_queries_total", "DNS queries of pods by what became of them.", "result"),
 		questions:  desc("dns_upstream_questions_total", "DNS questions that this node asked upstream resolvers."),
@@ -52,7 +53,7 @@ func newMetrics(a *Agent) *metrics {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.drops, m.pods, m.flows, m.tunnels, m.handshakes, m.streams, m.bytes, m.expiry, m.manifest, m.denyList, m.routes, m.lost, m.queries, m.questions, m.upstreams} {
+	for _, d := range []*prometheus.Desc{m.drops, m.pods, m.flows, m.tunnels, m.handshakes, m.streams, m.bytes, m.expiry, m.manifest, m.denyList, m.routes, m.avoided, m.lost, m.queries, m.questions, m.upstreams} {
 		out <- d
 	}
 }
@@ -95,8 +96,19 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 		denyList = float64(status.DenyList.Version)
 	}
 	send(m.denyList, prometheus.GaugeValue, denyList)
+	m.collectAvoided(send, status.Avoided)
 	m.collectRoutes(send, status.Routes)
 	m.collectNames(send, status.DNS)
+}
+
+func (m *metrics) collectAvoided(send func(*prometheus.Desc, prometheus.ValueType, float64, ...string), all []Avoided) {
+	reasons := map[string]int{}
+	for _, e := range all {
+		reasons[e.Reason]++
+	}
+	for reason, n := range reasons {
+		send(m.avoided, prometheus.GaugeValue, float64(n), reason)
+	}
 }
 
 func (m *metrics) collectRoutes(send func(*prometheus.Desc, prometheus.ValueType, float64, ...string), r RoutesStatus) {

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/c8s-dev/c8s/datapath"
 	"github.com/c8s-dev/c8s/datapath/external"
 	"github.com/c8s-dev/c8s/datapath/flow"
@@ -77,6 +79,17 @@ func TestMetricsExportDropsPodsAndFlows(t *testing.T) {
 		if !strings.Contains(body, line+"\n") {
 			t.Errorf("no line %q", line)
 		}
+	}
+}
+
+func TestMetricsCountWhatServicesPassOverByReason(t *testing.T) {
+	m := newMetrics(quiet(t))
+	got := map[string]float64{}
+	m.collectAvoided(func(_ *prometheus.Desc, _ prometheus.ValueType, v float64, labels ...string) {
+		got[strings.Join(labels, ",")] = v
+	}, []Avoided{{Reason: "node-timeout"}, {Reason: "peer-address", Workload: "a"}, {Reason: "peer-address", Workload: "b"}})
+	if len(got) != 2 || got["node-timeout"] != 1 || got["peer-address"] != 2 {
+		t.Errorf("%v", got)
 	}
 }
 

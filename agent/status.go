@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/c8s-dev/c8s/datapath"
 	"github.com/c8s-dev/c8s/nri"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -34,8 +35,9 @@ type Status struct {
 	Drops     map[string]uint64 `json:"drops"`             // packets refused by the kernel, by reason
 	Tunnels   TunnelStatus      `json:"tunnels"`
 	Routes    RoutesStatus      `json:"routes"`
-	DNS       *DNSStatus        `json:"dns,omitempty"` // absent where the node answers no names
-	Simulated bool              `json:"simulated"`     // the TEE is a development root
+	Avoided   []Avoided         `json:"avoided,omitempty"` // endpoints and nodes that Services pass over
+	DNS       *DNSStatus        `json:"dns,omitempty"`     // absent where the node answers no names
+	Simulated bool              `json:"simulated"`         // the TEE is a development root
 }
 
 // NodeStatus describes the node's own credential.
@@ -85,6 +87,10 @@ type TunnelStatus struct {
 	Handshakes uint64 `json:"handshakes"`
 	Streams    uint64 `json:"streams"`
 }
+
+// Avoided is a node, or an endpoint on it, that failed and that Services pass
+// over for a while.
+type Avoided = datapath.Avoided
 
 // RoutesStatus says what the node knows about where pods are.
 type RoutesStatus struct {

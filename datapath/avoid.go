@@ -81,8 +81,8 @@ func keysOf(workload string, proto resolve.Protocol, target resolve.Target) [3]a
 }
 
 // passes reports whether target is to be passed over, and what of it: the node,
-// or the pod. When the time is over, one caller is let through to try.
-func (a *avoided) passes(workload string, proto resolve.Protocol, target resolve.Target) (netip.Addr, bool) {
+// or the pod. When the time is over, one caller that would try is let through.
+func (a *avoided) passes(workload string, proto resolve.Protocol, target resolve.Target, try bool) (netip.Addr, bool) {
 	if a.n.Load() == 0 {
 		return netip.Addr{}, false
 	}
@@ -91,7 +91,7 @@ func (a *avoided) passes(workload string, proto resolve.Protocol, target resolve
 	defer a.mu.Unlock()
 	keys := keysOf(workload, proto, target)
 	for i := range keys {
-		if e := a.entries[keys[i]]; e != nil && now.Before(e.Until) {
+		if e := a.entries[keys[i]]; e != nil && (now.Before(e.Until) || !try) {
 			if keys[i].pod.IsValid() {
 				return target.Pod.Addr(), true
 			}

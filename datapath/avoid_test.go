@@ -196,6 +196,26 @@ func TestEndpointThatRulesRefuseIsPassedOverAndNamed(t *testing.T) {
 	}
 }
 
+// When the time of several is over at once, a connection tries one of them and
+// then goes where it will be served.
+func TestOneConnectionTriesOnlyOneAgain(t *testing.T) {
+	w, a, _ := pair(t)
+	echo(t, dbApp)
+	var all []string
+	for i := range attempts + 1 {
+		addr := fmt.Sprintf("127.20.1.%d", i+1)
+		w.route(addr, "127.0.0.2")
+		all = append(all, addr+":6379")
+	}
+	w.service(vip, append(all, dbApp)...)
+	a.dialRefused(webAddr, vip) // three attempts are all there are
+	talk(t, a.dial(webAddr, vip))
+	for range 3 {
+		w.ahead.Add(int64(2 * avoidMost))
+		talk(t, a.dial(webAddr, vip))
+	}
+}
+
 // What is wrong on this side would be wrong with every endpoint.
 func TestFaultsOfThisSideTryNoOtherEndpoint(t *testing.T) {
 	w, a, b := pair(t)
@@ -221,14 +241,14 @@ func TestWhatOneWorkloadMeetsDoesNotDecideForOthers(t *testing.T) {
 			t.Fatal("it is not remembered")
 		}
 	}
-	if _, ok := a.passes("hostile", resolve.TCP, target); !ok {
+	if _, ok := a.passes("hostile", resolve.TCP, target, true); !ok {
 		t.Error("it is not passed over")
 	}
-	if what, ok := a.passes("other", resolve.TCP, target); ok {
+	if what, ok := a.passes("other", resolve.TCP, target, true); ok {
 		t.Errorf("%s is passed over for all", what)
 	}
 	a.failed(avoidKey{node: target.Node}, refuse(reasonNodeUnreachable, "", "", "")) // the node itself does not answer
-	if what, ok := a.passes("other", resolve.UDP, target); !ok || what != target.Node {
+	if what, ok := a.passes("other", resolve.UDP, target, true); !ok || what != target.Node {
 		t.Errorf("%s, %v", what, ok)
 	}
 	if n := a.works("other", resolve.TCP, target); n != 1 {
@@ -252,15 +272,18 @@ func TestTimesDoubleVaryAndEnd(t *testing.T) {
 			}
 			seen[until] = true
 			now = now.Add(until)
-			if _, ok := a.passes("w", resolve.TCP, target); ok {
+			if _, ok := a.passes("w", resolve.TCP, target, true); ok {
 				t.Fatal("its time is over")
 			}
-			if _, ok := a.passes("w", resolve.TCP, target); !ok {
+			if _, ok := a.passes("w", resolve.TCP, target, true); !ok {
 				t.Fatal("two try at once")
 			}
 		}
 		now = now.Add(time.Second)
-		if _, ok := a.passes("w", resolve.TCP, target); ok {
+		if _, ok := a.passes("w", resolve.TCP, target, false); !ok {
+			t.Fatal("one that has failed elsewhere tries it")
+		}
+		if _, ok := a.passes("w", resolve.TCP, target, true); ok {
 			t.Fatal("the one that tried is gone, and no other follows")
 		}
 		now = now.Add(avoidForget + time.Minute)
@@ -318,7 +341,7 @@ func BenchmarkChoose(b *testing.B) {
 	passes := func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			n.proxy.avoid.passes(policytest.DB, resolve.TCP, target)
+			n.proxy.avoid.passes(policytest.DB, resolve.TCP, target, true)
 		}
 	}
 	b.Run("nothing failed", passes)

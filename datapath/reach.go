@@ -49,11 +49,14 @@ func (p *Proxy) reach(ctx context.Context, pod *LocalPod, proto resolve.Protocol
 			p.works(pod, proto, target)
 			return lease, target.Pod, nil
 		}
+		failed.add(at, why)
+		if why.Code == reasonTooManyDials && ctx.Err() == nil && !last {
+			continue // its turn may come in the time that is left
+		}
 		if !why.elsewhere {
 			*rec = at
 			return nil, netip.AddrPort{}, why
 		}
-		failed.add(at, why)
 		if target.Others || len(q.Avoid) > 0 {
 			p.passOver(pod, proto, target, at, why)
 		}
@@ -82,15 +85,16 @@ func (f *failure) report(rec *flow.Record) *refusal {
 }
 
 // choose resolves q, and passes over endpoints that failed a short while ago
-// as long as there are others.
+// as long as there are others. A connection tries no more than one of those
+// whose time is over, so that all of its attempts cannot go to them.
 func (p *Proxy) choose(q resolve.Query, workload string) (resolve.Target, resolve.Verdict) {
 	first, verdict := p.cfg.Mesh.Resolve(q)
 	if verdict != resolve.Found || first.Service == "" {
 		return first, verdict
 	}
-	target := first
+	target, try := first, len(q.Avoid) == 0
 	for range sidesteps {
-		bad, ok := p.avoid.passes(workload, q.Protocol, target)
+		bad, ok := p.avoid.passes(workload, q.Protocol, target, try)
 		if !ok {
 			target.Others = target.Others || target != first
 			return target, resolve.Found

@@ -123,6 +123,7 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 			fmt.Fprintf(tw, "%s %s\t%d\t%s ago\t%s\n", r.Pod, r.Container, r.Times, now.Sub(r.Last).Round(time.Second), r.Detail)
 		}
 	}
+	writeAvoided(tw, s.Avoided, now)
 	fmt.Fprintf(tw, "\nREFUSED BY THE KERNEL\tPACKETS\n")
 	for _, reason := range slices.Sorted(maps.Keys(s.Drops)) {
 		if s.Drops[reason] > 0 {
@@ -130,6 +131,30 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 		}
 	}
 	return tw.Flush()
+}
+
+// mostAvoided is how many rows of what is passed over people are shown.
+const mostAvoided = 20
+
+func writeAvoided(w io.Writer, all []agent.Avoided, now time.Time) {
+	if len(all) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\nPASSED OVER BY SERVICES\tNODE\tFOR\tSINCE\tFAILURES\tREASON\n")
+	for _, e := range all[:min(len(all), mostAvoided)] {
+		what := "all pods of the node"
+		if e.Endpoint.IsValid() {
+			what = e.Endpoint.String()
+		}
+		workload := e.Workload
+		if workload == "" {
+			workload = "everybody"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s ago\t%d\t%s\n", what, e.Node, workload, now.Sub(e.Since).Round(time.Second), e.Failures, e.Reason)
+	}
+	if more := len(all) - mostAvoided; more > 0 {
+		fmt.Fprintf(w, "and %d more: c8s status -o json\n", more)
+	}
 }
 
 func routesLine(r agent.RoutesStatus, now time.Time) string {

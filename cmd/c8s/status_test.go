@@ -3,12 +3,40 @@
 package main
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/c8s-dev/c8s/agent"
 )
+
+func TestStatusShowsWhatServicesPassOver(t *testing.T) {
+	now := time.Now()
+	var out strings.Builder
+	s := &agent.Status{Avoided: []agent.Avoided{
+		{Node: netip.MustParseAddr("10.80.0.3"), Reason: "node-unreachable", Since: now.Add(-time.Minute), Failures: 3},
+		{Node: netip.MustParseAddr("10.80.0.2"), Endpoint: netip.MustParseAddrPort("10.81.2.9:80"), Workload: "web", Reason: "peer-address", Since: now, Failures: 1},
+	}}
+	for range 30 {
+		s.Avoided = append(s.Avoided, agent.Avoided{Reason: "handshake-failed"})
+	}
+	if err := writeStatus(&out, s, now); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(out.String()), " ")
+	for _, want := range []string{
+		"all pods of the node 10.80.0.3 everybody 1m0s ago 3 node-unreachable", "10.81.2.9:80 10.80.0.2 web 0s ago 1 peer-address", "and 12 more: c8s status -o json",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	out.Reset()
+	if err := writeStatus(&out, &agent.Status{}, now); err != nil || strings.Contains(out.String(), "PASSED OVER") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
 
 func TestStatusSaysWhichDaemonAnswersAndWhyItIsNotReady(t *testing.T) {
 	for name, tt := range map[string]struct {

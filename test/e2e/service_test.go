@@ -193,7 +193,7 @@ func TestLyingAPIServerCannotLeadAnywhereElse(t *testing.T) {
 		{"a Service without endpoints", func() { k.service() }, 2, to, "no-endpoints"},
 		{"a pod that the client may not reach", func() { k.service(stranger.Addr4) }, 2, to, "peer-not-allowed-egress"},
 		{"a node's own program", func() { k.service(k.Nodes[1].Lab.Addr4) }, 2, to, "host-address"},
-		{"a host outside as an endpoint", func() { k.service(outside.Addr4) }, 2, to, "no-endpoints"},
+		{"a host outside as an endpoint", func() { k.service(outside.Addr4) }, 2, to, "host-address"},
 		{"a host outside as a pod", func() { k.api.Set(unattested); k.service(outside.Addr4) }, 3, to, "peer-refused-certificate"},
 		{"the same by its address", func() {}, 3, netip.AddrPortFrom(outside.Addr4, echoPort), "peer-refused-certificate"},
 		{"another node for a pod", func() {

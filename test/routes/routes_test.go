@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,7 +50,22 @@ spec:
   clusterIP: 10.96.5.5
   clusterIPs: [10.96.5.5, "fd98::5"]
   ipFamilyPolicy: RequireDualStack
-  ports: [{name: http, port: 80, targetPort: 9000}, {name: udp, port: 81, protocol: UDP}]
+  ports: [{name: http, port: 80, targetPort: 9000}, {name: udp, port: 81, targetPort: 9000, protocol: UDP}]
+  trafficDistribution: PreferSameNode
+---
+apiVersion: v1
+kind: Service
+metadata: {name: pods}
+spec:
+  selector: {app: web}
+  clusterIP: None
+  ipFamilyPolicy: RequireDualStack
+  publishNotReadyAddresses: true
+---
+apiVersion: v1
+kind: Service
+metadata: {name: far}
+spec: {type: ExternalName, externalName: api.example.com}
 `
 
 // binding gives the user the rights that docs/kubernetes.md names.
@@ -108,11 +124,17 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// behind returns every answer for a Service's address: pod to node.
-func (f *follower) behind(dst string) (map[netip.AddrPort]netip.Addr, resolve.Verdict) {
+// behind returns every answer for a Service's address: pod to node. Those that
+// hints prefer here are asked for first, and passed over then.
+func (f *follower) behind(dst string, proto resolve.Protocol) (map[netip.AddrPort]netip.Addr, resolve.Verdict) {
 	got := map[netip.AddrPort]netip.Addr{}
+	q := resolve.Query{Protocol: proto, Src: netip.MustParseAddr("10.100.9.9"), Dst: netip.MustParseAddrPort(dst)}
 	for range 50 {
-		target, v := f.table.Resolve(resolve.Query{Protocol: resolve.TCP, Src: netip.MustParseAddr("10.100.9.9"), Dst: netip.MustParseAddrPort(dst)})
+		target, v := f.table.Resolve(q)
+		if v == resolve.NoEndpoints && len(got) > 0 {
+			break
+		}
+		q.Avoid = append(q.Avoid, target.Pod.Addr())
 		if v != resolve.Found {
 			return nil, v
 		}
@@ -152,12 +174,29 @@ func (f *follower) same(n int) {
 	for dst, ipv4 := range map[string]bool{"10.96.5.5:80": true, "[fd98::5]:80": false} {
 		must(f.t, stack.Poll(f.t.Context(), dst+" to lead to the pods", func(context.Context) error {
 			want := f.pods(ipv4)
-			if got, v := f.behind(dst); len(want) != n || !maps.Equal(got, want) {
+			if got, v := f.behind(dst, resolve.TCP); len(want) != n || !maps.Equal(got, want) {
 				return fmt.Errorf("it leads to %v (%v), pods are %v", got, v, want)
 			}
-			return nil
+			return f.named(want)
 		}))
 	}
+}
+
+// named fails unless names lead to pods, among others, as DNS would say.
+func (f *follower) named(pods map[netip.AddrPort]netip.Addr) error {
+	v, _ := f.table.Service("default", "pods")
+	for pod := range pods {
+		name, _ := f.table.NameOf(pod.Addr())
+		short, ok := strings.CutSuffix(name, ".pods.default.svc")
+		named := slices.ContainsFunc(v.Hosts, func(h resolve.HostView) bool { return h.Name == short && slices.Contains(h.Addrs, pod.Addr()) })
+		if !ok || !named || !v.Headless || !slices.Contains(v.Addrs, pod.Addr()) || !f.table.PodNamed("default", pod.Addr()) {
+			return fmt.Errorf("%s is named %q, the headless Service is %+v", pod, name, v)
+		}
+	}
+	if len(v.Addrs) != 2*len(pods) {
+		return fmt.Errorf("the headless Service leads to %v, pods are %v", v.Addrs, pods)
+	}
+	return nil
 }
 
 func (f *follower) connected(want bool) {
@@ -193,11 +232,24 @@ func TestFollowingARealCluster(t *testing.T) {
 	f.same(2)
 
 	for dst, want := range map[string]resolve.Verdict{
-		"10.96.5.5:81": resolve.NoServicePort, "10.96.0.1:443": resolve.HostService, // the API server is on no node
+		"10.96.5.5:81":  resolve.NoServicePort, // over TCP
+		"10.96.0.1:443": resolve.HostService,   // the API server is on no node
 		netip.AddrPortFrom(c.Nodes[1].Addr(), 10250).String(): resolve.HostAddress,
 	} {
-		if got, v := f.behind(dst); v != want {
+		if got, v := f.behind(dst, resolve.TCP); v != want {
 			t.Errorf("%s leads to %v (%v), want %v", dst, got, v, want)
+		}
+	}
+	if got, v := f.behind("10.96.5.5:81", resolve.UDP); !maps.Equal(got, f.pods(true)) {
+		t.Errorf("over UDP the Service leads to %v (%v)", got, v)
+	}
+	if v, _ := f.table.Service("default", "far"); v.External != "api.example.com" {
+		t.Errorf("%+v", v)
+	}
+	for range 20 {
+		target, _ := f.table.Resolve(resolve.Query{Protocol: resolve.TCP, Dst: netip.MustParseAddrPort("10.96.5.5:80")})
+		if target.Node != c.Nodes[0].Addr() {
+			t.Errorf("PreferSameNode leads to %+v", target)
 		}
 	}
 	t.Run("pods come and go", func(t *testing.T) {
@@ -219,10 +271,10 @@ func TestFollowingARealCluster(t *testing.T) {
 	})
 	t.Run("the API server goes and comes back", func(t *testing.T) {
 		f := follower{t, c, f.watcher, f.table}
-		before, _ := f.behind("10.96.5.5:80")
+		before, _ := f.behind("10.96.5.5:80", resolve.TCP)
 		must(t, c.StopAPI())
 		f.connected(false)
-		if got, v := f.behind("10.96.5.5:80"); !maps.Equal(got, before) {
+		if got, v := f.behind("10.96.5.5:80", resolve.TCP); !maps.Equal(got, before) {
 			t.Errorf("without it the Service leads to %v (%v), before %v", got, v, before)
 		}
 		must(t, c.StartAPI(ctx))
