@@ -47,7 +47,7 @@ func newMetrics(a *Agent) *metrics {
 		upstreams:  desc("dns_upstreams", "Upstream resolvers by whether they answered when last asked.", "state"),
 	}
 	m.registry.MustRegister(a.cfg.Collectors...)
-	m.registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m, newOutsideMetrics(a), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

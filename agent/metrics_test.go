@@ -62,6 +62,7 @@ func TestMetricsExportDropsPodsAndFlows(t *testing.T) {
 		a.pods[fmt.Sprint(i)] = &member{pod: p}
 	}
 	a.flows.Add(flow.Record{Verdict: flow.Refused, Reason: "no-route"})
+	a.bindings.Learn("uid", "api.example.com", []netip.Addr{netip.MustParseAddr("192.0.2.1")}, time.Hour)
 	fixture := policytest.New(t)
 	a.denied.Store(fixture.DenyList(t, fixture.DenyList(t, nil)))
 	code, body := get(t, newMetrics(a).handler(), "/metrics")
@@ -74,7 +75,7 @@ func TestMetricsExportDropsPodsAndFlows(t *testing.T) {
 		`c8s_flows_total{reason="no-route",verdict="refused"} 1`,
 		`c8s_tunnels{use="idle"} 0`, `c8s_node_certificate_expiry_seconds 0`,
 		fmt.Sprintf("c8s_manifest_version %d", a.manifest.Load().Manifest.Version),
-		"c8s_deny_list_version 2",
+		"c8s_deny_list_version 2", "c8s_external_bindings 1", "c8s_external_connections_total 0", `c8s_external_bytes_total{direction="sent"} 0`,
 	} {
 		if !strings.Contains(body, line+"\n") {
 			t.Errorf("no line %q", line)

@@ -20,7 +20,11 @@ func TestListedPodOpensAndIsDeletedWhenRemoved(t *testing.T) {
 		web := w.web()
 		w.add(web)
 		w.want(web.UID, StateOpen, "")
+		w.bindings.Learn(web.UID, "api.example.com", web.Addrs, time.Hour)
 		w.remove(web)
+		if s := w.bindings.Stats(); s.Held != 0 {
+			t.Errorf("what the pod was answered is kept: %+v", s)
+		}
 		if _, known := w.kernel.pod(7); known || len(w.kernel.deleted) != 1 {
 			t.Errorf("the kernel still knows the pod (deleted %v)", w.kernel.deleted)
 		}

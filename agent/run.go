@@ -62,7 +62,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer r.yielded()
 	var err error
 	a.proxy, err = datapath.New(datapath.Config{
-		Mesh: a.mesh, NodeAddr: a.cfg.NodeAddr, NodeName: a.cfg.NodeName, DaemonMark: a.cfg.DaemonMark,
+		Mesh: a.mesh, NodeAddr: a.cfg.NodeAddr, NodeName: a.cfg.NodeName, DaemonMark: a.cfg.DaemonMark, Bindings: a.bindings,
 		DNS: a.resolver(), DNSService: a.dnsService(), Limits: a.cfg.Limits, Flows: a.flows, Now: a.cfg.Now, Log: a.cfg.Log,
 	})
 	if err != nil {

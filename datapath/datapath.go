@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/c8s-dev/c8s/attest/ratls"
+	"github.com/c8s-dev/c8s/datapath/external"
 	"github.com/c8s-dev/c8s/datapath/flow"
 	"github.com/c8s-dev/c8s/datapath/relay"
 	"github.com/c8s-dev/c8s/datapath/resolve"
@@ -73,17 +74,20 @@ type Limits struct {
 	NameConns         int           // TCP connections with DNS queries at once, of all pods; 4096
 	NameConnsPerPod   int           // 64
 	NamesIdle         time.Duration // one that asks nothing for so long is closed; 10 s
+	ExternalDial      time.Duration // to an endpoint outside of the mesh; 10 s
+	HelloTimeout      time.Duration // for a ClientHello where an external rule asks for one; 10 s
 }
 
 // Config is what a Proxy is given. Fields without a default are required.
 type Config struct {
 	Mesh       Mesh
-	NodeAddr   netip.Addr // tunnels are accepted here
-	NodeName   string     // for flow records; may be empty
-	TunnelPort uint16     // of all nodes; default TunnelPort
-	DaemonMark uint32     // SO_MARK of connections to local pods; 0 sets none
-	DNS        Resolver   // nil: port 53 is a port like any other
-	DNSService string     // namespace/name of the Service that the cluster's pods ask, which the node answers for; may be empty
+	NodeAddr   netip.Addr         // tunnels are accepted here
+	NodeName   string             // for flow records; may be empty
+	TunnelPort uint16             // of all nodes; default TunnelPort
+	DaemonMark uint32             // SO_MARK of connections to local pods; 0 sets none
+	DNS        Resolver           // nil: port 53 is a port like any other
+	Bindings   *external.Bindings // what pods were answered for names outside of the cluster; nil: external rules by name allow nothing
+	DNSService string             // namespace/name of the Service that the cluster's pods ask, which the node answers for; may be empty
 	Limits     Limits
 	Flows      *flow.Ring
 	Now        func() time.Time
@@ -107,6 +111,9 @@ type Stats struct {
 	BytesLocal     int64     // between pods of this node, without encryption
 	Clients        int       // connections from outside the mesh, to published ports
 	Strangers      uint64    // refused: published ports and handshakes
+	// External are connections of local pods to endpoints outside of the mesh so
+	// far, with the bytes that pods sent and received there.
+	External, ExternalSent, ExternalReceived int64
 }
 
 // Proxy carries the connections of one node's pods.
@@ -134,6 +141,10 @@ type Proxy struct {
 	relays         relay.Pool
 	localBytes     atomic.Int64
 
+	outside     struct{ conns, sent, received atomic.Int64 } // what left the mesh
+	ownAddr     func(netip.Addr) bool
+	dialOutside func(ctx context.Context, dst netip.AddrPort) (net.Conn, error)
+
 	published  publications
 	loopback   atomic.Bool // tests: clients may have loopback addresses
 	clients    limiter     // of published ports, by address
@@ -157,7 +168,7 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.TunnelPort == 0 {
 		cfg.TunnelPort = TunnelPort
 	}
-	p := &Proxy{cfg: cfg, origDst: localAddr, issuers: ratls.NewIssuers(), active: map[*carried]struct{}{}}
+	p := &Proxy{cfg: cfg, origDst: localAddr, ownAddr: ownAddr, dialOutside: dialOutside, issuers: ratls.NewIssuers(), active: map[*carried]struct{}{}}
 	l := cfg.Limits
 	p.avoid = newAvoided(cfg.NodeAddr, cfg.Now, l.DialTimeout)
 	p.out = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
@@ -202,6 +213,8 @@ func (l *Limits) fill() {
 	times(&l.HandshakeTimeout, 5*time.Second)
 	times(&l.Idle, 2*time.Hour)
 	times(&l.NamesIdle, 10*time.Second)
+	times(&l.ExternalDial, 10*time.Second)
+	times(&l.HelloTimeout, 10*time.Second)
 }
 
 // Listen gives the proxy its sockets, once and before Run, which closes them.
@@ -278,5 +291,6 @@ func (p *Proxy) Stats() Stats {
 		Streams:        p.streams.Load(), Reused: pool.Reused,
 		BytesSent: p.sent.Load(), BytesReceived: p.received.Load(), Avoided: p.avoid.list(),
 		Direct: p.directs(), BytesLocal: p.localBytes.Load(), Clients: p.clients.inUse(), Strangers: p.strangers.Load(),
+		External: p.outside.conns.Load(), ExternalSent: p.outside.sent.Load(), ExternalReceived: p.outside.received.Load(),
 	}
 }

@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -12,8 +13,17 @@ import (
 )
 
 func TestEveryReasonIsDocumented(t *testing.T) {
-	source, err := os.ReadFile("refusal.go")
+	files, err := filepath.Glob("*.go")
 	must(t, err)
+	var source []byte
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(name)
+		must(t, err)
+		source = append(source, text...)
+	}
 	pages := ""
 	for _, name := range []string{"../docs/datapath.md", "../docs/tunnel.md"} {
 		page, err := os.ReadFile(name)

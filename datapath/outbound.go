@@ -62,6 +62,9 @@ func (p *Proxy) carry(ctx context.Context, app *net.TCPConn, pod *LocalPod, rec 
 		return why
 	}
 	lease, dst, why := p.reach(ctx, pod, resolve.TCP, rec)
+	if why != nil && why.verdict.MeansNoPod() {
+		return p.passThrough(ctx, app, pod, rec, why)
+	}
 	if why != nil {
 		return why
 	}

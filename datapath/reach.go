@@ -204,6 +204,12 @@ func (p *Proxy) works(pod *LocalPod, proto resolve.Protocol, target resolve.Targ
 
 // unresolved is the refusal of a destination that means no pod.
 func unresolved(v resolve.Verdict, dst netip.AddrPort, service string) *refusal {
+	why := noPod(v, dst, service)
+	why.verdict = v
+	return why
+}
+
+func noPod(v resolve.Verdict, dst netip.AddrPort, service string) *refusal {
 	const rule = "routes"
 	switch v {
 	case resolve.HostAddress, resolve.HostService:

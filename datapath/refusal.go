@@ -9,6 +9,7 @@ import (
 	"net"
 	"syscall"
 
+	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/datapath/tunnel"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -52,6 +53,8 @@ type refusal struct {
 	denied    bool // by the deny list
 	elsewhere bool // it is about the other end: another endpoint of the Service may do better
 	judged    bool // and a verdict about its identity, not a failure to hear of it
+
+	verdict resolve.Verdict // of the routes, where they decided
 }
 
 func (r *refusal) Error() string {

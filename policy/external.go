@@ -36,6 +36,7 @@ type Destination struct {
 // ClientHello is what of a TLS ClientHello is judged.
 type ClientHello struct {
 	ServerName string // lower case; empty: it names none
+	Encrypted  bool   // the name that is meant may be in an encrypted ClientHello
 }
 
 // ExternalAllowed finds the rule that lets pods of the entry connect to a
@@ -120,7 +121,7 @@ func (x *externalIndex) opens(to *Destination) bool {
 
 // hears: what was said fits, or nothing was yet.
 func (x *externalIndex) hears(hello *ClientHello) bool {
-	return hello == nil || len(x.entry.SNI) == 0 || x.sni.has(hello.ServerName)
+	return hello == nil || len(x.entry.SNI) == 0 || !hello.Encrypted && x.sni.has(hello.ServerName)
 }
 
 // ofTheNode reports addresses that mean another machine, or the node itself,
@@ -159,11 +160,11 @@ func (w *workloadIndex) refuseExternal(to *Destination) Decision {
 		switch near {
 		case 3:
 			d.Code, d.Rule = CodeExternalSNI, d.Rule+".sni"
-			d.Expected, d.Actual = "a ClientHello for "+oneOf(x.entry.SNI), "one that names no server"
-			if to.Hello != nil && to.Hello.ServerName != "" {
-				d.Actual = "one for " + shorten(to.Hello.ServerName)
-			}
+			d.Expected, d.Actual = "a ClientHello for "+oneOf(x.entry.SNI), to.Hello.describe()
 			d.Remedy = "add the name to the rule if it is meant"
+			if to.Hello != nil && to.Hello.Encrypted {
+				d.Remedy = "have the client leave ECH off, or ask for tls without sni"
+			}
 		case 1:
 			d.Code, d.Expected, d.Actual = CodeExternalPort, x.entry.Protocol+" "+joinPorts(x.entry.Ports), port
 			d.Remedy = "add the port to the rule if it is meant"
@@ -177,6 +178,18 @@ func (w *workloadIndex) refuseExternal(to *Destination) Decision {
 		}
 	}
 	return d
+}
+
+func (h *ClientHello) describe() string {
+	switch {
+	case h == nil:
+		return "none"
+	case h.Encrypted:
+		return "one with an encrypted part, which may name another server"
+	case h.ServerName == "":
+		return "one that names no server"
+	}
+	return "one for " + shorten(h.ServerName)
 }
 
 func externalNames(list []externalIndex) []string {

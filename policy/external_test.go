@@ -90,6 +90,8 @@ func TestExternalAllowed(t *testing.T) {
 		{to: "203.0.113.1:443", proto: "tcp", hello: hello("x.b.example.com"), rule: "sni-a"},
 		{to: "203.0.113.1:443", proto: "tcp", hello: hello("b.example.com"), code: policy.CodeExternalSNI},
 		{to: "203.0.113.1:443", proto: "tcp", hello: hello(""), code: policy.CodeExternalSNI},
+		{to: "203.0.113.1:443", proto: "tcp", hello: &policy.ClientHello{ServerName: "a.example.com", Encrypted: true}, code: policy.CodeExternalSNI},
+		{to: "198.51.100.1:443", proto: "tcp", hello: &policy.ClientHello{Encrypted: true}, rule: "tls"}, // asks for no name
 		{to: "203.0.113.1:443", proto: "tcp", hello: hello("c.example.com"), code: policy.CodeExternalSNI},
 		{to: "203.0.113.7:443", proto: "tcp", hello: hello("c.example.com"), rule: "sni-c"}, // two rules for one address
 		{to: "203.0.113.7:443", proto: "tcp", hello: hello("a.example.com"), rule: "sni-a"},

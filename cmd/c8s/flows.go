@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -135,7 +136,7 @@ func writeFlow(w io.Writer, r flow.Record) error {
 		fmt.Fprintf(&b, "(%d records lost: this reader is too slow)\n", r.Gap)
 	}
 	fmt.Fprintf(&b, "%s  %-7s  %-7s  %s%s -> %s%s", r.Time.Format("15:04:05.000"), r.Verdict, r.Direction,
-		endpoint(r.Src), paren(r.SrcWorkload), destination(r), paren(r.DstWorkload))
+		endpoint(r.Src), paren(r.SrcWorkload), destination(r), paren(cmp.Or(r.DstWorkload, externalRule(r))))
 	if r.Verdict == flow.Closed {
 		fmt.Fprintf(&b, "  %d B sent, %d B received in %s", r.BytesSent, r.BytesReceived, r.Duration.Round(time.Millisecond))
 	}
@@ -152,9 +153,21 @@ func writeFlow(w io.Writer, r flow.Record) error {
 	return err
 }
 
-// destination names a Service and the pod that was chosen for it.
+// externalRule is what let a connection out of the mesh.
+func externalRule(r flow.Record) string {
+	if strings.HasPrefix(r.Rule, "external/") {
+		return r.Rule
+	}
+	return ""
+}
+
+// destination names a Service and the pod that was chosen for it, or an
+// endpoint outside of the mesh.
 func destination(r flow.Record) string {
 	s := endpoint(r.Dst)
+	if r.DstName != "" {
+		s += " [" + r.DstName + "]"
+	}
 	if r.Service != "" {
 		s += " [" + r.Service + "]"
 	}

@@ -43,7 +43,7 @@ func (f *Filter) mentioned(r *Record) bool {
 		return true
 	}
 	for _, s := range []string{
-		r.Src.String(), r.Dst.String(), r.Endpoint.String(), r.SrcID, r.DstID, r.SrcWorkload, r.DstWorkload, r.Pod, r.Service, r.Rule,
+		r.Src.String(), r.Dst.String(), r.Endpoint.String(), r.SrcID, r.DstID, r.SrcWorkload, r.DstWorkload, r.Pod, r.Service, r.DstName, r.Rule,
 	} {
 		if strings.Contains(s, f.Text) {
 			return true

@@ -49,6 +49,7 @@ type Record struct {
 	Dst         netip.AddrPort `json:"dst"`               // what the pod connected to
 	Endpoint    netip.AddrPort `json:"endpoint,omitzero"` // the pod that a Service chose for it
 	Service     string         `json:"service,omitempty"` // that was asked for, namespace/name
+	DstName     string         `json:"dstName,omitempty"` // of an endpoint outside of the mesh: as its ClientHello says, or as the pod asked for it
 	SrcID       string         `json:"srcID,omitempty"`   // SPIFFE ID, as verified
 	DstID       string         `json:"dstID,omitempty"`
 	SrcWorkload string         `json:"srcWorkload,omitempty"`
