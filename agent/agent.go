@@ -86,18 +86,19 @@ type Config struct {
 
 // Agent is one node daemon.
 type Agent struct {
-	cfg      Config
-	manifest atomic.Pointer[policy.Signed]
-	denied   atomic.Pointer[policy.SignedDenyList] // nil while there never was one
-	node     atomic.Pointer[client.Credential]
-	mesh     *mesh
-	proxy    *datapath.Proxy
-	names    *dns.Server        // nil: port 53 is a port like any other
-	bindings *external.Bindings // what pods were answered with for names outside of the cluster
-	flows    *flow.Ring
-	metrics  *metrics
-	pace     pace
-	looked   time.Time // when passTime looked last; only it uses this
+	cfg       Config
+	manifest  atomic.Pointer[policy.Signed]
+	denied    atomic.Pointer[policy.SignedDenyList] // nil while there never was one
+	node      atomic.Pointer[client.Credential]
+	mesh      *mesh
+	proxy     *datapath.Proxy
+	names     *dns.Server        // nil: port 53 is a port like any other
+	bindings  *external.Bindings // what pods were answered with for names outside of the cluster
+	flows     *flow.Ring
+	metrics   *metrics
+	pace      pace
+	looked    time.Time                 // when passTime looked last; only it uses this
+	published atomic.Pointer[publisher] // for status; nil before Run
 
 	// What pods need of the parts; tests put others in their place.
 	kernel   kernel
@@ -293,6 +294,9 @@ func (a *Agent) Status() Status {
 	}
 	if a.cfg.Refused != nil {
 		s.Refused = a.cfg.Refused()
+	}
+	if p := a.published.Load(); p != nil {
+		s.Published = p.status()
 	}
 	stats := a.proxy.Stats()
 	s.Avoided = stats.Avoided

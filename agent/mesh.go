@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,15 @@ func newMesh(cfg resolve.Config, manifest *atomic.Pointer[policy.Signed], denied
 func (m *mesh) Pod(addr netip.Addr) (*datapath.LocalPod, bool) {
 	p, ok := (*m.pods.Load())[addr]
 	return p, ok
+}
+
+// list returns the enrolled local pods, ordered by UID.
+func (m *mesh) list() []*datapath.LocalPod {
+	byUID := map[string]*datapath.LocalPod{}
+	for _, p := range *m.pods.Load() {
+		byUID[p.UID] = p
+	}
+	return slices.SortedFunc(maps.Values(byUID), func(a, b *datapath.LocalPod) int { return strings.Compare(a.UID, b.UID) })
 }
 
 // Resolve says which pod a connection means and which node carries it.

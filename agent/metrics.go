@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/c8s-dev/c8s/datapath"
 )
 
 // metrics exports the daemon's state when it is scraped, so that nothing on
@@ -20,7 +22,7 @@ type metrics struct {
 	a        *Agent
 	registry *prometheus.Registry
 
-	drops, pods, flows, tunnels, handshakes, streams, bytes, expiry, manifest, denyList, routes, avoided, lost, queries, questions, upstreams *prometheus.Desc
+	drops, pods, flows, tunnels, handshakes, streams, bytes, expiry, manifest, denyList, routes, avoided, lost, queries, questions, upstreams, conns, limits, published, strangers *prometheus.Desc
 }
 
 func newMetrics(a *Agent) *metrics {
@@ -41,6 +43,10 @@ func newMetrics(a *Agent) *metrics {
 		denyList:   desc("deny_list_version", "Version of the deny list in force; 0 while there never was one."),
 		routes:     desc("routes", "What the routing table holds; ignored: what the cluster said and cannot be.", "kind"),
 		avoided:    desc("endpoints_avoided", "Endpoints and nodes that failed and that Services pass over, by the reason of the last failure.", "reason"),
+		conns:      desc("connections", "Connections carried now: of local pods, to local pods, from clients outside the mesh; direct: those of them without a tunnel.", "kind"),
+		limits:     desc("limits_reached_total", "How often a limit was reached.", "limit"),
+		published:  desc("published_ports", "Ports of the node that entries publish, by whether they are open.", "state"),
+		strangers:  desc("strangers_refused_total", "Refusals of those outside the mesh, at published ports and the tunnel port; the flow records of only some of them are kept."),
 		lost:       desc("cluster_stale_seconds", "For how long the API server has not been heard; 0 while it is, -1 while it never was. Absent with static routes alone."),
 		queries:    desc("dns_queries_total", "DNS queries of pods by what became of them.", "result"),
 		questions:  desc("dns_upstream_questions_total", "DNS questions that this node asked upstream resolvers."),
@@ -53,7 +59,7 @@ func newMetrics(a *Agent) *metrics {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.drops, m.pods, m.flows, m.tunnels, m.handshakes, m.streams, m.bytes, m.expiry, m.manifest, m.denyList, m.routes, m.avoided, m.lost, m.queries, m.questions, m.upstreams} {
+	for _, d := range []*prometheus.Desc{m.drops, m.pods, m.flows, m.tunnels, m.handshakes, m.streams, m.bytes, m.expiry, m.manifest, m.denyList, m.routes, m.avoided, m.lost, m.queries, m.questions, m.upstreams, m.conns, m.limits, m.published, m.strangers} {
 		out <- d
 	}
 }
@@ -85,6 +91,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	stats := m.a.proxy.Stats()
 	send(m.bytes, prometheus.CounterValue, float64(stats.BytesSent), "sent")
 	send(m.bytes, prometheus.CounterValue, float64(stats.BytesReceived), "received")
+	m.collectLimits(send, stats, status.Published)
 	var expiry float64
 	if !status.Node.NotAfter.IsZero() {
 		expiry = float64(status.Node.NotAfter.Unix())
@@ -109,6 +116,25 @@ func (m *metrics) collectAvoided(send func(*prometheus.Desc, prometheus.ValueTyp
 	for reason, n := range reasons {
 		send(m.avoided, prometheus.GaugeValue, float64(n), reason)
 	}
+}
+
+func (m *metrics) collectLimits(send func(*prometheus.Desc, prometheus.ValueType, float64, ...string), stats datapath.Stats, ports []PublishedStatus) {
+	for kind, n := range map[string]int{"outgoing": stats.Outgoing, "incoming": stats.Incoming, "client": stats.Clients, "direct": stats.Direct} {
+		send(m.conns, prometheus.GaugeValue, float64(n), kind)
+	}
+	for limit, n := range stats.Limits {
+		send(m.limits, prometheus.CounterValue, float64(n), limit)
+	}
+	failed := 0
+	for _, p := range ports {
+		if p.Error != "" {
+			failed++
+		}
+	}
+	send(m.published, prometheus.GaugeValue, float64(len(ports)-failed), "open")
+	send(m.published, prometheus.GaugeValue, float64(failed), "failed")
+	send(m.strangers, prometheus.CounterValue, float64(stats.Strangers))
+	send(m.bytes, prometheus.CounterValue, float64(stats.BytesLocal), "local")
 }
 
 func (m *metrics) collectRoutes(send func(*prometheus.Desc, prometheus.ValueType, float64, ...string), r RoutesStatus) {

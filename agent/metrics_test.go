@@ -76,6 +76,8 @@ func TestMetricsExportDropsPodsAndFlows(t *testing.T) {
 		`c8s_tunnels{use="idle"} 0`, `c8s_node_certificate_expiry_seconds 0`,
 		fmt.Sprintf("c8s_manifest_version %d", a.manifest.Load().Manifest.Version),
 		"c8s_deny_list_version 2", "c8s_external_bindings 1", "c8s_external_connections_total 0", `c8s_external_bytes_total{direction="sent"} 0`,
+		`c8s_connections{kind="client"} 0`, `c8s_limits_reached_total{limit="handshakes"} 0`, `c8s_published_ports{state="failed"} 0`,
+		"c8s_strangers_refused_total 0", `c8s_tunnel_bytes_total{direction="local"} 0`,
 	} {
 		if !strings.Contains(body, line+"\n") {
 			t.Errorf("no line %q", line)

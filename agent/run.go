@@ -41,7 +41,9 @@ type run struct {
 
 	sockets sockets
 	heir    *handover.Server
-	passed  chan struct{} // closed when a successor owns the node
+
+	publisher *publisher
+	passed    chan struct{} // closed when a successor owns the node
 
 	mu    sync.Mutex
 	spell *spell // of the parts that only the owner runs; nil while nobody of us does
@@ -68,6 +70,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.publisher = newPublisher(&r.sockets, a.proxy.Publish)
+	a.published.Store(r.publisher)
 	r.prepare()
 	group.Go(func() error { return r.live(ctx) })
 	err = group.Wait()
@@ -139,6 +143,9 @@ func (r *run) begin(handed map[string]*os.File) error {
 		return err
 	}
 	r.proxy.Listen(listeners)
+	if err := r.publisher.take(handed); err != nil {
+		return err
+	}
 	r.part(r.life, "datapath", r.proxy.Run)
 	if err := r.cfg.Loader.ClosePods(r.books.knows); err != nil {
 		return fmt.Errorf("locking the pods of an earlier run: %w", err)
@@ -291,6 +298,7 @@ func (r *run) beginSpell() {
 			return fn(ctx)
 		})
 	}
+	start("published ports", r.publish)
 	start("pods", func(ctx context.Context) error { return r.watchPods(ctx, r.life) })
 	for _, svc := range r.services() {
 		start(svc.Name, func(ctx context.Context) error {

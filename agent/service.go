@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -39,6 +41,7 @@ type Service struct {
 // are open, closing a listener stops this daemon from accepting and nothing
 // else.
 type sockets struct {
+	mu    sync.Mutex
 	names []string
 	files map[string]*os.File
 }
@@ -58,6 +61,8 @@ func (s *sockets) keep(name string, ln net.Listener) error {
 	if err != nil {
 		return fmt.Errorf("keeping the socket %s: %w", name, err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.files == nil {
 		s.files = map[string]*os.File{}
 	}
@@ -67,14 +72,29 @@ func (s *sockets) keep(name string, ln net.Listener) error {
 
 // all lists the sockets as a hand-over passes them.
 func (s *sockets) all() (list []handover.Socket) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, name := range s.names {
 		list = append(list, handover.Socket{Name: name, File: s.files[name]})
 	}
 	return list
 }
 
+// drop lets go of a kept socket.
+func (s *sockets) drop(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f := s.files[name]; f != nil {
+		_ = f.Close()
+	}
+	delete(s.files, name)
+	s.names = slices.DeleteFunc(s.names, func(n string) bool { return n == name })
+}
+
 // listener returns a listener on a kept socket.
 func (s *sockets) listener(name string) (net.Listener, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	ln, err := net.FileListener(s.files[name])
 	if err != nil {
 		return nil, fmt.Errorf("listening on the socket %s again: %w", name, err)
@@ -83,6 +103,8 @@ func (s *sockets) listener(name string) (net.Listener, error) {
 }
 
 func (s *sockets) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, f := range s.files {
 		_ = f.Close()
 	}

@@ -12,13 +12,17 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/c8s-dev/c8s/datapath"
 )
 
 // owning is a run of the world's agent that owns the node.
 func (w *world) owning() (r *run, group *errgroup.Group) {
 	group, ctx := errgroup.WithContext(w.ctx)
 	w.cfg.Source = make(scripted)
-	return &run{Agent: w.Agent, group: group, life: ctx, tenure: ctx, end: w.cancel}, group
+	owner := &run{Agent: w.Agent, group: group, life: ctx, tenure: ctx, end: w.cancel}
+	owner.publisher = newPublisher(&owner.sockets, func(map[uint16]datapath.Published) {})
+	return owner, group
 }
 
 func TestPartsRunWhileTheDaemonOwnsTheNode(t *testing.T) {

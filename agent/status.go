@@ -35,9 +35,10 @@ type Status struct {
 	Drops     map[string]uint64 `json:"drops"`             // packets refused by the kernel, by reason
 	Tunnels   TunnelStatus      `json:"tunnels"`
 	Routes    RoutesStatus      `json:"routes"`
-	Avoided   []Avoided         `json:"avoided,omitempty"` // endpoints and nodes that Services pass over
-	DNS       *DNSStatus        `json:"dns,omitempty"`     // absent where the node answers no names
-	Simulated bool              `json:"simulated"`         // the TEE is a development root
+	Avoided   []Avoided         `json:"avoided,omitempty"`   // endpoints and nodes that Services pass over
+	DNS       *DNSStatus        `json:"dns,omitempty"`       // absent where the node answers no names
+	Simulated bool              `json:"simulated"`           // the TEE is a development root
+	Published []PublishedStatus `json:"published,omitempty"` // ports of the node that entries of its pods publish
 }
 
 // NodeStatus describes the node's own credential.
@@ -77,6 +78,13 @@ type PodStatus struct {
 	NotAfter time.Time    `json:"notAfter,omitzero"`
 	Reason   string       `json:"reason,omitempty"` // stable code of what holds it back
 	Detail   string       `json:"detail,omitempty"`
+}
+
+// PublishedStatus describes a port of the node for clients outside the mesh.
+type PublishedStatus struct {
+	HostPort uint16 `json:"hostPort"`
+	Pods     int    `json:"pods"`            // of this node that publish it
+	Error    string `json:"error,omitempty"` // why it is not open, or not in both families
 }
 
 // TunnelStatus counts the tunnels of this node.

@@ -106,11 +106,12 @@ type Stats struct {
 	Reused         uint64 // connections that needed no handshake
 	BytesSent      int64  // by local pods through tunnels
 	BytesReceived  int64
-	Avoided        []Avoided // endpoints and nodes that Services pass over
-	Direct         int       // connections without a tunnel
-	BytesLocal     int64     // between pods of this node, without encryption
-	Clients        int       // connections from outside the mesh, to published ports
-	Strangers      uint64    // refused: published ports and handshakes
+	Avoided        []Avoided         // endpoints and nodes that Services pass over
+	Direct         int               // connections without a tunnel
+	BytesLocal     int64             // between pods of this node, without encryption
+	Clients        int               // connections from outside the mesh, to published ports
+	Strangers      uint64            // refused: published ports and handshakes
+	Limits         map[string]uint64 // how often each was reached
 	// External are connections of local pods to endpoints outside of the mesh so
 	// far, with the bytes that pods sent and received there.
 	External, ExternalSent, ExternalReceived int64
@@ -290,7 +291,7 @@ func (p *Proxy) Stats() Stats {
 		HandshakeFails: pool.DialErrors + srv.HandshakeErrors + srv.Shed,
 		Streams:        p.streams.Load(), Reused: pool.Reused,
 		BytesSent: p.sent.Load(), BytesReceived: p.received.Load(), Avoided: p.avoid.list(),
-		Direct: p.directs(), BytesLocal: p.localBytes.Load(), Clients: p.clients.inUse(), Strangers: p.strangers.Load(),
+		Direct: p.directs(), BytesLocal: p.localBytes.Load(), Clients: p.clients.inUse(), Strangers: p.strangers.Load(), Limits: p.limitHits(pool, srv),
 		External: p.outside.conns.Load(), ExternalSent: p.outside.sent.Load(), ExternalReceived: p.outside.received.Load(),
 	}
 }

@@ -24,12 +24,14 @@ type limiter struct {
 	mu   sync.Mutex
 	used int
 	pods map[string]int // by UID; only pods that have connections
+	hits uint64         // how often there was no place
 }
 
 func (l *limiter) take(uid string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.used >= l.total || l.pods[uid] >= l.perPod {
+		l.hits++
 		return false
 	}
 	l.used++
@@ -43,6 +45,24 @@ func (l *limiter) give(uid string) {
 	l.used--
 	if l.pods[uid]--; l.pods[uid] == 0 {
 		delete(l.pods, uid)
+	}
+}
+
+func (l *limiter) refusals() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.hits
+}
+
+// limitHits counts for each limit how often it was reached.
+func (p *Proxy) limitHits(pool tunnel.PoolStats, srv tunnel.ServerStats) map[string]uint64 {
+	return map[string]uint64{
+		"outgoing":   p.out.refusals(),
+		"incoming":   p.in.refusals(),
+		"clients":    p.clients.refusals() + p.clientPods.refusals(),
+		"dials":      pool.Held, // they waited; too-many-dials in flow records: in vain
+		"handshakes": srv.Crowded,
+		"tunnels":    srv.Shed,
 	}
 }
 

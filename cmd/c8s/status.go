@@ -117,6 +117,12 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Pod, p.State, orDash(p.Workload), strings.Join(addrs, ","), expires, reason)
 	}
+	if len(s.Published) > 0 {
+		fmt.Fprintf(tw, "\nPUBLISHED PORT\tPODS\tREASON\n")
+		for _, p := range s.Published {
+			fmt.Fprintf(tw, "%d\t%d\t%s\n", p.HostPort, p.Pods, orDash(p.Error))
+		}
+	}
 	if len(s.Refused) > 0 {
 		fmt.Fprintf(tw, "\nREFUSED CONTAINER\tTIMES\tLAST\tREASON\n")
 		for _, r := range s.Refused {
