@@ -55,7 +55,7 @@ static __always_inline enum c8s_reason judge_egress(struct __sk_buff *skb, const
 			return C8S_NEIGHBOUR_SPOOF;
 		return neighbour_fits(skb, p) ? C8S_ALLOWED : C8S_MALFORMED;
 	}
-	if (!own_address(pod, p->src))
+	if (!own_address(pod, p, p->src))
 		return C8S_SPOOFED_SOURCE;
 	reason = parse_transport(skb, p);
 	if (reason)
@@ -137,7 +137,7 @@ int pod_ingress(struct __sk_buff *skb)
 	} else {
 		if (skb->ingress_ifindex)
 			return drop(skb, &p, C8S_FORWARDED_TO_POD);
-		if (!own_address(pod, p.dst))
+		if (!own_address(pod, &p, p.dst))
 			return drop(skb, &p, C8S_NOT_FOR_POD);
 		if ((skb->mark & mark_mask) != mark_daemon && !(pod->flags & C8S_POD_HOST_ACCESS) && !is_probe(skb, pod, &p))
 			return drop(skb, &p, C8S_NOT_FROM_DAEMON);

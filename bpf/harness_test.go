@@ -24,6 +24,8 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/c8s-dev/c8s/test/privileged"
 )
 
 // skb is the part of struct __sk_buff that a test may fill in.
@@ -78,8 +80,9 @@ type kernel struct {
 
 func load(t testing.TB) *kernel {
 	t.Helper()
+	privileged.Require(t)
 	if err := rlimit.RemoveMemlock(); err != nil {
-		t.Skipf("loading BPF programs needs root: %v", err)
+		t.Fatal(err)
 	}
 	k := &kernel{t: t}
 	err := LoadC8sObjects(&k.C8sObjects, nil)

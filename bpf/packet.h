@@ -53,6 +53,11 @@ static __always_inline bool unspecified(const __u32 *a)
 	return !(a[0] | a[1] | a[2] | a[3]);
 }
 
+static __always_inline bool mapped_v4(const __u32 *a)
+{
+	return !(a[0] | a[1]) && a[2] == bpf_htonl(0xffff);
+}
+
 static __always_inline bool link_local(const __u32 *a)
 {
 	return (a[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
@@ -208,6 +213,10 @@ static __always_inline enum c8s_reason parse_link(struct __sk_buff *skb, struct 
 		p->proto = ip.nexthdr;
 		__builtin_memcpy(p->src, &ip.saddr, 16);
 		__builtin_memcpy(p->dst, &ip.daddr, 16);
+		/* Written this way an IPv4 address is not for packets: it
+		 * would be taken for the address itself from here on. */
+		if (mapped_v4(p->src) || mapped_v4(p->dst))
+			return C8S_MALFORMED;
 		p->l4 = ETH_HLEN + sizeof(ip);
 		p->l4_len = payload(skb, bpf_ntohs(ip.payload_len));
 		if (p->proto == IPPROTO_ICMPV6)
@@ -219,16 +228,12 @@ static __always_inline enum c8s_reason parse_link(struct __sk_buff *skb, struct 
 	return proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD) ? C8S_VLAN : C8S_ETHERTYPE;
 }
 
-static __always_inline bool own_address(const struct c8s_pod *pod, const __u32 *addr)
+/* Whether an address in the packet is the pod's own, of the packet's family. */
+static __always_inline bool own_address(const struct c8s_pod *pod, const struct packet *p, const __u32 *addr)
 {
-	__u32 v4[4];
-
-	if (pod->addr4) {
-		map_v4(v4, pod->addr4);
-		if (same(addr, v4))
-			return true;
-	}
-	return !unspecified(pod->addr6) && same(addr, pod->addr6);
+	if (p->v6)
+		return !unspecified(pod->addr6) && same(addr, pod->addr6);
+	return pod->addr4 && addr[3] == pod->addr4;
 }
 
 /* Whether a neighbour message speaks for the pod itself and for nobody else.
@@ -236,13 +241,13 @@ static __always_inline bool own_address(const struct c8s_pod *pod, const __u32 *
 static __always_inline bool neighbour_of(const struct c8s_pod *pod, const struct packet *p)
 {
 	if (!p->v6)
-		return p->src[3] == 0 || own_address(pod, p->src);
+		return p->src[3] == 0 || own_address(pod, p, p->src);
 	switch (p->nd_type) {
 	case 133: /* router solicitation */
 	case 135: /* neighbour solicitation */
-		return unspecified(p->src) || link_local(p->src) || own_address(pod, p->src);
+		return unspecified(p->src) || link_local(p->src) || own_address(pod, p, p->src);
 	case 136: /* neighbour advertisement */
-		return (link_local(p->src) || own_address(pod, p->src)) && (link_local(p->target) || own_address(pod, p->target));
+		return (link_local(p->src) || own_address(pod, p, p->src)) && (link_local(p->target) || own_address(pod, p, p->target));
 	}
 	return false;
 }

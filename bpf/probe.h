@@ -47,7 +47,7 @@ static __always_inline bool is_probe(struct __sk_buff *skb, const struct c8s_pod
 
 	if (!pod->probes[0] || parse_transport(skb, p) || p->proto != IPPROTO_TCP)
 		return false;
-	if (!own_address(pod, p->dst) || !probe_port(pod, p->dport))
+	if (!own_address(pod, p, p->dst) || !probe_port(pod, p->dport))
 		return false;
 	__builtin_memcpy(flow.src, p->src, sizeof(flow.src));
 	__builtin_memcpy(flow.dst, p->dst, sizeof(flow.dst));

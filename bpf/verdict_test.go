@@ -64,6 +64,8 @@ func egressCases() []packetCase {
 		{"broadcast in fragments", with(with(fragment4(0, true, udp(67, nil)), 32, 0), 33, 255), ReasonMulticast},
 		{"IPv6 multicast", ip(pod6, netip.MustParseAddr("ff02::fb"), 17, udp(5353, nil)), ReasonMulticast},
 		{"TCP to a multicast address", ip(pod6, netip.MustParseAddr("ff05::2"), 6, tcp()), ReasonMulticast},
+		{"IPv6 from the pod's IPv4 address", ip(netip.AddrFrom16(pod4.As16()), other6, 6, tcp()), ReasonMalformed},
+		{"IPv6 to an IPv4 address", ip(pod6, netip.AddrFrom16(other4.As16()), 17, udp(53, nil)), ReasonMalformed},
 		{"mobility header", ip(pod6, other6, 135, make([]byte, 40)), ReasonExtensionHeader},
 		{"hop-by-hop", ip(pod6, other6, 0, make([]byte, 40)), ReasonExtensionHeader},
 		{"routing header", ip(pod6, other6, 43, make([]byte, 40)), ReasonExtensionHeader},
