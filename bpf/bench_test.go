@@ -3,6 +3,9 @@
 package bpf
 
 import (
+	"errors"
+	"fmt"
+	"net/netip"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -36,11 +39,61 @@ func BenchmarkPrograms(b *testing.B) {
 		"node_egress/refused":   {k.NodeEgress, ip(other4, pod4, 6, tcp()), skb{IngressIfindex: 1}},
 	} {
 		b.Run(name, func(b *testing.B) {
-			c.in.Ifindex = loopback
-			k.do(func() error {
-				_, err := c.program.Run(&ebpf.RunOptions{Data: c.frame, Context: &c.in, Repeat: uint32(b.N)})
-				return err
-			})
+			k.repeat(b, c.program, c.frame, c.in)
 		})
+	}
+}
+
+// repeat runs a program b.N times over a frame on the pod's link.
+func (k *kernel) repeat(b *testing.B, program *ebpf.Program, frame []byte, in skb) {
+	b.Helper()
+	k.clock(0)
+	in.Ifindex = loopback
+	k.do(func() error {
+		_, err := program.Run(&ebpf.RunOptions{Data: frame, Context: &in, Repeat: uint32(b.N)})
+		return err
+	})
+}
+
+// BenchmarkPods is the cost of a packet with so many pods on the node.
+func BenchmarkPods(b *testing.B) {
+	for _, pods := range []int{10, 1000, 10000} {
+		k := load(b)
+		k.crowd(pods)
+		k.pod(nil)
+		k.listen()
+		full := make([]byte, 1400)
+		for name, c := range map[string]struct {
+			program *ebpf.Program
+			frame   []byte
+			in      skb
+		}{
+			"tcp":     {k.PodEgress, ip(pod4, other4, 6, append(segment(40000, 80, ack), full...)), skb{}},
+			"udp":     {k.PodEgress, ip(pod4, other4, 17, udp(53, full)), skb{}},
+			"ingress": {k.PodIngress, ip(other6, pod6, 6, append(tcp(), full...)), skb{Mark: daemonMark}},
+		} {
+			b.Run(fmt.Sprintf("%s/%d", name, pods), func(b *testing.B) { k.repeat(b, c.program, c.frame, c.in) })
+		}
+		b.Run(fmt.Sprintf("steer/%d", pods), func(b *testing.B) {
+			in := lookup{Family: 10, Protocol: 17, RemoteIP6: words(pod6), LocalIP6: words(other6), LocalPort: 53}
+			if err := k.PodAddrs.Put(words(pod6), PodAddr{}); err != nil { // PROG_RUN gives no link
+				b.Fatal(err)
+			}
+			if _, err := k.Steer.Run(&ebpf.RunOptions{Context: &in, Repeat: uint32(b.N)}); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
+
+// crowd puts other pods into the maps.
+func (k *kernel) crowd(pods int) {
+	k.t.Helper()
+	for i := range uint32(pods) {
+		a := netip.AddrFrom4([4]byte{10, 2, byte(i >> 8), byte(i)})
+		p := Pod{State: PodOpen, Addr4: words(a)[3], Netns: uint64(i)}
+		if err := errors.Join(k.Pods.Put(1000+i, p), k.PodAddrs.Put(words(a), PodAddr{Ifindex: 1000 + i}), k.SynBudget.Put(1000+i, uint64(1))); err != nil {
+			k.t.Fatal(err)
+		}
 	}
 }
