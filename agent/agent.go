@@ -273,7 +273,7 @@ func (a *Agent) before(info PodInfo) (old []*member) {
 func (a *Agent) Status() Status {
 	signed := a.manifest.Load()
 	s := Status{
-		Node:      NodeStatus{Name: a.cfg.NodeName, Address: a.cfg.NodeAddr.String(), Version: a.cfg.Version, Instance: a.cfg.Instance},
+		Node:      NodeStatus{Name: a.cfg.NodeName, Address: a.cfg.NodeAddr.String(), Version: a.cfg.Version, Instance: a.cfg.Instance, LSM: a.kernel.LSM().String()},
 		Manifest:  ManifestStatus{TrustDomain: signed.Manifest.TrustDomain, Version: signed.Manifest.Version, Digest: signed.Digest},
 		Simulated: a.cfg.Simulated,
 		Drops:     map[string]uint64{}, Pods: []PodStatus{}, Routes: a.routesStatus(), DNS: a.dnsStatus(),

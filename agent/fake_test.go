@@ -76,6 +76,8 @@ func (k *fakeKernel) DeletePod(ifindex int) error {
 	return nil
 }
 
+func (k *fakeKernel) LSM() loader.LSMStatus { return loader.LSMStatus{Active: true} }
+
 func (k *fakeKernel) Drops() (map[bpf.Reason]uint64, error) {
 	return map[bpf.Reason]uint64{bpf.ReasonPodLocked: 3}, nil
 }

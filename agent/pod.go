@@ -25,6 +25,7 @@ type kernel interface {
 	SetPod(p loader.Pod) error
 	DeletePod(ifindex int) error
 	Drops() (map[bpf.Reason]uint64, error)
+	LSM() loader.LSMStatus
 }
 
 // enroller certifies the node and its pods.
@@ -67,16 +68,31 @@ type contents struct {
 	signed []policy.SignedImage
 }
 
-// access is what of a pod the node itself may reach. It is no part of an
-// entry's digest: the manifest in force says it.
+// access is what of a pod the node itself may reach, and what its processes may
+// open. The first is no part of an entry's digest: the manifest in force says it.
 type access struct {
-	host   bool
-	probes []uint16
+	host    bool
+	probes  []uint16
+	sockets []string
 }
 
-func accessOf(w *policy.Workload) access { return access{w.HostAccess, w.Probes} }
+// accessOf is an entry's. The kernel tells pods and not containers apart, so
+// sockets are what any of them may open; each one's seccomp filter is its own.
+func accessOf(w *policy.Workload) access {
+	a := access{host: w.HostAccess, probes: w.Probes}
+	for _, image := range w.Images {
+		if image.Run != nil {
+			a.sockets = append(a.sockets, image.Run.Sockets...)
+		}
+	}
+	slices.Sort(a.sockets)
+	a.sockets = slices.Compact(a.sockets)
+	return a
+}
 
-func (a access) equal(b access) bool { return a.host == b.host && slices.Equal(a.probes, b.probes) }
+func (a access) equal(b access) bool {
+	return a.host == b.host && slices.Equal(a.probes, b.probes) && slices.Equal(a.sockets, b.sockets)
+}
 
 func newPod(a *Agent, info PodInfo) *pod {
 	p := &pod{
@@ -215,7 +231,7 @@ func (p *pod) unlink(ifindex int) {
 func (p *pod) kernelPod(ifindex int, open bool, a access) loader.Pod {
 	return loader.Pod{
 		Ifindex: ifindex, NetnsPath: p.info.Netns, GuestInterface: p.info.Interface,
-		Addrs: p.info.Addrs, Open: open, HostAccess: a.host, Probes: a.probes, Cgroup: p.info.Cgroup,
+		Addrs: p.info.Addrs, Open: open, HostAccess: a.host, Probes: a.probes, Cgroup: p.info.Cgroup, Sockets: a.sockets,
 	}
 }
 

@@ -51,6 +51,7 @@ type NodeStatus struct {
 	Version  string    `json:"version"`
 	Instance string    `json:"instance,omitempty"` // which process of the node answers
 	NotReady string    `json:"notReady,omitempty"` // why the node cannot take pods
+	LSM      string    `json:"lsm"`                // the hardening by the kernel's security hooks: "active", or why not
 }
 
 // ManifestStatus names the manifest in force.

@@ -8,6 +8,7 @@
 package bpf
 
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type c8s_pod -type c8s_pod_addr -type c8s_event -type c8s_node -type c8s_flow -type c8s_netns_owner C8s c8s.bpf.c -- -O2 -g -mcpu=v3 -Wall -Werror -I/usr/include/x86_64-linux-gnu
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type c8s_pod_cgroup LSM lsm.bpf.c -- -O2 -g -mcpu=v3 -Wall -Werror -I/usr/include/x86_64-linux-gnu
 //go:generate go run ./internal/genreasons -in reasons.h -go reason_gen.go -doc ../docs/drop-reasons.md
 
 // What the maps hold.
@@ -18,6 +19,7 @@ type (
 	Node       = C8sC8sNode
 	Flow       = C8sC8sFlow
 	NetnsOwner = C8sC8sNetnsOwner
+	PodCgroup  = LSMC8sPodCgroup
 )
 
 // States of a Pod and its flags, as in maps.h.
@@ -36,4 +38,13 @@ const (
 	SlotTCP6
 	SlotUDP4
 	SlotUDP6
+)
+
+// What a PodCgroup allows, as in hardening.h.
+const (
+	SocketVsock = 1 << iota
+	SocketPacket
+	SocketXDP
+	SocketRaw
+	SocketBPF
 )

@@ -2,7 +2,7 @@
 #ifndef C8S_MAPS_H
 #define C8S_MAPS_H
 
-#include "reasons.h"
+#include "report.h"
 
 #define C8S_AF_INET6 10
 
@@ -14,10 +14,6 @@ enum c8s_pod_state {
 enum c8s_pod_flags {
 	C8S_POD_HOST_ACCESS = 1 << 0, /* processes on the node may connect */
 };
-
-/* Room for reasons to come, so that a new one does not change the map. */
-#define C8S_REASONS_MAX 64
-_Static_assert(C8S_REASON_COUNT <= C8S_REASONS_MAX, "drops has no room for all reasons");
 
 /* How many ports of a pod the kubelet may probe. */
 #define C8S_PROBE_PORTS 16
@@ -68,27 +64,6 @@ struct c8s_netns_owner {
 	__u64 cgroup; /* only processes in and below it make IP sockets there */
 	__u32 ifindex; /* of the pod's link, for events */
 	__u32 pad;
-};
-
-/* One refusal. Addresses are IPv6 or IPv4-mapped, ports network order. */
-struct c8s_event {
-	__u64 time; /* CLOCK_MONOTONIC, ns */
-	__u32 ifindex;
-	__u32 reason;
-	__u32 src[4];
-	__u32 dst[4];
-	__u16 sport;
-	__u16 dport;
-	__u8 proto;
-	__u8 pad[3];
-	__u32 suppressed; /* refusals of this link not reported since the last event */
-	__u32 pad2;
-};
-
-struct c8s_budget {
-	__u64 window; /* start of the current second, ns */
-	__u32 used;
-	__u32 suppressed;
 };
 
 struct {
@@ -148,24 +123,5 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } syn_budget SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, C8S_REASONS_MAX);
-	__type(key, __u32);
-	__type(value, __u64);
-} drops SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 256 * 1024);
-} events SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, __u32);
-	__type(value, struct c8s_budget);
-} event_budget SEC(".maps");
 
 #endif

@@ -60,6 +60,10 @@ const (
 	ReasonSYNRate Reason = 24
 	// ReasonNotForPod: The packet is for another address than the pod's: a bridge that does not know where that is sends it to every port.
 	ReasonNotForPod Reason = 25
+	// ReasonPodSocket: A process of a pod tried to make a vsock, packet, XDP or raw socket that the pod's entry does not list; no packet is involved.
+	ReasonPodSocket Reason = 26
+	// ReasonPodBpf: A process of a pod called bpf(2), which the pod's entry does not list; no packet is involved.
+	ReasonPodBpf Reason = 27
 )
 
 var reasonNames = [...]string{
@@ -89,6 +93,8 @@ var reasonNames = [...]string{
 	ReasonHostSocket:      "host-socket",
 	ReasonSYNRate:         "syn-rate",
 	ReasonNotForPod:       "not-for-pod",
+	ReasonPodSocket:       "pod-socket",
+	ReasonPodBpf:          "pod-bpf",
 }
 
 var reasonDescriptions = [...]string{
@@ -118,4 +124,6 @@ var reasonDescriptions = [...]string{
 	ReasonHostSocket:      "A socket of the node that is not the daemon's would have received the packet.",
 	ReasonSYNRate:         "The pod opens more TCP connections than its link's budget admits.",
 	ReasonNotForPod:       "The packet is for another address than the pod's: a bridge that does not know where that is sends it to every port.",
+	ReasonPodSocket:       "A process of a pod tried to make a vsock, packet, XDP or raw socket that the pod's entry does not list; no packet is involved.",
+	ReasonPodBpf:          "A process of a pod called bpf(2), which the pod's entry does not list; no packet is involved.",
 }

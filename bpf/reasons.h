@@ -60,6 +60,10 @@ enum c8s_reason {
 	C8S_SYN_RATE,
 	/* The packet is for another address than the pod's: a bridge that does not know where that is sends it to every port. */
 	C8S_NOT_FOR_POD,
+	/* A process of a pod tried to make a vsock, packet, XDP or raw socket that the pod's entry does not list; no packet is involved. */
+	C8S_POD_SOCKET,
+	/* A process of a pod called bpf(2), which the pod's entry does not list; no packet is involved. */
+	C8S_POD_BPF,
 	C8S_REASON_COUNT,
 };
 #endif

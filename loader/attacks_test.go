@@ -14,7 +14,7 @@ import (
 
 // Every attack delivers its canary on an unlocked lab (package attacks).
 func TestNoAttackReachesItsVictim(t *testing.T) {
-	for _, clsact := range []bool{false, true} {
+	for _, clsact := range attachments() {
 		b := newBench(t, func(c *loader.Config) { c.ForceClsact = clsact })
 		b.routing(t)
 		b.daemon(t)

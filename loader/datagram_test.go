@@ -153,7 +153,7 @@ func exchange(t *testing.T, c net.Conn, payload []byte) string {
 }
 
 func TestUDPOfAnOpenPodReachesTheDaemonWithItsDestination(t *testing.T) {
-	for _, clsact := range []bool{false, true} {
+	for _, clsact := range attachments() {
 		b := newBench(t, func(c *loader.Config) { c.ForceClsact = clsact })
 		b.routing(t)
 		b.datagrams(t)

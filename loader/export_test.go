@@ -12,3 +12,9 @@ func CgroupDir() (string, error) {
 func (l *Loader) LockFirst(ifindex int) error {
 	return l.change(func() error { return l.lockFirst(ifindex) })
 }
+
+// HaveLSM tells whether the kernel asks programs at its security hooks.
+func HaveLSM() error { return haveLSM() }
+
+// HaveTCX tells whether the kernel attaches programs by tcx.
+func HaveTCX() error { return haveTCX() }

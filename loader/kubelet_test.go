@@ -139,7 +139,7 @@ func (p *process) mayNot(t *testing.T, b *bench, to netip.Addr, port uint16) (re
 }
 
 func TestOnlyTheKubeletConnectsAndOnlyToProbePorts(t *testing.T) {
-	for _, clsact := range []bool{false, true} {
+	for _, clsact := range attachments() {
 		t.Run(fmt.Sprintf("clsact=%t", clsact), func(t *testing.T) { onlyTheKubelet(t, clsact) })
 	}
 }

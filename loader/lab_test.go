@@ -9,12 +9,16 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/c8s-dev/c8s/bpf"
@@ -43,7 +47,7 @@ func benchIn(t testing.TB, lb *lab.Lab, change func(*loader.Config)) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.cfg = loader.Config{PinDir: dir + "/c8s", Uplinks: []string{lab.Uplink}}
+	b.cfg = loader.Config{PinDir: dir + "/c8s", Uplinks: []string{lab.Uplink}, LSM: loader.LSMOff}
 	if change != nil {
 		change(&b.cfg)
 	}
@@ -235,4 +239,38 @@ func (b *bench) entries(t testing.TB, name string) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// attachments are the values of Config.ForceClsact to test with. In the matrix
+// of kernels (test/kernels) each attaches its own way.
+func attachments() []bool {
+	switch tcx := loader.HaveTCX() == nil; {
+	case !tcx:
+		return []bool{true}
+	case os.Getenv("C8S_KERNEL_GUEST") != "":
+		return []bool{false}
+	}
+	return []bool{false, true}
+}
+
+// programsOn are the loader's programs on a link of the node, by tcx or clsact.
+func (b *bench) programsOn(t testing.TB, link netlink.Link) (found []string) {
+	t.Helper()
+	pins, err := filepath.Glob(filepath.Join(b.cfg.PinDir, "v1/links/*-"+strconv.Itoa(link.Attrs().Index)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pin := range pins {
+		name, _, _ := strings.Cut(filepath.Base(pin), "-")
+		found = append(found, name)
+	}
+	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+		filters, _ := b.Netlink().FilterList(link, parent) // an error: it has no clsact
+		for _, f := range filters {
+			if f, ok := f.(*netlink.BpfFilter); ok {
+				found = append(found, strings.TrimPrefix(f.Name, "c8s_"))
+			}
+		}
+	}
+	return found
 }

@@ -47,7 +47,7 @@ func eventually(t *testing.T, within time.Duration, what string, ok func() bool)
 }
 
 func TestPodsStayLockedWithoutALoader(t *testing.T) {
-	for _, clsact := range []bool{false, true} {
+	for _, clsact := range attachments() {
 		b := newBench(t, func(c *loader.Config) { c.ForceClsact = clsact })
 		b.routing(t)
 		stop := b.daemon(t)
@@ -70,7 +70,7 @@ func TestPodsStayLockedWithoutALoader(t *testing.T) {
 }
 
 func TestSecondOpenReplacesProgramsInPlace(t *testing.T) {
-	for _, clsact := range []bool{false, true} {
+	for _, clsact := range attachments() {
 		b := newBench(t, func(c *loader.Config) { c.ForceClsact = clsact })
 		b.routing(t)
 		b.daemon(t)
@@ -184,7 +184,7 @@ func TestRoutingComesBackAfterAFlush(t *testing.T) {
 }
 
 func TestUninstallLeavesNothing(t *testing.T) {
-	for _, clsact := range []bool{false, true} {
+	for _, clsact := range attachments() {
 		b := newBench(t, func(c *loader.Config) { c.ForceClsact = clsact })
 		snapshot := func() string {
 			var all strings.Builder
@@ -249,7 +249,7 @@ func TestUninstallLeavesNothing(t *testing.T) {
 }
 
 func TestPodReceives100MB(t *testing.T) {
-	for _, clsact := range []bool{false, true} {
+	for _, clsact := range attachments() {
 		b := newBench(t, func(c *loader.Config) { c.ForceClsact = clsact })
 		b.routing(t)
 		b.daemon(t)
@@ -296,7 +296,7 @@ func TestPodReceives100MB(t *testing.T) {
 }
 
 func TestPacketThatSkipsTheHostSideIsRefusedInThePod(t *testing.T) {
-	for _, clsact := range []bool{false, true} {
+	for _, clsact := range attachments() {
 		b := newBench(t, func(c *loader.Config) { c.ForceClsact = clsact })
 		b.routing(t)
 		p := b.pod(t, "p", lab.Routed, true)

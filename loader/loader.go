@@ -56,6 +56,9 @@ type Config struct {
 	// SYNRate is how many TCP connections a pod may open each second, 1 to a
 	// million; SYNBurst is how many at once.
 	SYNRate, SYNBurst uint32
+	// LSM is LSMAuto (also if empty), LSMOff or LSMRequire: whether the kernel's
+	// security hooks keep pods' processes from sockets that go around their links.
+	LSM string
 	// ForceClsact attaches below 6.6 style even where tcx is there.
 	ForceClsact bool
 	Log         *slog.Logger
@@ -71,6 +74,9 @@ type Loader struct {
 	nl     *netlink.Handle
 	objs   bpf.C8sObjects
 	clsact bool
+
+	lsm       bpf.LSMObjects
+	lsmStatus LSMStatus
 
 	unguarded sync.Once // the node cannot guard namespaces: said once
 	settling  sync.WaitGroup
@@ -90,6 +96,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.RulePref, DefaultRulePref)
 	setDefault(&c.SYNRate, DefaultSYNRate)
 	setDefault(&c.SYNBurst, DefaultSYNBurst)
+	setDefault(&c.LSM, LSMAuto)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -104,6 +111,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.SYNRate > 1e6 {
 		return c, fmt.Errorf("checking the SYN budget: %d connections a second are more than a million", c.SYNRate)
+	}
+	if c.LSM != LSMAuto && c.LSM != LSMOff && c.LSM != LSMRequire {
+		return c, fmt.Errorf("checking the hardening: %q is none of %s, %s and %s", c.LSM, LSMAuto, LSMOff, LSMRequire)
 	}
 	return c, nil
 }
@@ -138,7 +148,7 @@ func (l *Loader) open() error {
 	if l.nl, err = l.ns.netlink(); err != nil {
 		return err
 	}
-	features := Probe()
+	features := probeLock()
 	if err := missing(features); err != nil {
 		return err
 	}
@@ -165,7 +175,7 @@ func (l *Loader) open() error {
 	if err := l.installBroadcasts(); err != nil {
 		return err
 	}
-	if err := errors.Join(l.attachSteer(), l.updateNetnsGuard()); err != nil {
+	if err := errors.Join(l.attachSteer(), l.updateNetnsGuard(), l.openLSM()); err != nil {
 		return err
 	}
 	return l.guardUplinks()
@@ -244,7 +254,7 @@ func (l *Loader) Close() error {
 		return nil
 	}
 	l.closed = true
-	err := errors.Join(l.objs.Close(), l.turn.close())
+	err := errors.Join(l.lsm.Close(), l.objs.Close(), l.turn.close())
 	if l.nl != nil {
 		l.nl.Close()
 	}

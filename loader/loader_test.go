@@ -13,7 +13,7 @@ import (
 )
 
 func TestTCPOfAnOpenPodReachesTheListenerWithItsDestination(t *testing.T) {
-	for _, clsact := range []bool{false, true} {
+	for _, clsact := range attachments() {
 		b := newBench(t, func(c *loader.Config) { c.ForceClsact = clsact })
 		b.routing(t)
 		b.daemon(t)

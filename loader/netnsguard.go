@@ -19,14 +19,14 @@ import (
 // is nothing to tell processes by: the pod opens without this guard.
 func (l *Loader) ownNetns(p Pod, cookie uint64) error {
 	if p.Cgroup == "" || cookie == 0 {
-		return l.disownNetns(p.Ifindex, 0)
+		return errors.Join(l.disownNetns(p.Ifindex, 0), l.releaseCgroups(p.Ifindex, 0))
 	}
 	tree, err := findCgroups()
 	if err != nil {
 		l.unguarded.Do(func() {
 			l.log.Warn("processes of the node can make sockets in the network namespaces of pods (kubectl port-forward works)", "err", err)
 		})
-		return l.disownNetns(p.Ifindex, 0)
+		return errors.Join(l.disownNetns(p.Ifindex, 0), l.releaseCgroups(p.Ifindex, 0))
 	}
 	cgroup := slicePath(p.Cgroup)
 	id, dir, err := tree.lookup(cgroup)
@@ -43,7 +43,7 @@ func (l *Loader) ownNetns(p Pod, cookie uint64) error {
 	if shared {
 		return fmt.Errorf("the pod's cgroup %s also holds this daemon, so it is not the pod's own", cgroup)
 	}
-	if err := l.attachNetnsGuard(tree); err != nil {
+	if err := errors.Join(l.attachNetnsGuard(tree), l.restrictCgroup(p, id)); err != nil {
 		return err
 	}
 	if err := l.objs.NetnsOwners.Put(cookie, bpf.NetnsOwner{Cgroup: id, Ifindex: uint32(p.Ifindex)}); err != nil {

@@ -38,6 +38,10 @@ type Pod struct {
 	// processes in and below it make IP sockets in the pod's namespace. Empty:
 	// any process can, as for pods that no Kubernetes runtime made.
 	Cgroup string
+	// Sockets are the kinds that its processes may open although they go around
+	// the link, of the words of policy.SocketKinds. Only where the hardening is
+	// in force (Loader.LSM) and Cgroup is known does this restrict anything.
+	Sockets []string
 }
 
 // LockLink refuses everything on a pod's link until SetPod opens it. On a link
@@ -279,7 +283,7 @@ func (l *Loader) DeletePod(ifindex int) error {
 		return fmt.Errorf("deleting the pod on link %d: %w", ifindex, err)
 	}
 	defer l.end()
-	if err := errors.Join(l.closePod(ifindex), l.deleteAddrs(ifindex, nil), l.disownNetns(ifindex, 0)); err != nil {
+	if err := errors.Join(l.closePod(ifindex), l.deleteAddrs(ifindex, nil), l.disownNetns(ifindex, 0), l.releaseCgroups(ifindex, 0)); err != nil {
 		return fmt.Errorf("deleting the pod on link %d: %w", ifindex, err)
 	}
 	if _, err := l.nl.LinkByIndex(ifindex); errors.As(err, new(netlink.LinkNotFoundError)) {
@@ -340,7 +344,7 @@ func (l *Loader) deletePodEntries(ifindex int) error {
 	if err := l.objs.SynBudget.Delete(uint32(ifindex)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("deleting the link's SYN budget: %w", err)
 	}
-	return errors.Join(l.deleteAddrs(ifindex, nil), l.disownNetns(ifindex, 0))
+	return errors.Join(l.deleteAddrs(ifindex, nil), l.disownNetns(ifindex, 0), l.releaseCgroups(ifindex, 0))
 }
 
 // deleteAddrs forgets a link's addresses except those to keep.

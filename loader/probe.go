@@ -14,8 +14,12 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// featureTCX is the one feature whose absence changes how programs attach.
-const featureTCX = "tcx"
+const (
+	// featureTCX is the one feature whose absence changes how programs attach.
+	featureTCX = "tcx"
+	// featureLSM is what the hardening needs, which is not part of the lock.
+	featureLSM = "security hooks (lsm), beside pods' seccomp filters"
+)
 
 // Feature is something the lock needs of the kernel.
 type Feature struct {
@@ -30,8 +34,14 @@ type Feature struct {
 }
 
 // Probe asks the kernel for each feature rather than for its version, since
-// distributions backport. It changes nothing.
+// distributions backport. It leaves nothing behind.
 func Probe() []Feature {
+	lsm := haveLSM()
+	return append(probeLock(), Feature{Name: featureLSM, Present: lsm == nil, Since: "5.7, CONFIG_BPF_LSM and bpf in its list of security modules", Err: lsm})
+}
+
+// probeLock probes what the lock can make use of.
+func probeLock() []Feature {
 	required := func(name, since string, err error) Feature {
 		return Feature{Name: name, Present: err == nil, Since: since, Required: true, Err: err}
 	}

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/c8s-dev/c8s/loader"
@@ -58,6 +59,12 @@ func do(order []string) (string, error) {
 			return "", err
 		}
 		return "", unix.Close(fd)
+	case "bpf":
+		m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+		if err != nil {
+			return "", err
+		}
+		return "", m.Close()
 	case "dial": // address, limit, local port
 		limit, err := time.ParseDuration(order[2])
 		if err != nil {

@@ -3,6 +3,7 @@
 package loader_test
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -10,9 +11,11 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/c8s-dev/c8s/bpf"
+	"github.com/c8s-dev/c8s/loader"
 	"github.com/c8s-dev/c8s/test/lab"
 	"github.com/c8s-dev/c8s/test/lab/labtest"
 )
@@ -48,17 +51,30 @@ func shortcut(t *testing.T, n *lab.Node, p *lab.Pod) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = n.Do(func() error {
-		l, err := link.AttachTCX(link.TCXOptions{Interface: uplink.Attrs().Index, Program: prog, Attach: ebpf.AttachTCXIngress})
+	if err := n.Do(func() error { return divert(t, n, uplink, prog) }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { prog.Close() })
+}
+
+// divert puts a program before everything that comes in over a link.
+func divert(t *testing.T, n *lab.Node, dev netlink.Link, prog *ebpf.Program) error {
+	if loader.HaveTCX() == nil {
+		l, err := link.AttachTCX(link.TCXOptions{Interface: dev.Attrs().Index, Program: prog, Attach: ebpf.AttachTCXIngress})
 		if err == nil {
 			t.Cleanup(func() { l.Close() })
 		}
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
-	t.Cleanup(func() { prog.Close() })
+	attrs := netlink.QdiscAttrs{LinkIndex: dev.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}
+	err := n.Netlink().QdiscAdd(&netlink.GenericQdisc{QdiscAttrs: attrs, QdiscType: "clsact"})
+	if err != nil && !errors.Is(err, unix.EEXIST) { // the uplink's guard may have brought it
+		return err
+	}
+	return n.Netlink().FilterAdd(&netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: dev.Attrs().Index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1},
+		Fd:          prog.FD(), Name: "shortcut", DirectAction: true,
+	})
 }
 
 // knock sends TCP connection attempts from the outside host to the pod until

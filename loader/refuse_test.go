@@ -29,7 +29,7 @@ func (b *bench) refused(t *testing.T, ns *lab.NS, dst netip.Addr, reasons ...bpf
 }
 
 func TestLockedPodReachesNothing(t *testing.T) {
-	for _, clsact := range []bool{false, true} {
+	for _, clsact := range attachments() {
 		b := newBench(t, func(c *loader.Config) { c.ForceClsact = clsact })
 		b.routing(t)
 		b.daemon(t)

@@ -21,7 +21,7 @@ const (
 
 // While one daemon takes over from another, two loaders hold the same pins.
 func TestTwoLoadersLockTheSameNewLinks(t *testing.T) {
-	for _, clsact := range []bool{false, true} {
+	for _, clsact := range attachments() {
 		b := newBench(t, func(c *loader.Config) { c.ForceClsact = clsact })
 		second := b.open(t)
 		for i := range 8 {

@@ -13,7 +13,7 @@ import (
 )
 
 func TestPodThatFloodsWithSYNsKeepsNobodyElseOut(t *testing.T) {
-	for _, clsact := range []bool{false, true} {
+	for _, clsact := range attachments() {
 		b := newBench(t, func(c *loader.Config) { c.ForceClsact, c.SYNRate, c.SYNBurst = clsact, 1, 5 })
 		b.routing(t)
 		b.daemon(t)

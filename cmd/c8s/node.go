@@ -236,6 +236,7 @@ type kernelFlags struct {
 	uplinks     []string
 	exclude     []string
 	kubelet     string
+	lsm         string
 	captureMark uint32
 	daemonMark  uint32
 	markMask    uint32
@@ -249,6 +250,7 @@ func (k *kernelFlags) register(c *cobra.Command) {
 	f.StringSliceVar(&k.uplinks, "uplink", nil, "links that lead out of the node (repeatable); nothing is ever forwarded to them; none: the one with the node's address")
 	f.StringSliceVar(&k.exclude, "exclude-link", nil, "veth links that are not pods (repeatable); every other veth is locked")
 	f.StringVar(&k.kubelet, "kubelet-cgroup", loader.KubeletAuto, "path of the kubelet's cgroup in the cgroup2 hierarchy, from which pods may be probed; auto finds the process, empty refuses all probes")
+	f.StringVar(&k.lsm, "lsm", loader.LSMAuto, "hardening by the kernel's security hooks, beside pods' seccomp filters: auto (where the kernel has it), off, or require (do not start without)")
 	f.Uint32Var(&k.captureMark, "capture-mark", loader.DefaultCaptureMark, "firewall mark of captured pod packets")
 	f.Uint32Var(&k.daemonMark, "daemon-mark", loader.DefaultDaemonMark, "firewall mark of the daemon's own packets to pods")
 	f.Uint32Var(&k.markMask, "mark-mask", loader.DefaultMarkMask, "bits of the firewall mark that belong to c8s")
@@ -259,6 +261,6 @@ func (k *kernelFlags) register(c *cobra.Command) {
 func (k *kernelFlags) config(log *slog.Logger) loader.Config {
 	return loader.Config{
 		PinDir: filepath.Join(k.bpffs, "c8s"), CaptureMark: k.captureMark, DaemonMark: k.daemonMark, MarkMask: k.markMask,
-		Table: k.table, RulePref: k.rulePref, Uplinks: k.uplinks, ExcludeLinks: k.exclude, KubeletCgroup: k.kubelet, Log: log,
+		Table: k.table, RulePref: k.rulePref, Uplinks: k.uplinks, ExcludeLinks: k.exclude, KubeletCgroup: k.kubelet, LSM: k.lsm, Log: log,
 	}
 }

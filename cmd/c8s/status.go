@@ -88,6 +88,7 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 	if s.Node.Error != "" {
 		fmt.Fprintf(tw, "Enrolment\tfailing: %s\n", s.Node.Error)
 	}
+	fmt.Fprintf(tw, "LSM\t%s\n", orDash(s.Node.LSM))
 	if s.Simulated {
 		fmt.Fprintf(tw, "TEE\tSIMULATED: proves nothing to anybody else\n")
 	}

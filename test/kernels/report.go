@@ -60,11 +60,15 @@ func (r *report) take(l console.Line) {
 }
 
 func (r *report) info(l console.Line) {
-	switch l.Name {
-	case "tcx":
-		r.tcx = l.Text == "there"
-	case "lsm":
-		r.lsm = l.Text
+	there := l.Text == "there"
+	switch {
+	case l.Name == "tcx":
+		r.tcx = there
+	case strings.HasPrefix(l.Name, "security-hooks"):
+		r.lsm = "missing"
+		if there {
+			r.lsm = "there"
+		}
 	}
 }
 

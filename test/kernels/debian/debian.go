@@ -30,7 +30,7 @@ const (
 	metapackage   = "linux-image-cloud-amd64" // depends on the suite's newest
 	// selectionAge is how long the newest kernel of a suite is not asked for again.
 	selectionAge = 24 * time.Hour
-	layout = "1" // of a cached folder; part of its name
+	layout       = "1" // of a cached folder; part of its name
 )
 
 // Source is where kernels come from.

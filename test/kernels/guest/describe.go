@@ -33,7 +33,7 @@ func describe(out io.Writer) {
 	}
 	lsm, err := os.ReadFile("/sys/kernel/security/lsm")
 	fmt.Fprintln(out, console.Line{Verb: console.Info, Name: "security-modules", Text: orError(string(lsm), err)})
-	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){"c8s": bpf.LoadC8s} {
+	for name, load := range map[string]func() (*ebpf.CollectionSpec, error){"c8s": bpf.LoadC8s, "lsm": bpf.LoadLSM} {
 		verified(out, name, load)
 	}
 }
