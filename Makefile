@@ -20,6 +20,11 @@ FUZZTIME  ?= 20s
 CHAOSTIME ?= 20m
 TESTFLAGS ?=
 
+# Rows of the matrix of kernels, all if empty, and further flags
+# (go run ./test/kernels -h).
+KERNELS     ?=
+KERNELFLAGS ?=
+
 # The version is stamped above; asking git again would fail under sudo.
 export GOFLAGS := -buildvcs=false
 
@@ -70,6 +75,11 @@ privileged: etcd ## only the tests that need root
 test-e2e: stack ## the tests with real containerd and Kubernetes (root)
 	@hack/need-root "make test-e2e"
 	hack/test-privileged e2e $(TESTFLAGS)
+
+.PHONY: test-kernels
+test-kernels: ## the kernel's side on Debian's 6.1, 6.12 and newest kernels, emulated (KERNELS=6.1,newest picks)
+	@hack/deps kernels
+	go run ./test/kernels -kernels '$(KERNELS)' $(KERNELFLAGS)
 
 .PHONY: bench
 bench: build etcd ## Go benchmarks, then the ratios of test/bench (root)
@@ -124,6 +134,7 @@ stack: ## build containerd, runc, CNI plugins, etcd, Kubernetes and helm, once
 deps: ## check, and as root install, the Debian packages of all targets
 	@hack/deps test
 	@hack/deps e2e
+	@hack/deps kernels
 
 .PHONY: clean
 clean: ## remove what the targets built here

@@ -21,10 +21,11 @@ func (k *kernel) syns(frame []byte, n uint32) uint64 {
 	return k.drops()[ReasonSYNRate] - before
 }
 
-// clock sets when the budget of the pod's link is whole again, from now in ns.
+// clock sets when the budget of the pod's link is whole again, from now in ns;
+// time begins with the machine.
 func (k *kernel) clock(ahead int64) {
 	k.t.Helper()
-	if err := k.SynBudget.Put(uint32(loopback), uint64(int64(monotonic())+ahead)); err != nil {
+	if err := k.SynBudget.Put(uint32(loopback), uint64(max(0, int64(monotonic())+ahead))); err != nil {
 		k.t.Fatal(err)
 	}
 }
