@@ -11,6 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/c8s-dev/c8s/loader"
 	"github.com/c8s-dev/c8s/nri/gate"
@@ -74,7 +75,7 @@ func otherLinks(netnsPath, name string) ([]string, error) {
 		return nil, fmt.Errorf("opening the pod's network namespace %s: %w", netnsPath, err)
 	}
 	defer ns.Close()
-	h, err := netlink.NewHandleAt(ns)
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE) // not of every family: a kernel may lack some
 	if err != nil {
 		return nil, fmt.Errorf("asking in the pod's network namespace: %w", err)
 	}

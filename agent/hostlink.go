@@ -7,6 +7,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // hostLink finds the host side of the pod's link by asking the kernel, not
@@ -17,7 +18,7 @@ func hostLink(netnsPath, name string) (int, error) {
 		return 0, fmt.Errorf("opening the pod's network namespace %s: %w", netnsPath, err)
 	}
 	defer ns.Close()
-	h, err := netlink.NewHandleAt(ns)
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE) // not of every family: a kernel may lack some
 	if err != nil {
 		return 0, fmt.Errorf("asking in the pod's network namespace: %w", err)
 	}

@@ -84,7 +84,7 @@ func TestNewLinkIsLockedBeforeItsLockLasts(t *testing.T) {
 }
 
 func TestLockOfANewLinkComesToLast(t *testing.T) {
-	for _, clsact := range []bool{false, true} {
+	for _, clsact := range attachments() {
 		b := newBench(t, func(c *loader.Config) { c.ForceClsact = clsact })
 		p := labtest.Pod(t, b.Node, lab.PodSpec{Name: "p"})
 		for range 2 { // as for CNI's CHECK
