@@ -178,11 +178,22 @@ func (a *Agent) kernelEvents(ctx context.Context) error {
 	for e := range a.cfg.Loader.Events(ctx) {
 		name, workload := a.podByLink(e.Ifindex)
 		a.flows.Add(flow.Record{
-			Time: e.Time, Verdict: flow.Refused, Direction: flow.Kernel, Reason: e.Reason.String(),
+			Time: e.Time, Verdict: flow.Refused, Direction: flow.Kernel, Protocol: protocolOf(e.Proto), Reason: e.Reason.String(),
 			Src: e.Src, Dst: e.Dst, Pod: name, SrcWorkload: workload, Suppressed: e.Suppressed,
 		})
 	}
 	return ctx.Err()
+}
+
+// protocolOf is a protocol's name in flow records; empty for others than TCP
+// and UDP.
+func protocolOf(number uint8) string {
+	switch p := resolve.Protocol(number); p {
+	case resolve.TCP, resolve.UDP:
+		return p.String()
+	default:
+		return ""
+	}
 }
 
 func (a *Agent) podByLink(ifindex int) (name, workload string) {

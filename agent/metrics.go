@@ -22,7 +22,7 @@ type metrics struct {
 	a        *Agent
 	registry *prometheus.Registry
 
-	drops, pods, flows, tunnels, handshakes, streams, bytes, expiry, manifest, denyList, routes, avoided, lost, queries, questions, upstreams, conns, limits, published, strangers *prometheus.Desc
+	drops, pods, flows, tunnels, handshakes, streams, bytes, udpFlows, datagrams, expiry, manifest, denyList, routes, avoided, lost, queries, questions, upstreams, conns, limits, published, strangers *prometheus.Desc
 }
 
 func newMetrics(a *Agent) *metrics {
@@ -38,6 +38,8 @@ func newMetrics(a *Agent) *metrics {
 		handshakes: desc("tunnel_handshakes_total", "TLS handshakes of tunnels, both directions."),
 		streams:    desc("tunnel_streams_total", "Connections carried by tunnels, both directions."),
 		bytes:      desc("tunnel_bytes_total", "Application bytes carried.", "direction"),
+		udpFlows:   desc("udp_flows", "UDP flows of pods that are carried, by direction.", "direction"),
+		datagrams:  desc("datagrams_total", "Datagrams of pods, added when their flow ends, by what became of them. Dropped: too big, or faster than they could be carried on.", "outcome"),
 		expiry:     desc("node_certificate_expiry_seconds", "When the node's certificate expires, in Unix time; 0 while not enrolled."),
 		manifest:   desc("manifest_version", "Version of the manifest in force."),
 		denyList:   desc("deny_list_version", "Version of the deny list in force; 0 while there never was one."),
@@ -59,7 +61,7 @@ func newMetrics(a *Agent) *metrics {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.drops, m.pods, m.flows, m.tunnels, m.handshakes, m.streams, m.bytes, m.expiry, m.manifest, m.denyList, m.routes, m.avoided, m.lost, m.queries, m.questions, m.upstreams, m.conns, m.limits, m.published, m.strangers} {
+	for _, d := range []*prometheus.Desc{m.drops, m.pods, m.flows, m.tunnels, m.handshakes, m.streams, m.bytes, m.udpFlows, m.datagrams, m.expiry, m.manifest, m.denyList, m.routes, m.avoided, m.lost, m.queries, m.questions, m.upstreams, m.conns, m.limits, m.published, m.strangers} {
 		out <- d
 	}
 }
@@ -92,6 +94,7 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	send(m.bytes, prometheus.CounterValue, float64(stats.BytesSent), "sent")
 	send(m.bytes, prometheus.CounterValue, float64(stats.BytesReceived), "received")
 	m.collectLimits(send, stats, status.Published)
+	m.collectPackets(send, stats)
 	var expiry float64
 	if !status.Node.NotAfter.IsZero() {
 		expiry = float64(status.Node.NotAfter.Unix())
@@ -153,6 +156,16 @@ func (m *metrics) collectRoutes(send func(*prometheus.Desc, prometheus.ValueType
 			stale = m.a.cfg.Now().Sub(c.Since).Seconds()
 		}
 		send(m.lost, prometheus.GaugeValue, stale)
+	}
+}
+
+func (m *metrics) collectPackets(send func(*prometheus.Desc, prometheus.ValueType, float64, ...string), stats datapath.Stats) {
+	send(m.udpFlows, prometheus.GaugeValue, float64(stats.FlowsOut), "out")
+	send(m.udpFlows, prometheus.GaugeValue, float64(stats.FlowsIn), "in")
+	for outcome, n := range map[string]uint64{
+		"sent": stats.DatagramsSent, "received": stats.DatagramsReceived, "dropped": stats.DatagramsDropped, "refused": stats.DatagramsRefused,
+	} {
+		send(m.datagrams, prometheus.CounterValue, float64(n), outcome)
 	}
 }
 

@@ -21,10 +21,12 @@ import (
 
 // Names of sockets in hand-overs. They never change.
 const (
-	socketPods4   = "pods-4"
-	socketPods6   = "pods-6"
-	socketTunnels = "tunnels"
-	socketMetrics = "metrics"
+	socketPods4    = "pods-4"
+	socketPods6    = "pods-6"
+	socketPackets4 = "packets-4"
+	socketPackets6 = "packets-6"
+	socketTunnels  = "tunnels"
+	socketMetrics  = "metrics"
 )
 
 // run is one life of a daemon: it prepares, owns the node, and drains.
@@ -142,7 +144,9 @@ func (r *run) begin(handed map[string]*os.File) error {
 	if err := r.cfg.Loader.InstallRouting(); err != nil {
 		return err
 	}
-	r.proxy.Listen(listeners)
+	if err := r.proxy.Listen(listeners); err != nil {
+		return err
+	}
 	if err := r.publisher.take(handed); err != nil {
 		return err
 	}
@@ -154,6 +158,11 @@ func (r *run) begin(handed map[string]*os.File) error {
 	for _, ln := range listeners.Pods {
 		if err := r.cfg.Loader.SetListener(ln); err != nil {
 			return fmt.Errorf("steering pods to the transparent listener: %w", err)
+		}
+	}
+	for _, c := range listeners.Packets {
+		if err := r.cfg.Loader.SetPacketConn(c); err != nil {
+			return fmt.Errorf("steering pods' datagrams to the transparent socket: %w", err)
 		}
 	}
 	return nil
@@ -175,6 +184,9 @@ func (r *run) listeners(handed map[string]*os.File) (l datapath.Listeners, err e
 			return l, err
 		}
 	}
+	if l.Packets, err = r.packets(handed); err != nil {
+		return l, err
+	}
 	ln, err := takeListener(handed, socketTunnels)
 	if err != nil {
 		return l, err
@@ -194,6 +206,31 @@ func (r *run) listeners(handed map[string]*os.File) (l datapath.Listeners, err e
 		}
 	}
 	return l, r.sockets.keep(socketTunnels, l.Tunnels)
+}
+
+// packets are the UDP sockets that were handed over, or new ones.
+func (r *run) packets(handed map[string]*os.File) (all []*net.UDPConn, err error) {
+	names := []string{socketPackets4, socketPackets6}
+	for _, name := range names {
+		c, err := takePackets(handed, name)
+		if err != nil {
+			return nil, err
+		}
+		if c != nil {
+			all = append(all, c)
+		}
+	}
+	if len(all) == 0 {
+		if all, err = datapath.ListenTransparentUDP(r.life, r.cfg.DaemonMark); err != nil {
+			return nil, err
+		}
+	}
+	for i, c := range all {
+		if err := r.sockets.keep(names[i], c); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
 }
 
 // takeKernel makes the kernel what the pods want. A pod that this fails for is

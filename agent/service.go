@@ -37,9 +37,9 @@ type Service struct {
 	Serve func(ctx context.Context, ln net.Listener) error
 }
 
-// sockets are second descriptors of the daemon's listeners. As long as they
-// are open, closing a listener stops this daemon from accepting and nothing
-// else.
+// sockets are second descriptors of the daemon's listeners and UDP sockets. As
+// long as they are open, closing a listener stops this daemon from accepting
+// and nothing else.
 type sockets struct {
 	mu    sync.Mutex
 	names []string
@@ -48,8 +48,8 @@ type sockets struct {
 
 type filer interface{ File() (*os.File, error) }
 
-// keep makes a second descriptor of ln.
-func (s *sockets) keep(name string, ln net.Listener) error {
+// keep makes a second descriptor of ln, a net.Listener or a net.PacketConn.
+func (s *sockets) keep(name string, ln any) error {
 	if u, ok := ln.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false) // the file belongs to whoever has the socket
 	}
@@ -124,6 +124,26 @@ func takeListener(handed map[string]*os.File, name string) (net.Listener, error)
 		return nil, fmt.Errorf("using the socket %s of the daemon before: %w", name, err)
 	}
 	return ln, nil
+}
+
+// takePackets is takeListener for a UDP socket.
+func takePackets(handed map[string]*os.File, name string) (*net.UDPConn, error) {
+	f := handed[name]
+	if f == nil {
+		return nil, nil
+	}
+	delete(handed, name)
+	defer f.Close()
+	pc, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("using the socket %s of the daemon before: %w", name, err)
+	}
+	c, ok := pc.(*net.UDPConn)
+	if !ok {
+		_ = pc.Close()
+		return nil, fmt.Errorf("using the socket %s of the daemon before: it is a %T", name, pc)
+	}
+	return c, nil
 }
 
 const (

@@ -76,6 +76,13 @@ type Limits struct {
 	NamesIdle         time.Duration // one that asks nothing for so long is closed; 10 s
 	ExternalDial      time.Duration // to an endpoint outside of the mesh; 10 s
 	HelloTimeout      time.Duration // for a ClientHello where an external rule asks for one; 10 s
+	NameQueries       int           // DNS queries in datagrams that are answered at once, of all pods; 4096
+	NameQueriesPerPod int           // 256
+	Flows             int           // of UDP, at once, of all pods, each direction; 65536
+	FlowsPerPod       int           // at once, each direction; 4096
+	FlowIdle          time.Duration // a flow that carries nothing for so long ends; 3 min
+	FlowIdleShort     time.Duration // one of which there was no more than a question and an answer; 30 s
+	FlowIdleNames     time.Duration // one to port 53; 10 s
 }
 
 // Config is what a Proxy is given. Fields without a default are required.
@@ -115,6 +122,12 @@ type Stats struct {
 	// External are connections of local pods to endpoints outside of the mesh so
 	// far, with the bytes that pods sent and received there.
 	External, ExternalSent, ExternalReceived int64
+	FlowsOut                                 int // UDP flows of local pods
+	FlowsIn                                  int // UDP flows to local pods
+	// Datagrams that local pods sent through tunnels and received from them, and
+	// that were dropped: of flows that were allowed, because they were too big or
+	// came faster than they went on; or refused.
+	DatagramsSent, DatagramsReceived, DatagramsDropped, DatagramsRefused uint64
 }
 
 // Proxy carries the connections of one node's pods.
@@ -130,7 +143,16 @@ type Proxy struct {
 	names   limiter // connections with DNS queries
 	origDst func(*net.TCPConn) netip.AddrPort
 
-	pods     []*door // set by Listen
+	flows         flowTable // of UDP
+	udpOut, udpIn limiter   // flows
+	queries       limiter   // DNS queries in datagrams
+	notes         notes
+	raw           rawSender
+	origDstUDP    func(oob []byte) netip.AddrPort
+	datagrams     struct{ sent, received, dropped, refused atomic.Uint64 }
+
+	pods     []*door   // set by Listen
+	packets  []*firsts // likewise
 	tunnels  *door
 	refusing atomic.Bool
 
@@ -158,6 +180,7 @@ type Proxy struct {
 type Listeners struct {
 	Pods    []*net.TCPListener // transparent, from ListenTransparent
 	Tunnels *net.TCPListener   // from ListenTunnels
+	Packets []*net.UDPConn     // transparent, from ListenTransparentUDP; none: pods have no UDP
 }
 
 // New checks cfg and prepares a proxy. Nothing runs until Run.
@@ -174,6 +197,7 @@ func New(cfg Config) (*Proxy, error) {
 	p.avoid = newAvoided(cfg.NodeAddr, cfg.Now, l.DialTimeout)
 	p.out = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
 	p.in = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
+	p.prepareUDP()
 	p.names = limiter{total: l.NameConns, perPod: l.NameConnsPerPod, pods: map[string]int{}}
 	p.clients = limiter{total: l.Clients, perPod: l.ClientsPerAddress, pods: map[string]int{}}
 	p.clientPods = limiter{total: l.Clients, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
@@ -210,20 +234,35 @@ func (l *Limits) fill() {
 	ints(&l.ClientsPerAddress, 1024)
 	ints(&l.NameConns, 4096)
 	ints(&l.NameConnsPerPod, 64)
+	ints(&l.NameQueries, 4096)
+	ints(&l.NameQueriesPerPod, 256)
+	ints(&l.Flows, 65536)
+	ints(&l.FlowsPerPod, 4096)
 	times(&l.DialTimeout, 5*time.Second)
 	times(&l.HandshakeTimeout, 5*time.Second)
 	times(&l.Idle, 2*time.Hour)
 	times(&l.NamesIdle, 10*time.Second)
 	times(&l.ExternalDial, 10*time.Second)
 	times(&l.HelloTimeout, 10*time.Second)
+	times(&l.FlowIdle, 3*time.Minute)
+	times(&l.FlowIdleShort, 30*time.Second)
+	times(&l.FlowIdleNames, 10*time.Second)
 }
 
 // Listen gives the proxy its sockets, once and before Run, which closes them.
-func (p *Proxy) Listen(l Listeners) {
+func (p *Proxy) Listen(l Listeners) error {
+	for _, c := range l.Packets {
+		f, err := newFirsts(c)
+		if err != nil {
+			return fmt.Errorf("taking the sockets of the datapath into use: %w", err)
+		}
+		p.packets = append(p.packets, f)
+	}
 	for _, ln := range l.Pods {
 		p.pods = append(p.pods, newDoor(ln))
 	}
 	p.tunnels = newDoor(l.Tunnels)
+	return nil
 }
 
 // Run carries connections until ctx ends, then resets what is left.
@@ -240,10 +279,18 @@ func (p *Proxy) Run(ctx context.Context) error {
 		g.Go(func() error { return p.acceptPods(ctx, d) })
 		g.Go(func() error { <-ctx.Done(); _ = d.Close(); return nil })
 	}
+	if len(p.packets) > 0 {
+		g.Go(func() error { p.watchFlows(ctx); return nil })
+	}
+	for _, l := range p.packets {
+		g.Go(func() error { return p.takeDatagrams(ctx, l) })
+		g.Go(func() error { <-ctx.Done(); _ = l.close(); return nil })
+	}
 	err := g.Wait()
 	p.endDirect(func(*direct) *tunnel.Ending { return &tunnel.Ending{Reason: tunnel.ReasonShutdown} })
 	p.conns.Wait()
 	p.relays.Close()
+	p.raw.close()
 	return err
 }
 
@@ -293,5 +340,8 @@ func (p *Proxy) Stats() Stats {
 		BytesSent: p.sent.Load(), BytesReceived: p.received.Load(), Avoided: p.avoid.list(),
 		Direct: p.directs(), BytesLocal: p.localBytes.Load(), Clients: p.clients.inUse(), Strangers: p.strangers.Load(), Limits: p.limitHits(pool, srv),
 		External: p.outside.conns.Load(), ExternalSent: p.outside.sent.Load(), ExternalReceived: p.outside.received.Load(),
+		FlowsOut: p.udpOut.inUse(), FlowsIn: p.udpIn.inUse(),
+		DatagramsSent: p.datagrams.sent.Load(), DatagramsReceived: p.datagrams.received.Load(),
+		DatagramsDropped: p.datagrams.dropped.Load(), DatagramsRefused: p.datagrams.refused.Load(),
 	}
 }

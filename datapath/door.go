@@ -10,20 +10,92 @@ import (
 	"time"
 )
 
-// door is a listener that can stand still: its socket stays, connections wait
-// in its queue, and whoever has the socket too may take them from there.
-type door struct {
-	*net.TCPListener
+// gate lets whoever takes things from a socket stand still: the socket stays,
+// what comes waits in its queue, and whoever has the socket too may take it
+// from there.
+type gate struct {
+	sock interface {
+		SetReadDeadline(t time.Time) error
+		Close() error
+	}
 
 	mu       sync.Mutex
 	moved    sync.Cond // on mu: any field below changed
 	shut     bool
-	standing bool // Accept waits for the door to open
+	standing bool // the taker waits for the gate to open
 	closed   bool
 }
 
+// stand waits while the gate is shut; false when it is closed for good.
+func (g *gate) stand() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for g.shut && !g.closed {
+		g.standing = true
+		g.moved.Broadcast()
+		g.moved.Wait()
+	}
+	g.standing = false
+	return !g.closed
+}
+
+// woken reports whether err is of a gate that was shut or closed, and not of
+// the socket.
+func (g *gate) woken(err error) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.shut || g.closed || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// pause shuts the gate and, if asked to, waits until the taker stands still:
+// whatever it took before has been taken care of then.
+func (g *gate) pause(wait bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = true
+	_ = g.sock.SetReadDeadline(time.Unix(1, 0))
+	for wait && g.shut && !g.standing && !g.closed {
+		g.moved.Wait()
+	}
+}
+
+func (g *gate) resume() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = false
+	_ = g.sock.SetReadDeadline(time.Time{})
+	g.moved.Broadcast()
+}
+
+// leave lets go of the socket, which another process may have. The gate stays
+// shut; its taker goes on waiting.
+func (g *gate) leave() {
+	g.pause(false)
+	_ = g.sock.Close()
+}
+
+// close ends the taker's waiting too.
+func (g *gate) close() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	g.moved.Broadcast()
+	return g.sock.Close()
+}
+
+// acceptGate is a gate's socket that accepts connections.
+type acceptGate struct{ *net.TCPListener }
+
+func (l acceptGate) SetReadDeadline(t time.Time) error { return l.SetDeadline(t) }
+
+// door is a listener behind a gate.
+type door struct {
+	*net.TCPListener
+	gate
+}
+
 func newDoor(ln *net.TCPListener) *door {
-	d := &door{TCPListener: ln}
+	d := &door{TCPListener: ln, gate: gate{sock: acceptGate{ln}}}
 	d.moved.L = &d.mu
 	return d
 }
@@ -31,69 +103,16 @@ func newDoor(ln *net.TCPListener) *door {
 // Accept waits for a connection, and while the door is shut for its opening.
 func (d *door) Accept() (net.Conn, error) {
 	for d.stand() {
-		conn, err := d.TCPListener.AcceptTCP()
-		if err != nil && (d.isShut() || errors.Is(err, os.ErrDeadlineExceeded)) {
-			continue // woken by pause
-		}
-		if err != nil {
+		conn, err := d.AcceptTCP()
+		switch {
+		case err == nil:
+			return conn, nil
+		case !d.woken(err):
 			return nil, err
 		}
-		return conn, nil
 	}
 	return nil, net.ErrClosed
 }
 
-// stand waits while the door is shut; false when it is closed for good.
-func (d *door) stand() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for d.shut && !d.closed {
-		d.standing = true
-		d.moved.Broadcast()
-		d.moved.Wait()
-	}
-	d.standing = false
-	return !d.closed
-}
-
-func (d *door) isShut() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.shut || d.closed
-}
-
-// pause shuts the door and, if asked to, waits until Accept stands still:
-// whatever it returned before has been taken care of then.
-func (d *door) pause(wait bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.shut = true
-	_ = d.SetDeadline(time.Unix(1, 0))
-	for wait && d.shut && !d.standing && !d.closed {
-		d.moved.Wait()
-	}
-}
-
-func (d *door) resume() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.shut = false
-	_ = d.SetDeadline(time.Time{})
-	d.moved.Broadcast()
-}
-
-// leave lets go of the socket, which another process may have. The door stays
-// shut; Accept goes on waiting.
-func (d *door) leave() {
-	d.pause(false)
-	_ = d.TCPListener.Close()
-}
-
 // Close implements net.Listener.
-func (d *door) Close() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.closed = true
-	d.moved.Broadcast()
-	return d.TCPListener.Close()
-}
+func (d *door) Close() error { return d.close() }

@@ -20,6 +20,9 @@ func (p *Proxy) Pause() {
 		d.pause(true)
 	}
 	p.published.pause()
+	for _, l := range p.packets {
+		l.pause(true)
+	}
 	p.tunnels.pause(false) // handshakes may hold it up; they go on
 }
 
@@ -29,6 +32,9 @@ func (p *Proxy) Resume() {
 		d.resume()
 	}
 	p.published.resume()
+	for _, l := range p.packets {
+		l.resume()
+	}
 	p.tunnels.resume()
 }
 
@@ -39,6 +45,9 @@ func (p *Proxy) Leave() {
 		d.leave()
 	}
 	p.published.leave()
+	for _, l := range p.packets {
+		l.leave()
+	}
 	p.tunnels.leave()
 	p.server.Retire()
 }
@@ -55,7 +64,7 @@ func (p *Proxy) Drain(ctx context.Context, quiet time.Duration) (left int) {
 	defer tick.Stop()
 	last, since := p.streams.Load(), p.cfg.Now()
 	for {
-		busy, now := p.out.inUse()+p.in.inUse()+p.clients.inUse(), p.cfg.Now()
+		busy, now := p.out.inUse()+p.in.inUse()+p.clients.inUse()+p.udpOut.inUse()+p.udpIn.inUse(), p.cfg.Now()
 		if streams := p.streams.Load(); busy > 0 || streams != last {
 			last, since = streams, now
 		}

@@ -28,6 +28,14 @@ func (n *node) successor() *node {
 		return again.(*net.TCPListener)
 	}
 	l := Listeners{Pods: []*net.TCPListener{dup(n.listeners.Pods[0])}, Tunnels: dup(n.listeners.Tunnels)}
+	for _, c := range n.listeners.Packets {
+		f, err := c.File()
+		must(t, err)
+		again, err := net.FilePacketConn(f)
+		must(t, err)
+		must(t, f.Close())
+		l.Packets = append(l.Packets, again.(*net.UDPConn))
+	}
 	return n.w.nodeOn(n.addr.String(), Limits{}, l, func(next *node) {
 		next.target.Store(n.target.Load())
 		n.mu.Lock()

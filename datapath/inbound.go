@@ -11,7 +11,9 @@ import (
 
 	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/datapath/tunnel"
+	"github.com/c8s-dev/c8s/policy"
 )
 
 // inboundSession is one accepted tunnel: which pod it was opened to, and by
@@ -70,7 +72,7 @@ func (p *Proxy) handshakeRefused(remote net.Addr, err error) {
 		return
 	}
 	p.refusedStranger(flow.Record{
-		Direction: flow.Ingress, Src: unmap(remote), Node: p.cfg.NodeName,
+		Direction: flow.Ingress, Protocol: policy.ProtocolTCP, Src: unmap(remote), Node: p.cfg.NodeName,
 		Dst: netip.AddrPortFrom(p.cfg.NodeAddr, p.cfg.TunnelPort),
 	}, why)
 }
@@ -79,7 +81,7 @@ func (p *Proxy) handshakeRefused(remote net.Addr, err error) {
 func (p *Proxy) accept(ctx context.Context, t *tunnel.Tunnel, h tunnel.Header) (tunnel.App, func(tunnel.Result), tunnel.Reason) {
 	s := t.Session().(*inboundSession)
 	rec := flow.Record{
-		Direction: flow.Ingress, Src: h.Src, Dst: h.Dst, Node: p.cfg.NodeName, Pod: s.pod.Name,
+		Direction: flow.Ingress, Protocol: resolve.Protocol(h.Proto).String(), Src: h.Src, Dst: h.Dst, Node: p.cfg.NodeName, Pod: s.pod.Name,
 		SrcID: s.peer.id, DstID: s.self.ID, SrcWorkload: s.peer.facts.Workload, DstWorkload: s.pod.Workload,
 	}
 	code, why := p.judge(s, h)
@@ -89,6 +91,9 @@ func (p *Proxy) accept(ctx context.Context, t *tunnel.Tunnel, h tunnel.Header) (
 	if why != nil {
 		p.refused(rec, why)
 		return nil, nil, code
+	}
+	if h.Proto == tunnel.ProtoUDP {
+		return p.acceptPackets(ctx, t, h, rec)
 	}
 	if !p.in.take(s.pod.UID) {
 		p.refused(rec, refuse(reasonTooMany, "connection limit", "fewer connections", "the limit of the pod or the node is reached"))

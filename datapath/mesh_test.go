@@ -201,9 +201,11 @@ func (w *world) node(addr string, limits Limits) *node {
 	t.Helper()
 	ln, err := Listen(t.Context(), "tcp4", 0)
 	must(t, err)
+	packets, err := ListenTransparentUDP(t.Context(), 0)
+	must(t, err)
 	tunnels, err := ListenTunnels(t.Context(), netip.AddrPortFrom(netip.MustParseAddr(addr), w.port))
 	must(t, err)
-	return w.nodeOn(addr, limits, Listeners{Pods: []*net.TCPListener{ln}, Tunnels: tunnels}, nil)
+	return w.nodeOn(addr, limits, Listeners{Pods: []*net.TCPListener{ln}, Tunnels: tunnels, Packets: packets}, nil)
 }
 
 // nodeOn is a node on given sockets; prepare, if not nil, comes before it runs.
@@ -218,8 +220,9 @@ func (w *world) nodeOn(addr string, limits Limits, l Listeners, prepare func(n *
 		Limits: limits, Flows: n.flows, Now: w.now, Log: slog.New(slog.DiscardHandler),
 	})
 	must(t, err)
-	n.proxy.Listen(l)
+	must(t, n.proxy.Listen(l))
 	n.proxy.origDst = func(*net.TCPConn) netip.AddrPort { return *n.target.Load() }
+	n.proxy.origDstUDP = func([]byte) netip.AddrPort { return *n.target.Load() }
 	if prepare != nil {
 		prepare(n)
 	}
@@ -228,6 +231,11 @@ func (w *world) nodeOn(addr string, limits Limits, l Listeners, prepare func(n *
 	go func() { n.done <- n.proxy.Run(ctx) }()
 	t.Cleanup(n.stop)
 	return n
+}
+
+// packetEntry is where datagrams are sent to as if the kernel had steered them.
+func (n *node) packetEntry() netip.AddrPort {
+	return n.listeners.Packets[0].LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
 func (n *node) stop() {

@@ -13,13 +13,14 @@ import (
 	"github.com/c8s-dev/c8s/datapath/flow"
 	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/datapath/tunnel"
+	"github.com/c8s-dev/c8s/policy"
 )
 
 // outbound carries one connection of a local pod. A refusal reaches the
 // application as a reset at once.
 func (p *Proxy) outbound(ctx context.Context, app *net.TCPConn, self netip.AddrPort) {
 	src, dst := unmap(app.RemoteAddr()), p.origDst(app)
-	rec := flow.Record{Direction: flow.Egress, Src: src, Dst: dst, Node: p.cfg.NodeName}
+	rec := flow.Record{Direction: flow.Egress, Protocol: policy.ProtocolTCP, Src: src, Dst: dst, Node: p.cfg.NodeName}
 	pod, why := p.source(src, dst, self)
 	if why == nil && p.refusing.Load() {
 		why = shuttingDown()

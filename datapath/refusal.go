@@ -40,6 +40,8 @@ const (
 	reasonDestNotEnrolled = "destination-not-enrolled"
 	reasonSourceMismatch  = "source-mismatch"
 	reasonDestMismatch    = "destination-mismatch"
+	reasonTooBig          = "datagram-too-big"
+	reasonFlowSocket      = "flow-socket"
 	reasonTunnelLost      = "tunnel-lost"
 	reasonTooManyDials    = "too-many-dials"
 	reasonClientAddress   = "client-address"

@@ -42,6 +42,7 @@ func TestShellsComplete(t *testing.T) {
 		"manifest publish --cds":              {nothing},
 		"denylist publish --output":           {"text", "json", nothing},
 		"flows --verdict":                     {"allowed", "refused", "closed", nothing},
+		"flows --protocol":                    {"tcp", "udp", nothing},
 		"flows --direction":                   {"egress", "ingress", "kernel", nothing},
 	} {
 		got := said(t, append(append([]string{"__complete"}, strings.Fields(line)...), "")...)

@@ -67,7 +67,7 @@ counters of 'c8s status' are complete.`,
 
 // flowFlags are the filters of c8s flows as they are typed.
 type flowFlags struct {
-	verdict, direction, reason, pod, workload, service, address, text string
+	verdict, direction, protocol, reason, pod, workload, service, address, text string
 
 	port  uint16
 	since string
@@ -77,6 +77,7 @@ func (f *flowFlags) register(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringVar(&f.verdict, "verdict", "", "only allowed, refused, closed or avoided")
 	fl.StringVar(&f.direction, "direction", "", "only egress, ingress (the node of the pod that was connected to) or kernel (dropped packets)")
+	fl.StringVar(&f.protocol, "protocol", "", "only tcp or udp")
 	fl.StringVar(&f.reason, "reason", "", "only this reason, e.g. spoofed-source")
 	fl.StringVar(&f.pod, "pod", "", "only records of this pod of the node, as namespace/name")
 	fl.StringVar(&f.workload, "workload", "", "only with this entry of the manifest at either end")
@@ -89,6 +90,7 @@ func (f *flowFlags) register(c *cobra.Command) {
 		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(of, cobra.ShellCompDirectiveNoFileComp))
 	}
 	words("verdict", string(flow.Allowed), string(flow.Refused), string(flow.Closed), string(flow.Avoided))
+	words("protocol", "tcp", "udp")
 	words("direction", string(flow.Egress), string(flow.Ingress), string(flow.Kernel))
 	for _, flag := range []string{"reason", "pod", "workload", "service", "address", "port", "since", "match", "last"} {
 		words(flag)
@@ -98,7 +100,7 @@ func (f *flowFlags) register(c *cobra.Command) {
 // fill checks what was typed before the daemon is asked.
 func (f *flowFlags) fill(to *flow.Filter, now time.Time) (err error) {
 	v := url.Values{
-		"verdict": {f.verdict}, "direction": {f.direction}, "reason": {f.reason},
+		"verdict": {f.verdict}, "direction": {f.direction}, "protocol": {f.protocol}, "reason": {f.reason},
 		"pod": {f.pod}, "workload": {f.workload}, "service": {f.service}, "text": {f.text},
 	}
 	if *to, err = flow.ParseFilter(v); err != nil {
@@ -139,6 +141,9 @@ func writeFlow(w io.Writer, r flow.Record) error {
 		endpoint(r.Src), paren(r.SrcWorkload), destination(r), paren(cmp.Or(r.DstWorkload, externalRule(r))))
 	if r.Verdict == flow.Closed {
 		fmt.Fprintf(&b, "  %d B sent, %d B received in %s", r.BytesSent, r.BytesReceived, r.Duration.Round(time.Millisecond))
+		if r.DatagramsSent+r.DatagramsReceived+r.DatagramsDropped > 0 {
+			fmt.Fprintf(&b, " (datagrams: %d sent, %d received, %d dropped)", r.DatagramsSent, r.DatagramsReceived, r.DatagramsDropped)
+		}
 	}
 	if r.Reason != "" {
 		fmt.Fprintf(&b, "  %s", r.Reason)
@@ -165,6 +170,9 @@ func externalRule(r flow.Record) string {
 // endpoint outside of the mesh.
 func destination(r flow.Record) string {
 	s := endpoint(r.Dst)
+	if r.Protocol != "" && r.Protocol != "tcp" {
+		s += "/" + r.Protocol
+	}
 	if r.DstName != "" {
 		s += " [" + r.DstName + "]"
 	}

@@ -20,7 +20,7 @@ func TestFlowFilters(t *testing.T) {
 		want flow.Filter
 	}{
 		"none":    {flowFlags{}, flow.Filter{}},
-		"words":   {flowFlags{verdict: "refused", direction: "kernel", reason: "vlan", pod: "a/b", workload: "w", service: "s/t", text: "x"}, flow.Filter{Verdict: flow.Refused, Direction: flow.Kernel, Reason: "vlan", Pod: "a/b", Workload: "w", Service: "s/t", Text: "x"}},
+		"words":   {flowFlags{verdict: "refused", direction: "kernel", protocol: "udp", reason: "vlan", pod: "a/b", workload: "w", service: "s/t", text: "x"}, flow.Filter{Verdict: flow.Refused, Direction: flow.Kernel, Protocol: "udp", Reason: "vlan", Pod: "a/b", Workload: "w", Service: "s/t", Text: "x"}},
 		"address": {flowFlags{address: "10.0.0.1:80", port: 80}, flow.Filter{Address: netip.MustParsePrefix("10.0.0.1/32"), Port: 80}},
 		"ago":     {flowFlags{since: "10m"}, flow.Filter{Since: now.Add(-10 * time.Minute)}},
 		"time":    {flowFlags{since: "2026-12-01T11:00:00Z"}, flow.Filter{Since: now.Add(-time.Hour)}},
@@ -31,7 +31,7 @@ func TestFlowFilters(t *testing.T) {
 		}
 	}
 	for name, in := range map[string]flowFlags{
-		"verdict": {verdict: "no"}, "direction": {direction: "up"}, "address": {address: "web"},
+		"verdict": {verdict: "no"}, "direction": {direction: "up"}, "protocol": {protocol: "sctp"}, "address": {address: "web"},
 		"two ports": {address: "10.0.0.1:80", port: 81}, "since": {since: "noon"}, "the future": {since: "-5m"},
 	} {
 		if err := in.fill(&flow.Filter{}, now); err == nil {
@@ -50,6 +50,17 @@ func TestFlowLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"(3 records lost", "refused", "kernel", "10.81.1.2 (web) -> 10.96.0.7:80", "spoofed-source (and 7 more before it)"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q lacks %q", out.String(), want)
+		}
+	}
+	out.Reset()
+	r.Verdict, r.Protocol, r.Suppressed, r.Gap, r.Reason = flow.Closed, "udp", 0, 0, ""
+	r.DatagramsSent, r.DatagramsReceived, r.DatagramsDropped = 60, 59, 1
+	if err := writeFlow(&out, r); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"10.96.0.7:80/udp", "(datagrams: 60 sent, 59 received, 1 dropped)"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q lacks %q", out.String(), want)
 		}

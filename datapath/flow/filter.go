@@ -16,6 +16,7 @@ import (
 type Filter struct {
 	Verdict   Verdict
 	Direction Direction
+	Protocol  string // "tcp" or "udp"
 	Reason    string
 	Pod       string       // of the node that keeps the records, namespace/name
 	Workload  string       // at either end
@@ -28,7 +29,7 @@ type Filter struct {
 
 // Match reports whether r fits.
 func (f *Filter) Match(r *Record) bool {
-	return fits(f.Verdict, r.Verdict) && fits(f.Direction, r.Direction) && fits(f.Reason, r.Reason) &&
+	return fits(f.Verdict, r.Verdict) && fits(f.Direction, r.Direction) && fits(f.Protocol, r.Protocol) && fits(f.Reason, r.Reason) &&
 		fits(f.Pod, r.Pod) && fits(f.Service, r.Service) &&
 		(f.Workload == "" || f.Workload == r.SrcWorkload || f.Workload == r.DstWorkload) &&
 		(!f.Address.IsValid() || f.Address.Contains(r.Src.Addr()) || f.Address.Contains(r.Dst.Addr()) || f.Address.Contains(r.Endpoint.Addr())) &&
@@ -78,6 +79,7 @@ func (f *Filter) Values() url.Values {
 	}
 	set("verdict", string(f.Verdict))
 	set("direction", string(f.Direction))
+	set("protocol", f.Protocol)
 	set("reason", f.Reason)
 	set("pod", f.Pod)
 	set("workload", f.Workload)
@@ -99,13 +101,18 @@ func (f *Filter) Values() url.Values {
 // have are errors: an empty answer would look like peace.
 func ParseFilter(v url.Values) (Filter, error) {
 	f := Filter{
-		Verdict: Verdict(v.Get("verdict")), Direction: Direction(v.Get("direction")), Reason: v.Get("reason"),
+		Verdict: Verdict(v.Get("verdict")), Direction: Direction(v.Get("direction")), Protocol: v.Get("protocol"), Reason: v.Get("reason"),
 		Pod: v.Get("pod"), Workload: v.Get("workload"), Service: v.Get("service"), Text: v.Get("text"),
 	}
 	switch f.Verdict {
 	case "", Allowed, Refused, Closed, Avoided:
 	default:
 		return f, fmt.Errorf("reading the filter: verdict %q is none of allowed, refused, closed, avoided", f.Verdict)
+	}
+	switch f.Protocol {
+	case "", "tcp", "udp":
+	default:
+		return f, fmt.Errorf("reading the filter: protocol %q is neither tcp nor udp", f.Protocol)
 	}
 	switch f.Direction {
 	case "", Egress, Ingress, Kernel:

@@ -15,7 +15,7 @@ var noon = time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
 
 func sample() Record {
 	return Record{
-		Time: noon, Verdict: Refused, Direction: Egress, Reason: "port-not-allowed", Rule: "workloads/web/peers/to",
+		Time: noon, Verdict: Refused, Direction: Egress, Protocol: "tcp", Reason: "port-not-allowed", Rule: "workloads/web/peers/to",
 		Src: netip.MustParseAddrPort("10.81.1.2:41000"), Dst: netip.MustParseAddrPort("10.96.0.7:80"),
 		Endpoint: netip.MustParseAddrPort("[fd81:2::9]:8080"), Service: "shop/api",
 		SrcWorkload: "web", DstWorkload: "api", Pod: "shop/web-0", SrcID: "spiffe://example.org/workload/web",
@@ -26,6 +26,7 @@ func TestFilter(t *testing.T) {
 	for name, tt := range map[string]struct{ fits, not Filter }{
 		"verdict":   {Filter{Verdict: Refused}, Filter{Verdict: Allowed}},
 		"direction": {Filter{Direction: Egress}, Filter{Direction: Kernel}},
+		"protocol":  {Filter{Protocol: "tcp"}, Filter{Protocol: "udp"}},
 		"reason":    {Filter{Reason: "port-not-allowed"}, Filter{Reason: "port"}},
 		"pod":       {Filter{Pod: "shop/web-0"}, Filter{Pod: "shop/web"}},
 		"source":    {Filter{Workload: "web"}, Filter{Workload: "we"}},

@@ -45,6 +45,7 @@ type Record struct {
 	Expected  string    `json:"expected,omitempty"`
 	Actual    string    `json:"actual,omitempty"`
 
+	Protocol    string         `json:"protocol,omitempty"` // "tcp" or "udp"
 	Src         netip.AddrPort `json:"src"`
 	Dst         netip.AddrPort `json:"dst"`               // what the pod connected to
 	Endpoint    netip.AddrPort `json:"endpoint,omitzero"` // the pod that a Service chose for it
@@ -63,11 +64,16 @@ type Record struct {
 	Pod  string `json:"pod,omitempty"`  // the local pod, namespace/name
 	Node string `json:"node,omitempty"` // that made the record
 
-	BytesSent     int64         `json:"bytesSent,omitempty"`     // by the pod that connected
-	BytesReceived int64         `json:"bytesReceived,omitempty"` // by the pod that connected
-	Duration      time.Duration `json:"durationNs,omitempty"`
-	Suppressed    uint32        `json:"suppressed,omitempty"` // kernel events not reported since the last one
-	Gap           uint64        `json:"gap,omitempty"`        // records this reader lost just before this one
+	BytesSent     int64 `json:"bytesSent,omitempty"`     // by the pod that connected
+	BytesReceived int64 `json:"bytesReceived,omitempty"` // by the pod that connected
+	// Datagrams of a UDP flow, as BytesSent and BytesReceived. Dropped ones are
+	// those that this node could not carry on in time, or at all.
+	DatagramsSent     uint64        `json:"datagramsSent,omitempty"`
+	DatagramsReceived uint64        `json:"datagramsReceived,omitempty"`
+	DatagramsDropped  uint64        `json:"datagramsDropped,omitempty"`
+	Duration          time.Duration `json:"durationNs,omitempty"`
+	Suppressed        uint32        `json:"suppressed,omitempty"` // kernel events not reported since the last one
+	Gap               uint64        `json:"gap,omitempty"`        // records this reader lost just before this one
 }
 
 // CountKey is what Counts counts by. Reasons are an enumeration, so its size
