@@ -143,7 +143,11 @@ func (h hook) attachClsact() error {
 		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: h.ifindex, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT},
 		QdiscType:  "clsact",
 	}
-	if err := h.nl.QdiscAdd(qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
+	err := h.nl.QdiscAdd(qdisc)
+	if errors.Is(err, unix.EEXIST) {
+		err = h.checkQdisc()
+	}
+	if err != nil {
 		return fmt.Errorf("adding the clsact qdisc for %s: %w", h.program, err)
 	}
 	filter := &netlink.BpfFilter{
@@ -153,7 +157,22 @@ func (h hook) attachClsact() error {
 		DirectAction: true,
 	}
 	if err := h.nl.FilterReplace(filter); err != nil {
-		return fmt.Errorf("attaching %s to clsact: %w (an ingress qdisc in its place must go)", h.program, err)
+		return fmt.Errorf("attaching %s to clsact: %w", h.program, err)
+	}
+	return nil
+}
+
+// checkQdisc refuses an ingress qdisc in the place of clsact: it takes filters
+// for the egress hook too, and asks them on ingress.
+func (h hook) checkQdisc() error {
+	qdiscs, err := h.nl.QdiscList(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: h.ifindex}})
+	if err != nil {
+		return fmt.Errorf("listing the qdiscs: %w", err)
+	}
+	for _, q := range qdiscs {
+		if q.Attrs().Parent == netlink.HANDLE_CLSACT && q.Type() != "clsact" {
+			return fmt.Errorf("an %s qdisc is in its place and must go (tc qdisc del dev … ingress)", q.Type())
+		}
 	}
 	return nil
 }

@@ -58,6 +58,15 @@ func (b *bench) qdiscs(t testing.TB, p *lab.Pod) []string {
 
 var allPrograms = []string{"pod_egress", "pod_guard", "pod_ingress"}
 
+// lastingLock is what a pod's link ends with: programs that are pinned, or the
+// qdisc that holds filters.
+func lastingLock(clsact bool) (pinned, qdiscs []string) {
+	if clsact {
+		return nil, []string{"clsact"}
+	}
+	return allPrograms, nil
+}
+
 func TestNewLinkIsLockedBeforeItsLockLasts(t *testing.T) {
 	b := newBench(t, nil)
 	b.routing(t)
@@ -74,7 +83,8 @@ func TestNewLinkIsLockedBeforeItsLockLasts(t *testing.T) {
 		b.refused(t, p.NS, b.Addr6, bpf.ReasonPodLocked)
 		b.refused(t, b.NS, p.Addr4, bpf.ReasonPodLocked)
 		b.set(t, p, true, false)
-		if pins, qdiscs := b.lasting(t, p.HostIfindex), b.qdiscs(t, p); !slices.Equal(pins, allPrograms) || len(qdiscs) != 0 {
+		want, left := lastingLock(loader.HaveTCX() != nil)
+		if pins, qdiscs := b.lasting(t, p.HostIfindex), b.qdiscs(t, p); !slices.Equal(pins, want) || !slices.Equal(qdiscs, left) {
 			t.Errorf("%s is open: programs %v, qdiscs %v", kind, pins, qdiscs)
 		}
 		if _, err := hello(t, p.NS, netip.AddrPortFrom(b.outside.Addr4, 80)); err != nil {
@@ -92,10 +102,7 @@ func TestLockOfANewLinkComesToLast(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		want, left := allPrograms, []string(nil)
-		if clsact {
-			want, left = nil, []string{"clsact"}
-		}
+		want, left := lastingLock(clsact)
 		eventually(t, 5*time.Second, "the programs", func() bool {
 			return slices.Equal(b.lasting(t, p.HostIfindex), want) && slices.Equal(b.qdiscs(t, p), left)
 		})
@@ -115,7 +122,7 @@ func TestFirstLockLeavesOthersAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pass.Close()
-	for name, others := range map[string]func(*lab.Pod) error{
+	cases := map[string]func(*lab.Pod) error{
 		"ingress": func(p *lab.Pod) error {
 			return b.Netlink().QdiscAdd(&netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: p.HostIfindex, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS}})
 		},
@@ -133,7 +140,12 @@ func TestFirstLockLeavesOthersAlone(t *testing.T) {
 			}
 			return err
 		},
-	} {
+	}
+	if loader.HaveTCX() != nil { // nothing runs before filters, and they need clsact
+		delete(cases, "ingress")
+		delete(cases, "")
+	}
+	for name, others := range cases {
 		p := labtest.Pod(t, b.Node, lab.PodSpec{Name: "p" + name})
 		if err := others(p); err != nil {
 			t.Fatal(err)
@@ -141,8 +153,12 @@ func TestFirstLockLeavesOthersAlone(t *testing.T) {
 		if err := b.l.LockFirst(p.HostIfindex); err != nil {
 			t.Fatal(err)
 		}
-		if pins := b.lasting(t, p.HostIfindex); !slices.Equal(pins, []string{"pod_egress", "pod_ingress"}) {
-			t.Errorf("%q: programs %v", name, pins)
+		link, err := b.Netlink().LinkByIndex(p.HostIfindex)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := b.programsOn(t, link); !slices.Equal(found, []string{"pod_egress", "pod_ingress"}) {
+			t.Errorf("%q: programs %v", name, found)
 		}
 		b.refused(t, p.NS, b.outside.Addr4, bpf.ReasonPodLocked)
 		b.refused(t, b.NS, p.Addr4, bpf.ReasonPodLocked)
@@ -150,6 +166,29 @@ func TestFirstLockLeavesOthersAlone(t *testing.T) {
 		if got := strings.Join(b.qdiscs(t, p), ""); got != name {
 			t.Errorf("the qdisc of others was %q and is %q", name, got)
 		}
+	}
+}
+
+// An ingress qdisc takes a filter for the egress hook, and never asks it there.
+func TestIngressQdiscInThePlaceOfClsactIsRefused(t *testing.T) {
+	b := newBench(t, func(c *loader.Config) { c.ForceClsact = true })
+	p := labtest.Pod(t, b.Node, lab.PodSpec{Name: "p"})
+	attrs := netlink.QdiscAttrs{LinkIndex: p.HostIfindex, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS}
+	if err := b.Netlink().QdiscAdd(&netlink.Ingress{QdiscAttrs: attrs}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.l.LockLink(t.Context(), p.HostIfindex); err == nil || !strings.Contains(err.Error(), "ingress qdisc") {
+		t.Errorf("locking: %v", err)
+	}
+	err := b.l.SetPod(loader.Pod{Ifindex: p.HostIfindex, NetnsPath: p.Path(), Addrs: p.Addrs(), Open: true})
+	if err == nil || !strings.Contains(err.Error(), "ingress qdisc") {
+		t.Errorf("opening: %v", err)
+	}
+	if err := b.Netlink().QdiscDel(&netlink.Ingress{QdiscAttrs: attrs}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.l.LockLink(t.Context(), p.HostIfindex); err != nil {
+		t.Errorf("when it has gone: %v", err)
 	}
 }
 
@@ -179,8 +218,8 @@ func TestAnnouncedLinksAreLeftTheirTimeAndNoMore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 5*time.Second, "the uplink that came after it being guarded", func() bool { return len(b.lasting(t, uplink.Attrs().Index)) > 0 })
-		alone := len(b.lasting(t, added.Attrs().Index)) == 0
+		eventually(t, 5*time.Second, "the uplink that came after it being guarded", func() bool { return len(b.programsOn(t, uplink)) > 0 })
+		alone := len(b.programsOn(t, added)) == 0
 		expect(t, events, loader.LinkLocked, fmt.Sprintf("new%d", n))
 		return alone
 	}
