@@ -67,10 +67,10 @@ func pick(names []string) ([]row, error) {
 }
 
 var binaries = []binary{
-	{pkg: "bpf", short: true, limit: 60 * time.Second},
+	{pkg: "bpf", short: true, limit: 120 * time.Second},
 	// What of the loader only reads files, or waits for the clock, is the same
 	// on every kernel.
-	{pkg: "loader", skip: "^(TestKubeletThatCannotBeToldFromOthersIsRefused|TestRestartedKubeletProbesAgain|TestKubeletIsTakenFromItsConfiguredCgroup)$", limit: 200 * time.Second},
-	{pkg: "test/attacks", files: []string{"docs/lab.md"}, limit: 60 * time.Second},
-	{pkg: "test/e2e", run: "^(TestNoAttackFromAPodGetsOut|TestPodsTalkOverTheTunnelOnly|TestKilledDaemonLeavesPodsLocked)$", limit: 180 * time.Second},
+	{pkg: "loader", skip: "^(TestKubeletThatCannotBeToldFromOthersIsRefused|TestRestartedKubeletProbesAgain|TestKubeletIsTakenFromItsConfiguredCgroup)$", limit: 300 * time.Second},
+	{pkg: "test/attacks", files: []string{"docs/lab.md"}, limit: 120 * time.Second},
+	{pkg: "test/e2e", run: "^(TestNoAttackFromAPodGetsOut|TestPodsTalkOverTheTunnelOnly|TestKilledDaemonLeavesPodsLocked)$", limit: 240 * time.Second},
 }

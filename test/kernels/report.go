@@ -31,7 +31,7 @@ type report struct {
 }
 
 // missingFeature begins the reason of an admissible skip; the feature's name
-// follows, see privileged.NeedKernel.
+// follows, a blank and what there is to say.
 const missingFeature = "this kernel lacks "
 
 // take notes one line.
