@@ -104,6 +104,7 @@ type Agent struct {
 	kernel   kernel
 	enroller enroller
 	hostLink func(netns, name string) (int, error)
+	links    podLinks
 	recheck  func() // closes tunnels that are no longer allowed
 
 	books     *tenure     // is kernel, except in tests
@@ -138,7 +139,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, pods: map[string]*member{}, ending: map[*member]struct{}{}, flows: flow.NewRing(flowHistory), nodeKick: make(chan struct{}, 1),
-		pace: pace{rand: rand.Int64N}, books: newTenure(cfg.Loader), enroller: cfg.CDS, hostLink: hostLink,
+		pace: pace{rand: rand.Int64N}, books: newTenure(cfg.Loader), enroller: cfg.CDS, hostLink: hostLink, links: kernelLinks{},
 	}
 	a.kernel = a.books
 	a.recheck = func() { a.proxy.Recheck() }

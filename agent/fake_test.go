@@ -177,15 +177,17 @@ func newRoot(t *testing.T) *x509.Certificate {
 // world is an agent on fakes, inside a synctest bubble.
 type world struct {
 	*Agent
-	t       *testing.T
-	fixture *policytest.Fixture
-	base    *policy.Manifest
-	ctx     context.Context
-	cancel  context.CancelFunc
-	kernel  *fakeKernel
-	cds     *fakeCDS
-	links   map[string]int // by netns
-	linksMu sync.Mutex
+	t        *testing.T
+	fixture  *policytest.Fixture
+	base     *policy.Manifest
+	ctx      context.Context
+	cancel   context.CancelFunc
+	kernel   *fakeKernel
+	cds      *fakeCDS
+	links    map[string]int // by netns
+	strays   map[string][]string
+	watchers map[string]func()
+	linksMu  sync.Mutex
 
 	rechecks atomic.Int64
 }
@@ -198,7 +200,7 @@ func inWorld(t *testing.T, fn func(w *world)) {
 		root, fixture := newRoot(t), policytest.New(t)
 		w := &world{
 			t: t, fixture: fixture, base: fixture.Manifest, ctx: ctx, cancel: cancel, kernel: &fakeKernel{pods: map[int]loader.Pod{}},
-			cds: &fakeCDS{life: life, root: root}, links: map[string]int{},
+			cds: &fakeCDS{life: life, root: root}, links: map[string]int{}, strays: map[string][]string{}, watchers: map[string]func(){},
 		}
 		w.Agent = &Agent{
 			bindings: external.New(external.Config{Now: time.Now}),
@@ -206,6 +208,7 @@ func inWorld(t *testing.T, fn func(w *world)) {
 			pods:     map[string]*member{}, ending: map[*member]struct{}{},
 			flows: flow.NewRing(8), nodeKick: make(chan struct{}, 1),
 			kernel: w.kernel, enroller: w.cds, recheck: func() { w.rechecks.Add(1) }, pace: pace{rand: mathrand.Int64N},
+			links: w,
 			hostLink: func(netns, _ string) (int, error) {
 				w.linksMu.Lock()
 				defer w.linksMu.Unlock()
@@ -222,6 +225,31 @@ func inWorld(t *testing.T, fn func(w *world)) {
 		cancel()
 		w.pending.Wait()
 	})
+}
+
+// cut implements podLinks.
+func (w *world) cut(netns, _ string) ([]string, error) {
+	w.linksMu.Lock()
+	defer w.linksMu.Unlock()
+	return w.strays[netns], nil
+}
+
+// watch implements podLinks; w.stray calls changed.
+func (w *world) watch(ctx context.Context, netns string, changed func()) {
+	w.linksMu.Lock()
+	w.watchers[netns] = changed
+	w.linksMu.Unlock()
+	<-ctx.Done()
+}
+
+// stray gives the pod other links.
+func (w *world) stray(netns string, links ...string) {
+	w.linksMu.Lock()
+	w.strays[netns] = links
+	changed := w.watchers[netns]
+	w.linksMu.Unlock()
+	changed()
+	synctest.Wait()
 }
 
 // emptyMesh is a mesh that knows nothing yet.

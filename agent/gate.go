@@ -67,30 +67,26 @@ func (l LinkLock) Lock(ctx context.Context, r gate.LockRequest) error {
 // their modules are loaded. What they send leaves through the locked link.
 var fallbackTunnels = []string{"ipip", "sit", "ip6tnl", "gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan", "vti", "vti6"}
 
-// otherLinks names the links of a network namespace that could carry packets
-// past the one that is locked.
-func otherLinks(netnsPath, name string) ([]string, error) {
+// strayLinks lists the links of a network namespace that could carry packets
+// past the one that is locked, with the handle to change them.
+func strayLinks(netnsPath, name string) ([]netlink.Link, *netlink.Handle, error) {
 	ns, err := netns.GetFromPath(netnsPath)
 	if err != nil {
-		return nil, fmt.Errorf("opening the pod's network namespace %s: %w", netnsPath, err)
+		return nil, nil, fmt.Errorf("opening the pod's network namespace %s: %w", netnsPath, err)
 	}
 	defer ns.Close()
 	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE) // not of every family: a kernel may lack some
 	if err != nil {
-		return nil, fmt.Errorf("asking in the pod's network namespace: %w", err)
+		return nil, nil, fmt.Errorf("asking in the pod's network namespace: %w", err)
 	}
-	defer h.Close()
 	links, err := h.LinkList()
 	if err != nil {
-		return nil, fmt.Errorf("listing the pod's links: %w", err)
+		h.Close()
+		return nil, nil, fmt.Errorf("listing the pod's links: %w", err)
 	}
-	var others []string
-	for _, link := range links {
+	return slices.DeleteFunc(links, func(link netlink.Link) bool {
 		a := link.Attrs()
 		tunnel := slices.Contains(fallbackTunnels, link.Type()) && a.ParentIndex == 0
-		if a.Name != name && a.Flags&net.FlagLoopback == 0 && !tunnel {
-			others = append(others, fmt.Sprintf("%s (%s)", a.Name, link.Type()))
-		}
-	}
-	return others, nil
+		return a.Name == name || a.Flags&net.FlagLoopback != 0 || tunnel
+	}), h, nil
 }

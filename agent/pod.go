@@ -50,13 +50,14 @@ type pod struct {
 	reenrol atomic.Bool  // the mesh CA changed: the credential is of no use any more
 	link    atomic.Int32 // host side ifindex once locked, else 0
 
-	opened bool             // the kernel may have it open
-	access access           // with this much of it for the node
-	entry  *policy.Workload // as admitted
-	digest policy.Digest    // of entry
-	cred   *client.Credential
-	renew  time.Time // when cred is to be replaced
-	fails  int
+	watched bool             // its links are
+	opened  bool             // the kernel may have it open
+	access  access           // with this much of it for the node
+	entry   *policy.Workload // as admitted
+	digest  policy.Digest    // of entry
+	cred    *client.Credential
+	renew   time.Time // when cred is to be replaced
+	fails   int
 
 	mu     sync.Mutex
 	status PodStatus
@@ -146,6 +147,11 @@ func (p *pod) step(ctx context.Context) time.Duration {
 	if err := p.lock(ctx); err != nil {
 		return p.failed(ctx, StateSeen, "lock-failed", err)
 	}
+	if d, err := p.onlyLink(); err != nil {
+		return p.failed(ctx, StateSeen, "lock-failed", err)
+	} else if !d.Allowed {
+		return p.shut(d)
+	}
 	signed, list := p.a.manifest.Load(), p.a.denyList()
 	of := p.of.Load()
 	entry, decision := signed.Manifest.Admit(policy.PodFacts{
@@ -215,6 +221,10 @@ func (p *pod) lock(ctx context.Context) error {
 	}
 	p.link.Store(int32(ifindex))
 	p.set(StateLocked, "", "")
+	if !p.watched {
+		p.watched = true
+		p.a.pending.Go(func() { p.a.links.watch(ctx, p.info.Netns, p.wake) })
+	}
 	return nil
 }
 

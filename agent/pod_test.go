@@ -258,3 +258,22 @@ func TestRemovedAndAddedAgainAtOnceIsOpen(t *testing.T) {
 		w.want(web.UID, StateOpen, "")
 	})
 }
+
+func TestPodWithAnotherLinkIsLockedUntilItIsGone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web := w.web()
+		w.add(web)
+		w.want(web.UID, StateOpen, "")
+		rechecks := w.rechecks.Load()
+		w.stray(web.Netns, "net1 (macvlan)")
+		w.want(web.UID, StateLocked, string(CodePodLink))
+		if p, _ := w.kernel.pod(7); p.Open {
+			t.Error("the kernel has the pod open")
+		}
+		if _, known := w.mesh.Pod(web.Addrs[0]); known || w.rechecks.Load() == rechecks {
+			t.Error("the mesh still knows the pod, or its connections were not looked at")
+		}
+		w.stray(web.Netns)
+		w.want(web.UID, StateOpen, "")
+	})
+}
