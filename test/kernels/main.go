@@ -43,7 +43,7 @@ func parse(args []string) (o options, err error) {
 	kernels := f.String("kernels", "", "rows of the matrix, separated by commas; empty runs all")
 	f.StringVar(&o.suites, "suites", "", "packages to test, separated by commas; empty tests all")
 	f.StringVar(&o.run, "run", "", "tests to run, as for go test; empty runs what the matrix says")
-	f.BoolVar(&o.short, "short", false, "only the suites that matter most")
+	f.BoolVar(&o.short, "short", false, "only what differs most from kernel to kernel")
 	f.StringVar(&o.accel, "accel", accelAuto, "auto, kvm or tcg")
 	f.DurationVar(&o.limit, "limit", 12*time.Minute, "of one kernel")
 	f.IntVar(&o.memory, "memory", 2048, "MiB of a guest")
@@ -155,7 +155,10 @@ func (o options) test(ctx context.Context, b *builds, r row) *report {
 func (o options) binaries() ([]binary, error) {
 	var all []binary
 	for _, b := range binaries {
-		if o.short && !b.short {
+		if o.short {
+			b.run = b.short
+		}
+		if o.short && b.short == "" {
 			continue
 		}
 		if o.suites != "" && !strings.Contains(","+o.suites+",", ","+b.pkg+",") {

@@ -43,7 +43,7 @@ type binary struct {
 	files []string // further files that its tests read, from the module's root
 	run   string
 	skip  string
-	short bool // belongs to -short
+	short string // what -short runs; nothing if empty
 	limit time.Duration
 }
 
@@ -67,10 +67,15 @@ func pick(names []string) ([]row, error) {
 }
 
 var binaries = []binary{
-	{pkg: "bpf", short: true, limit: 120 * time.Second},
+	{pkg: "bpf", short: ".", limit: 120 * time.Second},
 	// What of the loader only reads files, or waits for the clock, is the same
 	// on every kernel.
-	{pkg: "loader", skip: "^(TestKubeletThatCannotBeToldFromOthersIsRefused|TestRestartedKubeletProbesAgain|TestKubeletIsTakenFromItsConfiguredCgroup)$", limit: 300 * time.Second},
+	{
+		pkg: "loader", limit: 300 * time.Second,
+		short: "^(TestNoAttackReachesItsVictim|TestLockedPodReachesNothing|TestTCPOfAnOpenPodReachesTheListenerWithItsDestination|" +
+			"TestIngressQdiscInThePlaceOfClsactIsRefused|TestOnlyAPodsProcessesMakeSocketsInItsNamespace|TestPodsMakeNoSocketsThatGoAroundTheirLinks)$",
+		skip: "^(TestKubeletThatCannotBeToldFromOthersIsRefused|TestRestartedKubeletProbesAgain|TestKubeletIsTakenFromItsConfiguredCgroup)$",
+	},
 	{pkg: "test/attacks", files: []string{"docs/lab.md"}, limit: 120 * time.Second},
 	{pkg: "test/e2e", run: "^(TestNoAttackFromAPodGetsOut|TestPodsTalkOverTheTunnelOnly|TestKilledDaemonLeavesPodsLocked)$", limit: 240 * time.Second},
 }

@@ -27,7 +27,7 @@ const (
 
 // kvmBoot is how long a kernel may take to its first line under KVM before
 // the machine counts as one whose nested KVM does not work.
-const kvmBoot = 20 * time.Second
+const kvmBoot = 10 * time.Second
 
 // accelArgs: without "-cx16" the slab allocator of 6.12 panics under TCG of
 // qemu 7.2, an emulation fault.

@@ -78,6 +78,10 @@ func TestOnlyKnownKernelsAndSuitesAreRun(t *testing.T) {
 	if all, err := (options{suites: "bpf,loader"}).binaries(); err != nil || len(all) != 2 {
 		t.Errorf("%v, %v", all, err)
 	}
+	all, err := (options{short: true}).binaries()
+	if err != nil || len(all) != 2 || all[1].pkg != "loader" || !strings.Contains(all[1].run, "TestNoAttackReachesItsVictim") {
+		t.Errorf("short: %v, %v", all, err)
+	}
 	if _, err := (options{suites: "none"}).binaries(); err == nil {
 		t.Error("an unknown suite is no error")
 	}
