@@ -293,29 +293,13 @@ func TestManifestChangeEndsFlows(t *testing.T) {
 	if err := c.Publish(t.Context(), func(m *policy.Manifest) { m.Workloads[1].Peers.From = m.Workloads[1].Peers.From[:1] }); err != nil {
 		t.Fatal(err)
 	}
-	waitRecord(t, c.Nodes[0], "the end of the flow", func(r flow.Record) bool {
+	waitRecord(t, c.Nodes[0], func(r flow.Record) bool {
 		return r.Verdict == flow.Closed && r.Protocol == "udp" && r.Dst == to
 	})
 	if err := askUDP(conn, []byte("x"), time.Second); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the application saw %v, want nothing", err)
 	}
 	refusal(t, c.Nodes[0], to)
-}
-
-func waitRecord(t *testing.T, n *cluster.Node, what string, fits func(flow.Record) bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		flows, err := n.Flows(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if slices.ContainsFunc(flows, fits) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("no flow record of %s", what)
-		}
-	}
 }
 
 // datagramLoad is a stream over one flow, and a new flow each time, until it is
