@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bench measures C8s in two parts, and puts every number in relation
+// Command bench measures C8s in three parts, and puts every number in relation
 // to others from the same run: ratios survive a noisy machine, absolute
 // numbers do not.
 //
 // Part "mesh" is traffic from pod to pod across two nodes, against plain
-// routed TCP and the same proxies without TLS. It needs root. Part "cds" is
+// routed TCP and the same proxies without TLS. Part "dns" is names that a pod
+// asks its node for, against a plain DNS server there. Both need root. Part "cds" is
 // the certificate distribution service under load, against a server that does
 // nothing but the same messages over the same TLS.
 //
@@ -36,6 +37,9 @@ func main() {
 		case "plain-node":
 			exit(ctx, runPlainNode(ctx, os.Stdin))
 			return
+		case "plain-dns":
+			exit(ctx, runPlainDNS(ctx))
+			return
 		case "echo-cds":
 			exit(ctx, runEcho(ctx, os.Stdin))
 			return
@@ -49,7 +53,7 @@ func main() {
 	flag.IntVar(&o.Machines, "machines", 200, "simulated machines that enrol at the CDS")
 	flag.IntVar(&o.Watchers, "watchers", 1000, "nodes that watch the CDS")
 	flag.StringVar(&o.Dir, "dir", os.TempDir(), "folder on the disk that the CDS's store is measured on")
-	only := flag.String("only", "", "measure one part only: mesh or cds")
+	only := flag.String("only", "", "measure one part only: mesh, dns or cds")
 	asJSON := flag.Bool("json", false, "print JSON instead of tables")
 	flag.Parse()
 	exit(ctx, measure(ctx, o, *only, *asJSON))
@@ -60,7 +64,7 @@ func measure(ctx context.Context, o options, only string, asJSON bool) error {
 	for _, p := range []struct {
 		name string
 		run  func(context.Context, options) (part, error)
-	}{{"mesh", runMesh}, {"cds", runCDS}} {
+	}{{"mesh", runMesh}, {"dns", runDNS}, {"cds", runCDS}} {
 		if only != "" && only != p.name {
 			continue
 		}
@@ -76,7 +80,7 @@ func measure(ctx context.Context, o options, only string, asJSON bool) error {
 		}
 	}
 	if len(all) == 0 {
-		return fmt.Errorf("no part is called %q: mesh and cds are", only)
+		return fmt.Errorf("no part is called %q: mesh, dns and cds are", only)
 	}
 	if asJSON {
 		return json.NewEncoder(os.Stdout).Encode(all)
