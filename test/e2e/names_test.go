@@ -159,7 +159,7 @@ func TestPodsResolveNames(t *testing.T) {
 		k.api.Set(kubetest.Service("default/all", echoPort, "None"), kubetest.Slice("default/all-4", "all", echoPort, server.Addr4.String()))
 		k.routes(2, 3)
 		for where, at := range servers(k) {
-			for _, network := range []string{"tcp"} {
+			for _, network := range []string{"udp", "tcp"} {
 				t.Run(fmt.Sprintf("%s, %s of %s", kind, network, where), func(t *testing.T) { namesOf(t, resolver(client, network, at), server) })
 			}
 		}
@@ -213,7 +213,7 @@ func TestSearchPathsAskNobodyOutside(t *testing.T) {
 	for _, name := range []string{listedName, "x." + wildName} { // ndots:5, as the kubelet writes it
 		for _, suffix := range []string{".default.svc.cluster.local.", ".svc.cluster.local.", ".cluster.local."} {
 			for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
-				m, err := raw(t, client, "tcp", at, name+suffix, qtype)
+				m, err := raw(t, client, "udp", at, name+suffix, qtype)
 				if err != nil || m.Rcode != dns.RcodeNameError || len(m.Ns) != 1 {
 					t.Errorf("%s%s: %v, %v", name, suffix, m, err)
 				}
@@ -231,7 +231,7 @@ func TestNamesOutliveTheResolverOutside(t *testing.T) {
 	k.service(client.Addr4)
 	k.routes(2, 1)
 	at := netip.MustParseAddrPort("10.96.0.53:53")
-	r := resolver(client, "tcp", at)
+	r := resolver(client, "udp", at)
 	if _, err := lookup(t, r, listedName+"."); err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestNamesOutliveTheResolverOutside(t *testing.T) {
 		t.Errorf("status: %+v, %v", s.DNS, err)
 	}
 	// Who lists no name resolves none.
-	if m, err := raw(t, stranger, "tcp", at, listedName+".", dns.TypeA); err != nil || m.Rcode != dns.RcodeRefused {
+	if m, err := raw(t, stranger, "udp", at, listedName+".", dns.TypeA); err != nil || m.Rcode != dns.RcodeRefused {
 		t.Errorf("another pod: %v, %v", m, err)
 	}
 	flows, err := k.Nodes[0].Flows(t.Context())

@@ -33,7 +33,7 @@ func TestDataInNamesNeverLeavesTheNode(t *testing.T) {
 	for _, kind := range []lab.Kind{lab.Routed, lab.Bridged} {
 		client := openPod(t, k.Nodes[0], "client", kind)
 		for _, at := range servers(k) {
-			for _, network := range []string{"tcp"} {
+			for _, network := range []string{"udp", "tcp"} {
 				for i, name := range names {
 					for j, qtype := range types {
 						if (i+j)%3 != 0 && network == "tcp" { // a connection each
@@ -74,7 +74,7 @@ func besides(t *testing.T, k *kubernetes, client *cluster.Pod, secret string) {
 	q := new(dns.Msg).SetQuestion(listedName+".", dns.TypeA)
 	q.SetEdns0(4096, true)
 	q.IsEdns0().Option = append(q.IsEdns0().Option, &dns.EDNS0_LOCAL{Code: 65001, Data: []byte(secret)})
-	for network, at := range map[string]string{"tcp": k.Lab.Outside("outside").Addr4.String() + ":53"} {
+	for network, at := range map[string]string{"udp": "10.96.0.53:53", "tcp": k.Lab.Outside("outside").Addr4.String() + ":53"} {
 		conn, err := client.Dial(t.Context(), network, at)
 		if err != nil {
 			t.Fatal(err)
