@@ -43,6 +43,8 @@ type builder struct {
 	nodes      map[string]uint32 // by name
 	namespaces map[string]uint32
 	s          *snapshot
+
+	ready, leaving []candidate // of one port at a time
 }
 
 func build(cfg Config, c Cluster) (*snapshot, Report) {
@@ -58,8 +60,8 @@ func build(cfg Config, c Cluster) (*snapshot, Report) {
 		},
 	}
 	b.s.ports[0], b.s.ports[1] = make(map[netip.AddrPort]*servicePort, len(c.Services)), map[netip.AddrPort]*servicePort{}
-	b.addNodes(limit(b, "nodes", c.Nodes, MaxNodes, func(x, y *Node) int { return cmp.Compare(x.Name, y.Name) }))
-	b.addPods(limit(b, "pods", c.Pods, MaxPods, func(x, y *Pod) int {
+	b.addNodes(limit(b, "nodes", c.Nodes, MaxNodes, func(x, y Node) int { return cmp.Compare(x.Name, y.Name) }))
+	b.addPods(limit(b, "pods", c.Pods, MaxPods, func(x, y Pod) int {
 		if x.Leaving != y.Leaving {
 			if y.Leaving {
 				return -1
@@ -68,12 +70,12 @@ func build(cfg Config, c Cluster) (*snapshot, Report) {
 		}
 		return cmp.Compare(x.Name, y.Name)
 	}))
-	b.addServices(limit(b, "services", c.Services, MaxServices, func(x, y *Service) int { return cmp.Compare(x.Name, y.Name) }))
+	b.addServices(limit(b, "services", c.Services, MaxServices, func(x, y Service) int { return cmp.Compare(x.Name, y.Name) }))
 	return b.s, b.report
 }
 
-func limit[T any](b *builder, what string, all []T, most int, order func(x, y *T) int) []T {
-	slices.SortStableFunc(all, func(x, y T) int { return order(&x, &y) })
+func limit[T any](b *builder, what string, all []T, most int, order func(x, y T) int) []T {
+	slices.SortStableFunc(all, order)
 	if len(all) > most {
 		b.report.ignore("%d of %d %s: a table holds at most %d", len(all)-most, len(all), what, most)
 		b.report.Ignored += len(all) - most - 1

@@ -91,7 +91,8 @@ type candidate struct {
 // those on their way out that still answer.
 func (b *builder) port(s *Service, all []Endpoint, ipv4 bool) *servicePort {
 	p := &servicePort{service: s.Name, affinity: s.Affinity}
-	var ready, leaving []candidate
+	ready, leaving := b.ready[:0], b.leaving[:0]
+	defer func() { b.ready, b.leaving = ready[:0], leaving[:0] }()
 	pods, others := false, false
 	for i := range all {
 		e := &all[i]
@@ -116,13 +117,14 @@ func (b *builder) port(s *Service, all []Endpoint, ipv4 bool) *servicePort {
 		}
 	}
 	p.host = others && !pods
+	chosen := ready
 	if len(ready) == 0 {
-		ready = leaving
-		for i := range ready {
-			ready[i].hints = nil // hints are about those that are ready
+		chosen = leaving
+		for i := range chosen {
+			chosen[i].hints = nil // hints are about those that are ready
 		}
 	}
-	ordered, near := b.arrange(ready, s.Local)
+	ordered, near := b.arrange(chosen, s.Local)
 	b.keep(p, ordered, near)
 	return p
 }

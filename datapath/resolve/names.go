@@ -101,7 +101,7 @@ func (b *builder) addView(s *Service, vips []netip.Addr) {
 
 // addHosts puts the endpoints that have names into v.
 func (b *builder) addHosts(s *Service, v *ServiceView, ports []*Port) {
-	index := map[string]int{}
+	var index map[string]int // most Services have no endpoints with names
 	numbered := 0
 	for _, p := range ports {
 		i := numbered
@@ -127,6 +127,9 @@ func (b *builder) addHosts(s *Service, v *ServiceView, ports []*Port) {
 			}
 			at, ok := index[name]
 			if !ok {
+				if index == nil {
+					index = map[string]int{}
+				}
 				at = len(v.Hosts)
 				index[name] = at
 				v.Hosts = append(v.Hosts, HostView{Name: name, Ports: make([]uint16, len(v.Ports))})
