@@ -221,7 +221,8 @@ int steer(struct bpf_sk_lookup *ctx)
 	sk = bpf_map_lookup_elem(&listeners, &slot);
 	if (!sk)
 		return steer_drop(ctx, &p, C8S_STEER_NO_LISTENER);
-	err = bpf_sk_assign(ctx, sk, BPF_SK_LOOKUP_F_REPLACE);
+	/* To this very socket, whoever else shares its port. */
+	err = bpf_sk_assign(ctx, sk, BPF_SK_LOOKUP_F_REPLACE | BPF_SK_LOOKUP_F_NO_REUSEPORT);
 	bpf_sk_release(sk);
 	return err ? steer_drop(ctx, &p, C8S_STEER_NO_LISTENER) : SK_PASS;
 }

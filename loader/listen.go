@@ -59,6 +59,23 @@ func (l *Loader) SetPacketConn(pc *net.UDPConn) error {
 	return nil
 }
 
+// ofThisNode refuses a socket of another network namespace: it would be given
+// packets of this one.
+func (l *Loader) ofThisNode(fd int) error {
+	own, err := l.ns.cookie()
+	if err != nil {
+		return fmt.Errorf("reading the node's namespace: %w", err)
+	}
+	its, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return fmt.Errorf("reading its namespace: %w", err)
+	}
+	if its != own {
+		return errors.New("it was made in another network namespace than the lock's")
+	}
+	return nil
+}
+
 // fill checks a socket of the daemon and puts it into the first of the slots
 // if it is of IPv4, into the second if it is of IPv6.
 func (l *Loader) fill(fd, protocol int, slots [2]uint32) error {
@@ -68,6 +85,9 @@ func (l *Loader) fill(fd, protocol int, slots [2]uint32) error {
 	}
 	if is != protocol {
 		return fmt.Errorf("its protocol is %d instead of %d (for TCP call net.ListenConfig.SetMultipathTCP(false))", is, protocol)
+	}
+	if err := l.ofThisNode(fd); err != nil {
+		return err
 	}
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {

@@ -206,56 +206,6 @@ func (l *Loader) bridgeOf(device netlink.Link) (master uint32, mac [6]uint8, err
 	return uint32(m.Attrs().Index), [6]uint8(m.Attrs().HardwareAddr), nil
 }
 
-// guardPod attaches pod_guard inside the pod's namespace and returns the
-// namespace's cookie.
-func (l *Loader) guardPod(p Pod) (uint64, error) {
-	ns, err := openNS(p.NetnsPath)
-	if err != nil {
-		return 0, err
-	}
-	defer ns.Close()
-	if ns.inode == l.ns.inode {
-		return 0, fmt.Errorf("%s is the node's own network namespace", p.NetnsPath)
-	}
-	h, err := ns.netlink()
-	if err != nil {
-		return 0, err
-	}
-	defer h.Close()
-	guest, err := guestLink(h, p)
-	if err != nil {
-		return 0, err
-	}
-	index := guest.Attrs().Index
-	err = l.attach(hook{progGuard, l.objs.PodGuard, l.pins.linkOf(progGuard, p.Ifindex), index, false, ns, h})
-	if err != nil {
-		return 0, err
-	}
-	return ns.cookie()
-}
-
-// guestLink finds the pod's side of its link: named, or the one whose peer is
-// the host side.
-func guestLink(h *netlink.Handle, p Pod) (netlink.Link, error) {
-	if p.GuestInterface != "" {
-		found, err := h.LinkByName(p.GuestInterface)
-		if err != nil {
-			return nil, fmt.Errorf("finding %s in the pod: %w", p.GuestInterface, err)
-		}
-		return found, nil
-	}
-	links, err := h.LinkList()
-	if err != nil {
-		return nil, fmt.Errorf("listing the pod's links: %w", err)
-	}
-	for _, link := range links {
-		if link.Attrs().ParentIndex == p.Ifindex && isPair(link) {
-			return link, nil
-		}
-	}
-	return nil, fmt.Errorf("the pod's namespace %s has no link to device %d of the node", p.NetnsPath, p.Ifindex)
-}
-
 // claimAddr gives an address to a link, unless an open pod on a link that
 // exists has it.
 func (l *Loader) claimAddr(key addrKey, ifindex int, master uint32) error {

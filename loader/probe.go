@@ -54,6 +54,8 @@ func probeLock() []Feature {
 		required("steering to a socket", "5.9", features.HaveProgramHelper(ebpf.SkLookup, asm.FnSkAssign)),
 		required("knowing a flow's link in sk_lookup", "5.17", haveIngressIfindex()),
 		required("socket maps", "4.14, CONFIG_BPF_STREAM_PARSER or 5.11", features.HaveMapType(ebpf.SockMap)),
+		required("looking a socket up from a packet", "4.20", errors.Join(
+			features.HaveProgramHelper(ebpf.SchedCLS, asm.FnSkLookupTcp), features.HaveProgramHelper(ebpf.SchedCLS, asm.FnSkLookupUdp))),
 		required("ring buffers", "5.8", features.HaveMapType(ebpf.RingBuf)),
 		required("LRU maps", "4.10", features.HaveMapType(ebpf.LRUHash)),
 		required("changing a packet's type", "4.8", features.HaveProgramHelper(ebpf.SchedCLS, asm.FnSkbChangeType)),
