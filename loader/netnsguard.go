@@ -54,16 +54,10 @@ func (l *Loader) ownNetns(p Pod, cookie uint64) error {
 
 // disownNetns forgets the namespaces of a link's pods but the one to keep.
 func (l *Loader) disownNetns(ifindex int, keep uint64) error {
-	var cookie uint64
-	var owner bpf.NetnsOwner
-	var stale []uint64
-	all := l.objs.NetnsOwners.Iterate()
-	for all.Next(&cookie, &owner) {
-		if int(owner.Ifindex) == ifindex && cookie != keep {
-			stale = append(stale, cookie)
-		}
-	}
-	if err := all.Err(); err != nil {
+	stale, err := pick(l.objs.NetnsOwners, func(cookie uint64, owner bpf.NetnsOwner) bool {
+		return int(owner.Ifindex) == ifindex && cookie != keep
+	})
+	if err != nil {
 		return fmt.Errorf("listing the guarded network namespaces: %w", err)
 	}
 	for _, cookie := range stale {

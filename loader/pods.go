@@ -299,16 +299,10 @@ func (l *Loader) deletePodEntries(ifindex int) error {
 
 // deleteAddrs forgets a link's addresses except those to keep.
 func (l *Loader) deleteAddrs(ifindex int, keep []addrKey) error {
-	var key addrKey
-	var owner bpf.PodAddr
-	var stale []addrKey
-	all := l.objs.PodAddrs.Iterate()
-	for all.Next(&key, &owner) {
-		if int(owner.Ifindex) == ifindex && !slices.Contains(keep, key) {
-			stale = append(stale, key)
-		}
-	}
-	if err := all.Err(); err != nil {
+	stale, err := pick(l.objs.PodAddrs, func(key addrKey, owner bpf.PodAddr) bool {
+		return int(owner.Ifindex) == ifindex && !slices.Contains(keep, key)
+	})
+	if err != nil {
 		return fmt.Errorf("listing the pod addresses: %w", err)
 	}
 	for _, key := range stale {
