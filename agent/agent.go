@@ -312,6 +312,10 @@ func (a *Agent) Status() Status {
 	}
 	stats := a.proxy.Stats()
 	s.Avoided = stats.Avoided
+	s.UDP = UDPStatus{
+		Out: stats.FlowsOut, In: stats.FlowsIn, Sent: stats.DatagramsSent, Received: stats.DatagramsReceived,
+		Dropped: stats.DatagramsDropped, Refused: stats.DatagramsRefused,
+	}
 	s.Tunnels = TunnelStatus{Idle: stats.Idle, Busy: stats.Busy, Inbound: stats.Inbound, Handshakes: stats.Handshakes, Streams: stats.Streams}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -34,6 +34,7 @@ type Status struct {
 	Refused   []nri.Refused     `json:"refused,omitempty"` // containers that may not start
 	Drops     map[string]uint64 `json:"drops"`             // packets refused by the kernel, by reason
 	Tunnels   TunnelStatus      `json:"tunnels"`
+	UDP       UDPStatus         `json:"udp"`
 	Routes    RoutesStatus      `json:"routes"`
 	Avoided   []Avoided         `json:"avoided,omitempty"`   // endpoints and nodes that Services pass over
 	DNS       *DNSStatus        `json:"dns,omitempty"`       // absent where the node answers no names
@@ -52,6 +53,17 @@ type NodeStatus struct {
 	Instance string    `json:"instance,omitempty"` // which process of the node answers
 	NotReady string    `json:"notReady,omitempty"` // why the node cannot take pods
 	LSM      string    `json:"lsm"`                // the hardening by the kernel's security hooks: "active", or why not
+}
+
+// UDPStatus counts flows of UDP and their datagrams.
+type UDPStatus struct {
+	Out int `json:"out"` // flows of pods
+	In  int `json:"in"`  // flows to pods
+	// Datagrams, added when their flow ends; Refused at once.
+	Sent     uint64 `json:"sent"`
+	Received uint64 `json:"received"`
+	Dropped  uint64 `json:"dropped"`
+	Refused  uint64 `json:"refused"`
 }
 
 // ManifestStatus names the manifest in force.

@@ -144,7 +144,10 @@ func (p *Proxy) datagram(ctx context.Context, l *firsts) {
 	rec := flow.Record{Direction: flow.Egress, Protocol: policy.ProtocolUDP, Src: key.src, Dst: key.dst, Node: p.cfg.NodeName}
 	pod, why := p.source(key.src, key.dst, l.self)
 	if pod != nil {
-		if p.flows.hand(key, pod, payload) {
+		if known, taken := p.flows.hand(key, pod, payload); known {
+			if !taken {
+				p.datagrams.refused.Add(1)
+			}
 			return
 		}
 		rec.Pod, rec.SrcWorkload = pod.Name, pod.Workload

@@ -23,18 +23,20 @@ func newFlowTable() flowTable {
 }
 
 // hand gives a datagram to the flow it belongs to, and reports whether there
-// is one. That of a pod which had the address before takes nothing.
-func (t *flowTable) hand(key flowKey, pod *LocalPod, payload []byte) bool {
+// is one. A refused flow, and that of a pod which had the address before, take
+// nothing.
+func (t *flowTable) hand(key flowKey, pod *LocalPod, payload []byte) (known, taken bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.out[key]
 	if f == nil {
-		return false
+		return false, false
 	}
-	if f.refused.IsZero() && f.pod.UID == pod.UID {
-		f.packets.Hand(payload)
+	if !f.refused.IsZero() || f.pod.UID != pod.UID {
+		return true, false
 	}
-	return true
+	f.packets.Hand(payload)
+	return true, true
 }
 
 func (t *flowTable) add(f *packetFlow) {

@@ -98,6 +98,9 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 	}
 	fmt.Fprintf(tw, "Tunnels\t%d idle, %d busy, %d inbound; %d streams over %d handshakes\n",
 		s.Tunnels.Idle, s.Tunnels.Busy, s.Tunnels.Inbound, s.Tunnels.Streams, s.Tunnels.Handshakes)
+	if u := s.UDP; u != (agent.UDPStatus{}) {
+		fmt.Fprintf(tw, "UDP\t%d flows out, %d in; %d datagrams sent, %d received, %d dropped, %d refused\n", u.Out, u.In, u.Sent, u.Received, u.Dropped, u.Refused)
+	}
 	fmt.Fprintf(tw, "Routes\t%s\n", routesLine(s.Routes, now))
 	if s.DNS != nil {
 		fmt.Fprintf(tw, "DNS\t%s\n", s.DNS)

@@ -196,7 +196,7 @@ func testReach(t *testing.T, s *Site) {
 		{"a Service that leads to a node", "tcp", "10.96.66.2:80", "host-address"},
 		{"a Service that leads to nobody", "tcp", "10.96.66.3:80", "peer-refused-certificate"},
 		{"a Service of others now", "tcp", "10.96.66.4:80", "peer-not-allowed-egress"},
-		{"UDP", "udp", outside + ":53", "no-listener"},
+		{"UDP", "udp", outside + ":123", "no-route"},
 	})
 	if out, err := s.Kubectl(ctx, "exec", "-n", attacks, "hosts", "--", "/app", "get", "http://bank.example:8080/"); err == nil {
 		t.Errorf("by a name from hostAliases: %s", out)
