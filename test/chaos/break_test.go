@@ -43,6 +43,7 @@ func disturbances() []disturbance {
 		{name: "replace server", run: replace(server)},
 		{name: "revoke in manifest", run: revoke, alone: true},
 		{name: "deny workload", run: deny, alone: true},
+		{name: "switch sameNode", run: switchSameNode, alone: true},
 	}
 }
 
@@ -267,6 +268,18 @@ func revoke(ctx context.Context, w *world, rnd *rand.Rand) error {
 	}
 	err = w.nobodyGetsThrough(ctx)
 	return errors.Join(err, w.Publish(ctx, func(m *policy.Manifest) { m.Workloads[1].Peers.From = rules }))
+}
+
+// switchSameNode changes whether pods of one node talk through TLS. What goes
+// without it when it must not any more ends.
+func switchSameNode(ctx context.Context, w *world, rnd *rand.Rand) error {
+	return w.Publish(ctx, func(m *policy.Manifest) {
+		if m.SameNode == policy.SameNodeLocal {
+			m.SameNode = policy.SameNodeMesh
+		} else {
+			m.SameNode = policy.SameNodeLocal
+		}
+	})
 }
 
 // deny does the same by the deny list.

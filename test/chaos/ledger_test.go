@@ -12,6 +12,14 @@ import (
 	"time"
 )
 
+// What applications try.
+const (
+	newConnection = "new connection"
+	standingConn  = "standing connection"
+	newFlow       = "new flow"
+	standingFlows = "standing flow"
+)
+
 // attempt is one thing that an application tried.
 type attempt struct {
 	what, pair   string
@@ -70,7 +78,7 @@ func (l *ledger) explained(a attempt) bool {
 	}
 	return slices.ContainsFunc(l.broken, func(b *breakage) bool {
 		overlaps := a.ended.After(b.began) && (b.healed.IsZero() || a.began.Before(b.healed))
-		return overlaps && !(b.harmless && a.what == "new connection")
+		return overlaps && !(b.harmless && (a.what == newConnection || a.what == newFlow))
 	})
 }
 
@@ -79,8 +87,10 @@ func (l *ledger) check(t *testing.T) {
 	t.Helper()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.tried["new connection"] == 0 || l.tried["standing connection"] == 0 {
-		t.Errorf("nothing was tried: %v", l.tried)
+	for _, what := range []string{newConnection, standingConn, newFlow, standingFlows} {
+		if l.tried[what] == 0 {
+			t.Errorf("no %s was tried", what)
+		}
 	}
 	n := 0
 	for _, a := range l.failures {
@@ -121,14 +131,14 @@ func (l *ledger) report() string {
 		for _, a := range l.failures {
 			if a.ended.After(b.began) && a.began.Before(b.healed) {
 				r.failed++
-				if a.what == "new connection" {
+				if a.what == newConnection || a.what == newFlow {
 					r.newOnes++
 				}
 			}
 		}
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "%-28s %5s  %-18s %s\n", "broken", "times", "until all worked", "failed meanwhile (new connections)")
+	fmt.Fprintf(&out, "%-28s %5s  %-18s %s\n", "broken", "times", "until all worked", "failed meanwhile (new connections and flows)")
 	for _, name := range sortedKeys(rows) {
 		r := rows[name]
 		slices.Sort(r.took)
@@ -168,16 +178,16 @@ func TestLedgerTellsWhatNothingExplains(t *testing.T) {
 		a    attempt
 		want bool
 	}{
-		"before":                      {attempt{"new connection", "", at(1), at(2), broke}, false},
-		"began before":                {attempt{"new connection", "", at(9), at(11), broke}, true},
-		"meanwhile":                   {attempt{"new connection", "", at(11), at(12), broke}, true},
-		"ended after":                 {attempt{"new connection", "", at(19), at(25), broke}, true},
-		"after":                       {attempt{"new connection", "", at(21), at(25), broke}, false},
-		"changed bytes":               {attempt{"new connection", "", at(11), at(12), fmt.Errorf("reading: %w", errChanged)}, false},
-		"new in an upgrade":           {attempt{"new connection", "", at(31), at(32), broke}, false},
-		"standing in an upgrade":      {attempt{"standing connection", "", at(31), at(32), broke}, true},
-		"while something goes on":     {attempt{"new connection", "", at(101), at(102), broke}, true},
-		"between, across two of them": {attempt{"new connection", "", at(22), at(28), broke}, false},
+		"before":                      {attempt{newConnection, "", at(1), at(2), broke}, false},
+		"began before":                {attempt{newConnection, "", at(9), at(11), broke}, true},
+		"meanwhile":                   {attempt{newConnection, "", at(11), at(12), broke}, true},
+		"ended after":                 {attempt{newConnection, "", at(19), at(25), broke}, true},
+		"after":                       {attempt{newConnection, "", at(21), at(25), broke}, false},
+		"changed bytes":               {attempt{newConnection, "", at(11), at(12), fmt.Errorf("reading: %w", errChanged)}, false},
+		"new in an upgrade":           {attempt{newConnection, "", at(31), at(32), broke}, false},
+		"standing in an upgrade":      {attempt{standingConn, "", at(31), at(32), broke}, true},
+		"while something goes on":     {attempt{newConnection, "", at(101), at(102), broke}, true},
+		"between, across two of them": {attempt{newConnection, "", at(22), at(28), broke}, false},
 	} {
 		if got := l.explained(tt.a); got != tt.want {
 			t.Errorf("%s: explained %t, want %t", name, got, tt.want)

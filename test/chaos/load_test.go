@@ -41,7 +41,7 @@ func (p pair) String() string {
 // errVacant says that one of the two pods is not there.
 var errVacant = errors.New("no pod")
 
-func (p pair) dial(ctx context.Context) (net.Conn, error) {
+func (p pair) dial(ctx context.Context, network string) (net.Conn, error) {
 	from, to := p.from.now(), p.to.now()
 	if from == nil || to == nil {
 		return nil, errVacant
@@ -50,14 +50,14 @@ func (p pair) dial(ctx context.Context) (net.Conn, error) {
 	if p.v6 {
 		addr = to.Addr6
 	}
-	return from.Dial(ctx, "tcp", netip.AddrPortFrom(addr, echoPort).String())
+	return from.Dial(ctx, network, netip.AddrPortFrom(addr, echoPort).String())
 }
 
 // exchange is a connection with one message there and back.
 func (p pair) exchange(ctx context.Context, canary []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	conn, err := p.dial(ctx)
+	conn, err := p.dial(ctx, "tcp")
 	if err != nil {
 		return fmt.Errorf("%s: connecting: %w", p, err)
 	}
@@ -104,6 +104,8 @@ func startLoad(t *testing.T, w *world, book *ledger) *load {
 				p := pair{from, to, v6}
 				l.done.Go(func() { connections(ctx, p, w.canary, book) })
 				l.done.Go(func() { standing(ctx, p, w.canary, book) })
+				l.done.Go(func() { flows(ctx, p, w.canary, book) })
+				l.done.Go(func() { standingFlow(ctx, p, w.canary, book) })
 			}
 		}
 	}
@@ -121,7 +123,7 @@ func connections(ctx context.Context, p pair, canary []byte, book *ledger) {
 		began := time.Now()
 		err := p.exchange(ctx, canary)
 		if ctx.Err() == nil {
-			book.add(attempt{"new connection", p.String(), began, time.Now(), err})
+			book.add(attempt{newConnection, p.String(), began, time.Now(), err})
 		}
 	}
 }
@@ -131,19 +133,19 @@ func standing(ctx context.Context, p pair, canary []byte, book *ledger) {
 	for pause(ctx, streamEvery) {
 		began := time.Now()
 		dialCtx, cancel := context.WithTimeout(ctx, patience)
-		conn, err := p.dial(dialCtx)
+		conn, err := p.dial(dialCtx, "tcp")
 		cancel()
 		for n := 0; err == nil && pause(ctx, streamEvery); n++ {
 			began = time.Now()
 			if err = message(conn, canary, n); err == nil && ctx.Err() == nil {
-				book.add(attempt{"standing connection", p.String(), began, time.Now(), nil})
+				book.add(attempt{standingConn, p.String(), began, time.Now(), nil})
 			}
 		}
 		if conn != nil {
 			conn.Close()
 		}
 		if ctx.Err() == nil {
-			book.add(attempt{"standing connection", p.String(), began, time.Now(), err})
+			book.add(attempt{standingConn, p.String(), began, time.Now(), err})
 		}
 	}
 }

@@ -68,7 +68,10 @@ func newWorld(t *testing.T) *world {
 		return policy.Workload{Name: name, Images: []policy.Image{{Name: name, Digest: image(name)}}}
 	}
 	rules := func(peer string) []policy.PeerRule {
-		return []policy.PeerRule{{Workload: peer, Ports: []uint16{echoPort}, Protocol: policy.ProtocolTCP}}
+		return []policy.PeerRule{
+			{Workload: peer, Ports: []uint16{echoPort}, Protocol: policy.ProtocolTCP},
+			{Workload: peer, Ports: []uint16{echoPort}, Protocol: policy.ProtocolUDP},
+		}
 	}
 	from, to := entry(client), entry(server)
 	from.Peers.To, to.Peers.From = rules(server), rules(client)
@@ -157,6 +160,13 @@ func serve(p *cluster.Pod) (stop func(), err error) {
 			return nil, err
 		}
 		open = append(open, ln)
+		pc, err := p.ListenPacket("udp", netip.AddrPortFrom(addr, echoPort).String())
+		if err != nil {
+			stop()
+			return nil, err
+		}
+		open = append(open, pc)
+		go echoDatagrams(pc)
 		go func() {
 			for {
 				conn, err := ln.Accept()
@@ -173,6 +183,17 @@ func serve(p *cluster.Pod) (stop func(), err error) {
 func echo(conn net.Conn) {
 	defer conn.Close()
 	_, _ = io.Copy(conn, conn)
+}
+
+func echoDatagrams(pc net.PacketConn) {
+	buf := make([]byte, 2048)
+	for {
+		n, from, err := pc.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		_, _ = pc.WriteTo(buf[:n], from)
+	}
 }
 
 func (w *world) podPrefixes() (all []netip.Prefix) {
@@ -207,7 +228,11 @@ func (w *world) tryAll(ctx context.Context) error {
 	for _, from := range w.clients {
 		for _, to := range w.servers {
 			for _, v6 := range []bool{false, true} {
-				if err := (pair{from, to, v6}).exchange(ctx, w.canary); err != nil {
+				p := pair{from, to, v6}
+				if err := p.exchange(ctx, w.canary); err != nil {
+					return err
+				}
+				if err := p.ask(ctx, w.canary); err != nil {
 					return err
 				}
 			}
