@@ -166,7 +166,7 @@ type Proxy struct {
 
 	outside     struct{ conns, sent, received atomic.Int64 } // what left the mesh
 	ownAddr     func(netip.Addr) bool
-	dialOutside func(ctx context.Context, dst netip.AddrPort) (net.Conn, error)
+	dialOutside func(ctx context.Context, network string, dst netip.AddrPort) (net.Conn, error)
 
 	published  publications
 	loopback   atomic.Bool // tests: clients may have loopback addresses

@@ -200,7 +200,7 @@ func asNotTLS(rule string, err error) *refusal {
 func (p *Proxy) reachOutside(ctx context.Context, x *passage) (*net.TCPConn, *refusal) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Limits.ExternalDial)
 	defer cancel()
-	conn, err := p.dialOutside(ctx, x.to.Addr)
+	conn, err := p.dialOutside(ctx, "tcp", x.to.Addr)
 	if err == nil {
 		return conn.(*net.TCPConn), nil
 	}

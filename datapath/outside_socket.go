@@ -17,12 +17,15 @@ import (
 // dialOutside connects from the node's own address, as any of its processes
 // would. The socket does not carry the daemon's mark: with it the kernel would
 // let it reach pods of this node.
-func dialOutside(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
+func dialOutside(ctx context.Context, network string, dst netip.AddrPort) (net.Conn, error) {
 	d := net.Dialer{KeepAliveConfig: tunnel.KeepAlive(), Control: func(_, _ string, raw syscall.RawConn) error {
+		if network != "tcp" {
+			return nil
+		}
 		return tunnel.Control(raw, "")
 	}}
 	d.SetMultipathTCP(false)
-	return d.DialContext(ctx, "tcp", dst.String())
+	return d.DialContext(ctx, network, dst.String())
 }
 
 // ownAddr reports whether a packet to addr would not leave the node as it is:

@@ -44,6 +44,7 @@ func externals(m *policy.Manifest) {
 		{Name: "tls", CIDRs: []string{"192.0.2.0/24"}, Ports: []uint16{443}, Protocol: "tcp", TLS: true},
 		{Name: "sni", CIDRs: []string{"192.0.2.0/24"}, Ports: []uint16{444}, Protocol: "tcp", SNI: []string{"api.example.com"}},
 		{Name: "all", CIDRs: []string{"0.0.0.0/0"}, Ports: []uint16{9}, Protocol: "tcp"},
+		{Name: "time", CIDRs: []string{"127.96.0.10/32"}, Ports: []uint16{5123}, Protocol: "udp"},
 		{Name: "exact", CIDRs: []string{"198.51.100.1/32"}, Ports: []uint16{10}, Protocol: "tcp"},
 	}
 }
@@ -52,15 +53,17 @@ func newOutsider(t testing.TB, limits Limits, opts ...policytest.Option) *outsid
 	w := newWorld(t, append([]policytest.Option{policytest.With(externals)}, opts...)...)
 	ln, err := Listen(t.Context(), "tcp4", 0)
 	must(t, err)
+	packets, err := ListenTransparentUDP(t.Context(), 0)
+	must(t, err)
 	tunnels, err := ListenTunnels(t.Context(), netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), w.port))
 	must(t, err)
 	o := &outsider{bindings: external.New(external.Config{Now: w.now})}
-	o.node = w.nodeOn("127.0.0.1", limits, Listeners{Pods: []*net.TCPListener{ln}, Tunnels: tunnels}, func(n *node) {
+	o.node = w.nodeOn("127.0.0.1", limits, Listeners{Pods: []*net.TCPListener{ln}, Tunnels: tunnels, Packets: packets}, func(n *node) {
 		n.proxy.cfg.Bindings = o.bindings
 		n.proxy.ownAddr = func(a netip.Addr) bool { ours := o.ours.Load(); return ours != nil && *ours == a }
-		n.proxy.dialOutside = func(ctx context.Context, dst netip.AddrPort) (net.Conn, error) {
+		n.proxy.dialOutside = func(ctx context.Context, network string, dst netip.AddrPort) (net.Conn, error) {
 			o.dialled.Add(1)
-			return dialOutside(ctx, netip.AddrPortFrom(netip.MustParseAddr(farApp), dst.Port()))
+			return dialOutside(ctx, network, netip.AddrPortFrom(netip.MustParseAddr(farApp), dst.Port()))
 		}
 	})
 	o.web = o.pod(policytest.Web, webAddr)
@@ -268,7 +271,9 @@ func TestAClientHelloThatIsNotAllowedReachesNobody(t *testing.T) {
 			if _, err := io.WriteString(c, tt.sent); err != nil {
 				t.Fatal(err)
 			}
-			must(t, c.CloseWrite())
+			if tt.actual == "the connection ended" {
+				must(t, c.CloseWrite())
+			}
 			wantReset(t, c)
 			if r := o.wantRefusal(tt.reason); !strings.Contains(r.Actual, tt.actual) {
 				t.Errorf("it says %q, want %q in it", r.Actual, tt.actual)
@@ -293,7 +298,7 @@ func TestAnEndpointThatCannotBeReached(t *testing.T) {
 	}
 	for want, err := range map[string]error{"external-timeout": os.ErrDeadlineExceeded, "external-unreachable": syscall.ENETUNREACH} {
 		o := newOutsider(t, Limits{})
-		o.proxy.dialOutside = func(context.Context, netip.AddrPort) (net.Conn, error) {
+		o.proxy.dialOutside = func(context.Context, string, netip.AddrPort) (net.Conn, error) {
 			return nil, &net.OpError{Op: "dial", Err: err}
 		}
 		o.dialRefused(webAddr, farAddr+":80")

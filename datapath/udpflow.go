@@ -29,8 +29,9 @@ type packetFlow struct {
 	pod     *LocalPod
 	rec     flow.Record
 	packets *tunnel.Packets
-	counted tunnel.PacketCounts           // is in the proxy's counters
-	tunnel  atomic.Pointer[tunnel.Tunnel] // that carries it now
+	counted tunnel.PacketCounts         // is in the proxy's counters
+	outside *passage                    // where it leaves the mesh; else nil
+	carrier atomic.Pointer[flowCarrier] // that carries it now
 
 	pace    pace      // guarded by flowTable.mu, as the rest
 	refused time.Time // when it was; its packets are closed then
@@ -45,7 +46,11 @@ func (p *Proxy) beginFlow(ctx context.Context, l *firsts, f *packetFlow, first [
 	}
 	q := resolve.Query{Protocol: resolve.UDP, Src: f.key.src.Addr(), Dst: f.key.dst}
 	if target, verdict := p.cfg.Mesh.Resolve(q); verdict != resolve.Found {
-		return unresolved(verdict, f.key.dst, target.Service)
+		x, why := p.externalFor(f.pod, q, unresolved(verdict, f.key.dst, target.Service))
+		if why != nil {
+			return why
+		}
+		f.outside, f.rec.Service = x, target.Service
 	}
 	if !p.udpOut.take(f.pod.UID) {
 		return refuse(reasonTooMany, "flow limit", "fewer flows", "the limit of the pod or the node is reached")
@@ -110,6 +115,9 @@ func (p *Proxy) carryPackets(ctx context.Context, f *packetFlow, rec *flow.Recor
 	if _, why := p.usable(pod); why != nil {
 		return why, false
 	}
+	if f.outside != nil {
+		return p.passPackets(ctx, f, rec), false
+	}
 	lease, dst, why := p.reach(ctx, pod, resolve.UDP, rec)
 	if why != nil {
 		return why, false
@@ -124,13 +132,10 @@ func (p *Proxy) relayPackets(f *packetFlow, t *tunnel.Tunnel, h tunnel.Header, r
 	rec.Time, rec.Verdict = began, flow.Allowed
 	p.cfg.Flows.Add(rec)
 	p.streams.Add(1)
-	f.tunnel.Store(t)
+	done := f.carriedBy(t)
 	res := t.RelayPackets(f.packets, h)
-	f.tunnel.Store(nil)
-	now := f.packets.Counts()
-	n := p.countPackets(f.counted, now)
-	f.counted = now
-	rec.DatagramsSent, rec.DatagramsReceived, rec.DatagramsDropped = n.Sent, n.Received, dropped(n)
+	done()
+	p.countFlow(f, &rec)
 	p.ended(rec, res, began, res.Sent, res.Received)
 	p.sent.Add(res.Sent)
 	p.received.Add(res.Received)

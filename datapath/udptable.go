@@ -144,9 +144,9 @@ func (p *Proxy) watchFlows(ctx context.Context) {
 	}
 }
 
-// idleFlows ends idle flows in order, and returns the tunnels of those that
+// idleFlows ends idle flows in order, and returns what carries those that
 // must be ended otherwise.
-func (p *Proxy) idleFlows(now time.Time) (abort []*tunnel.Tunnel) {
+func (p *Proxy) idleFlows(now time.Time) (abort []flowCarrier) {
 	t, l := &p.flows, &p.cfg.Limits
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -160,11 +160,11 @@ func (p *Proxy) idleFlows(now time.Time) (abort []*tunnel.Tunnel) {
 			}
 		case !f.pace.finishing.IsZero():
 			if now.Sub(f.pace.finishing) >= finishWithin {
-				if carrier := f.tunnel.Load(); carrier != nil {
-					abort = append(abort, carrier)
+				if carrier := f.carrier.Load(); carrier != nil {
+					abort = append(abort, *carrier)
 				}
 			}
-		case idle >= l.flowIdle(key, &f.pace) && f.tunnel.Load() != nil:
+		case idle >= l.flowIdle(key, &f.pace) && f.carrier.Load() != nil:
 			f.pace.finishing = now
 			f.packets.Finish()
 		}

@@ -37,6 +37,7 @@ const (
 	httpsPort = 8443
 	namedPort = 8001
 	wrongPort = 8002 // no rule has it
+	timePort  = 8123 // of UDP
 	widePort  = 8003 // allowed everywhere, as far as a wide prefix goes
 )
 
@@ -48,6 +49,7 @@ func externals(o *cluster.Options) {
 		{Name: "host", CIDRs: []string{outsideAddr + "/32", outside6 + "/128"}, Ports: []uint16{echoPort}, Protocol: policy.ProtocolTCP},
 		{Name: "https", CIDRs: []string{outsideAddr + "/32", outside6 + "/128"}, Ports: []uint16{httpsPort}, Protocol: policy.ProtocolTCP, SNI: []string{listedName}},
 		{Name: "kubernetes", CIDRs: []string{apiVIP + "/32", apiVIP6 + "/128"}, Ports: []uint16{443}, Protocol: policy.ProtocolTCP},
+		{Name: "time", CIDRs: []string{outsideAddr + "/32", outside6 + "/128"}, Ports: []uint16{timePort}, Protocol: policy.ProtocolUDP},
 		{Name: "wide", CIDRs: []string{"0.0.0.0/0", "::/0"}, Ports: []uint16{widePort, cluster.MetricsPort}, Protocol: policy.ProtocolTCP},
 		named,
 	}
@@ -105,6 +107,12 @@ func serveOutside(t *testing.T, host *lab.Host) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		pc, err := host.ListenPacket("udp", netip.AddrPortFrom(addr, timePort).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { pc.Close() })
+		go answer(pc)
 		greet(t, tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}), nil)
 	}
 }
@@ -136,6 +144,7 @@ func TestNamedExceptionsOutsideTheMesh(t *testing.T) {
 				refused(t, stranger, to(echoPort), "no-route")
 				refused(t, client, netip.AddrPortFrom(way.node, widePort), "external-not-allowed", "external-port-not-allowed")
 				refused(t, client, netip.AddrPortFrom(way.node, cluster.MetricsPort), "external-not-allowed", "external-port-not-allowed")
+				datagrams(t, client, to(timePort), way.node)
 				tlsOutside(t, client, to(httpsPort))
 				apiServer(t, k, client, netip.AddrPortFrom(way.vip, 443))
 			})
@@ -185,7 +194,7 @@ func passes(t *testing.T, from *cluster.Pod, to netip.AddrPort, node netip.Addr,
 	if got, err := echo(conn, want); err != nil || got != want {
 		t.Errorf("%d bytes came back from %s, want %d (%v)", len(got), to, len(want), err)
 	}
-	r := waitRecord(t, from.On, func(r flow.Record) bool {
+	r := recorded(t, from.On, func(r flow.Record) bool {
 		return r.Verdict == flow.Closed && r.Dst == to && r.Src.Addr() == from.Addr4 || r.Verdict == flow.Closed && r.Dst == to && r.Src.Addr() == from.Addr6
 	})
 	if r.Rule != rule || r.BytesSent != int64(len(want)) || r.BytesReceived < int64(len(want)) {
@@ -199,7 +208,7 @@ func refused(t *testing.T, from *cluster.Pod, to netip.AddrPort, reasons ...stri
 		t.Errorf("%s to %s: the application saw %v, want a reset", from.Name, to, err)
 		return
 	}
-	r := waitRecord(t, from.On, func(r flow.Record) bool {
+	r := recorded(t, from.On, func(r flow.Record) bool {
 		return r.Verdict == flow.Refused && r.Dst == to && r.Pod == "default/"+from.Name
 	})
 	if !slices.Contains(reasons, r.Reason) {
@@ -207,7 +216,7 @@ func refused(t *testing.T, from *cluster.Pod, to netip.AddrPort, reasons ...stri
 	}
 }
 
-func waitRecord(t *testing.T, n *cluster.Node, fits func(r flow.Record) bool) flow.Record {
+func recorded(t *testing.T, n *cluster.Node, fits func(r flow.Record) bool) flow.Record {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		flows, err := n.Flows(t.Context())
@@ -243,13 +252,65 @@ func tlsOutside(t *testing.T, client *cluster.Pod, to netip.AddrPort) {
 		case reason != "" && !errors.Is(err, syscall.ECONNRESET):
 			t.Errorf("TLS with %s ends with %v, want a reset", name, err)
 		case reason != "":
-			r := waitRecord(t, client.On, func(r flow.Record) bool { return r.Verdict == flow.Refused && r.Dst == to })
+			r := recorded(t, client.On, func(r flow.Record) bool { return r.Verdict == flow.Refused && r.Dst == to })
 			if r.Reason != reason || !strings.Contains(r.Actual, name) {
 				t.Errorf("%+v", r)
 			}
 		}
 	}
 	refusedPlain(t, client, to)
+}
+
+// answer says to every datagram whom it sees.
+func answer(pc net.PacketConn) {
+	buf := make([]byte, 1<<16)
+	for {
+		_, from, err := pc.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		_, _ = pc.WriteTo([]byte(from.String()), from)
+	}
+}
+
+// datagrams reach the host's port that a rule names, and no other.
+func datagrams(t *testing.T, client *cluster.Pod, to netip.AddrPort, node netip.Addr) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	conn, err := client.Dial(ctx, "udp", to.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{1, 1400, 9000} {
+		buf := make([]byte, 256)
+		if _, err := conn.Write(make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := conn.Read(buf)
+		if seen, perr := netip.ParseAddrPort(string(buf[:n])); err != nil || perr != nil || seen.Addr() != node {
+			t.Errorf("a datagram of %d bytes to %s: the host sees %q (%v), want %s", size, to, buf[:n], err, node)
+		}
+	}
+	recorded(t, client.On, func(r flow.Record) bool {
+		return r.Verdict == flow.Allowed && r.Dst == to && r.Protocol == policy.ProtocolUDP && r.Rule == "external/time"
+	})
+	other := netip.AddrPortFrom(to.Addr(), wrongPort)
+	wrong, err := client.Dial(ctx, "udp", other.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer wrong.Close()
+	if _, err := wrong.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	recorded(t, client.On, func(r flow.Record) bool {
+		return r.Verdict == flow.Refused && r.Dst.Port() == wrongPort && r.Protocol == policy.ProtocolUDP && r.Reason == "external-port-not-allowed"
+	})
 }
 
 func refusedPlain(t *testing.T, client *cluster.Pod, to netip.AddrPort) {
@@ -270,7 +331,7 @@ func refusedPlain(t *testing.T, client *cluster.Pod, to netip.AddrPort) {
 	if _, err := raw.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("plain HTTP ends with %v, want a reset", err)
 	}
-	waitRecord(t, client.On, func(r flow.Record) bool { return r.Reason == "external-not-tls" && r.Dst == to })
+	recorded(t, client.On, func(r flow.Record) bool { return r.Reason == "external-not-tls" && r.Dst == to })
 }
 
 // serveAPI puts the API server behind the Service default/kubernetes, as the
@@ -313,7 +374,7 @@ func apiServer(t *testing.T, k *kubernetes, client *cluster.Pod, vip netip.AddrP
 	if err != nil || !strings.Contains(string(body), apiVIP) {
 		t.Errorf("the API server answers %q, %v", body, err)
 	}
-	r := waitRecord(t, client.On, func(r flow.Record) bool { return r.Verdict == flow.Closed && r.Dst == vip })
+	r := recorded(t, client.On, func(r flow.Record) bool { return r.Verdict == flow.Closed && r.Dst == vip })
 	if r.Rule != "external/kubernetes" || r.Service != "default/kubernetes" {
 		t.Errorf("%+v", r)
 	}
@@ -333,7 +394,7 @@ func untilForbidden(t *testing.T, k *kubernetes, to netip.AddrPort) {
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the standing connection ends with %v, want a reset", err)
 	}
-	r := waitRecord(t, client.On, func(r flow.Record) bool { return r.Verdict == flow.Closed && r.Dst == to })
+	r := recorded(t, client.On, func(r flow.Record) bool { return r.Verdict == flow.Closed && r.Dst == to })
 	if r.Reason != "policy-changed" {
 		t.Errorf("%+v", r)
 	}
