@@ -429,3 +429,20 @@ func TestUpgradeUnderDatagramLoad(t *testing.T) {
 		}
 	}
 }
+
+// waitRecord waits for a record that fits.
+func waitRecord(t *testing.T, n *cluster.Node, fits func(flow.Record) bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		flows, err := n.Flows(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slices.ContainsFunc(flows, fits) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no such flow record")
+		}
+	}
+}
