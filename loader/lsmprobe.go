@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // lsmList is where the kernel lists its security modules.
@@ -39,6 +40,9 @@ func haveLSM() error {
 			asm.Return(),
 		},
 	})
+	if errors.Is(err, unix.EPERM) { // the library would blame the memory limit
+		return fmt.Errorf("loading a program for a security hook: %w (not as root, or the kernel is locked down)", unix.EPERM)
+	}
 	if err != nil {
 		return fmt.Errorf("loading a program for a security hook: %w", err)
 	}
