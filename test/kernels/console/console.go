@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Prefix begins every line of the protocol.
@@ -49,6 +50,8 @@ func (l Line) String() string {
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
+func isWord(s string) bool { return s != "" && !strings.ContainsFunc(s, unicode.IsSpace) }
+
 // Parse reads a line; ok is false for what is not of the protocol.
 func Parse(s string) (l Line, ok bool) {
 	rest, ok := strings.CutPrefix(strings.TrimRight(s, "\r\n"), Prefix)
@@ -61,7 +64,7 @@ func Parse(s string) (l Line, ok bool) {
 		l.Text = rest
 	case Info, Verified:
 		l.Name, l.Text, _ = strings.Cut(rest, " ")
-		ok = l.Name != ""
+		ok = isWord(l.Name)
 	case Pass, Fail, Skip:
 		words := strings.SplitN(rest, " ", 4)
 		if len(words) < 3 {
@@ -75,7 +78,7 @@ func Parse(s string) (l Line, ok bool) {
 		if len(words) == 4 {
 			l.Text = words[3]
 		}
-		ok = l.Suite != "" && l.Name != ""
+		ok = isWord(l.Suite) && isWord(l.Name)
 	default:
 		ok = false
 	}

@@ -50,7 +50,7 @@ func FuzzParse(f *testing.F) {
 		}
 		again, ok := console.Parse(l.String())
 		// The time is written in hundredths, and white space as one blank.
-		if !ok || again.Verb != l.Verb || again.Suite != strings.TrimSpace(again.Suite) {
+		if !ok || again.Verb != l.Verb || again.Suite != l.Suite || again.Name != l.Name {
 			t.Errorf("%q: %+v is written as %q", s, l, l)
 		}
 	})
