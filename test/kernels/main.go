@@ -45,7 +45,7 @@ func parse(args []string) (o options, err error) {
 	f.StringVar(&o.run, "run", "", "tests to run, as for go test; empty runs what the matrix says")
 	f.BoolVar(&o.short, "short", false, "only what differs most from kernel to kernel")
 	f.StringVar(&o.accel, "accel", accelAuto, "auto, kvm or tcg")
-	f.DurationVar(&o.limit, "limit", 12*time.Minute, "of one kernel")
+	f.DurationVar(&o.limit, "limit", 20*time.Minute, "of one kernel")
 	f.IntVar(&o.memory, "memory", 2048, "MiB of a guest")
 	f.StringVar(&o.mirror, "mirror", os.Getenv("C8S_DEBIAN_MIRROR"), "Debian mirror; empty is "+debian.DefaultMirror)
 	f.StringVar(&o.keep, "keep", "", "folder for the guests' consoles; empty keeps none")

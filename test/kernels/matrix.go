@@ -67,15 +67,15 @@ func pick(names []string) ([]row, error) {
 }
 
 var binaries = []binary{
-	{pkg: "bpf", short: ".", limit: 120 * time.Second},
+	{pkg: "bpf", short: ".", limit: 5 * time.Minute},
 	// What of the loader only reads files, or waits for the clock, is the same
 	// on every kernel.
 	{
-		pkg: "loader", limit: 300 * time.Second,
+		pkg: "loader", limit: 10 * time.Minute,
 		short: "^(TestNoAttackReachesItsVictim|TestLockedPodReachesNothing|TestTCPOfAnOpenPodReachesTheListenerWithItsDestination|" +
 			"TestIngressQdiscInThePlaceOfClsactIsRefused|TestOnlyAPodsProcessesMakeSocketsInItsNamespace|TestPodsMakeNoSocketsThatGoAroundTheirLinks)$",
 		skip: "^(TestKubeletThatCannotBeToldFromOthersIsRefused|TestRestartedKubeletProbesAgain|TestKubeletIsTakenFromItsConfiguredCgroup)$",
 	},
-	{pkg: "test/attacks", files: []string{"docs/lab.md"}, limit: 120 * time.Second},
-	{pkg: "test/e2e", run: "^(TestNoAttackFromAPodGetsOut|TestPodsTalkOverTheTunnelOnly|TestKilledDaemonLeavesPodsLocked)$", limit: 240 * time.Second},
+	{pkg: "test/attacks", files: []string{"docs/lab.md"}, limit: 5 * time.Minute},
+	{pkg: "test/e2e", run: "^(TestNoAttackFromAPodGetsOut|TestPodsTalkOverTheTunnelOnly|TestKilledDaemonLeavesPodsLocked)$", limit: 8 * time.Minute},
 }
