@@ -49,10 +49,14 @@ func listenNRI(t *testing.T, socket string, pods []*api.PodSandbox, containers [
 	return r
 }
 
+// wait waits until the runtime asks the next plugin, which it does only some
+// time after the plugin has answered its synchronization. It holds plugins'
+// synchronizations back until then, and so shows when.
 func (r *runtimeSide) wait(t *testing.T) {
 	t.Helper()
 	select {
 	case <-r.synced:
+		r.BlockPluginSync().Unblock()
 	case <-time.After(20 * time.Second):
 		t.Fatal("the plugin did not come")
 	}
