@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -27,11 +28,12 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// exported finds the metrics that the sources define.
-func exported(t *testing.T) map[string]bool {
+// exported finds the metrics that the sources define, and the source of each.
+func exported(t *testing.T) map[string]string {
 	t.Helper()
-	found := map[string]bool{}
+	found := map[string]string{}
 	full := regexp.MustCompile(`"(c8s_[a-z0-9_]+)"`)
+	prefix := regexp.MustCompile(`NewDesc\("(c8s_[a-z_]*)"\+name`)
 	short := regexp.MustCompile(`desc\("([a-z0-9_]+)"`)
 	for _, dir := range []string{"../agent", "../cds", "../nri", "../datapath", "../cmd"} {
 		must(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
@@ -40,10 +42,12 @@ func exported(t *testing.T) map[string]bool {
 			}
 			source, err := os.ReadFile(path)
 			for _, m := range full.FindAllSubmatch(source, -1) {
-				found[string(m[1])] = true
+				found[string(m[1])] = string(source)
 			}
-			for _, m := range short.FindAllSubmatch(source, -1) {
-				found["c8s_"+string(m[1])] = true
+			if p := prefix.FindSubmatch(source); p != nil {
+				for _, m := range short.FindAllSubmatch(source, -1) {
+					found[string(p[1])+string(m[1])] = string(source)
+				}
 			}
 			return err
 		}))
@@ -56,19 +60,29 @@ func exported(t *testing.T) map[string]bool {
 
 var (
 	metricName = regexp.MustCompile(`\bc8s_[a-z0-9_]+`)
+	grouping   = regexp.MustCompile(`\bby \(([a-z, ]+)\)`)
 	reasonList = regexp.MustCompile(`reason=~?"([^"]+)"`)
 )
 
 // checkExpr requires that an expression asks for what exists.
-func checkExpr(t *testing.T, where, expr string, metrics map[string]bool) {
+func checkExpr(t *testing.T, where, expr string, metrics map[string]string) {
 	t.Helper()
 	names := metricName.FindAllString(expr, -1)
 	if len(names) == 0 && !strings.HasPrefix(expr, "up{") {
 		t.Errorf("%s: %q names no metric", where, expr)
 	}
 	for _, n := range names {
-		if !metrics[n] && !metrics[strings.TrimSuffix(n, "_bucket")] {
+		source := metrics[n] + metrics[strings.TrimSuffix(n, "_bucket")]
+		if source == "" {
 			t.Errorf("%s: no metric %s", where, n)
+			continue
+		}
+		for _, m := range grouping.FindAllStringSubmatch(expr, -1) {
+			for _, label := range strings.Split(m[1], ", ") {
+				if label != "instance" && label != "le" && !strings.Contains(source, strconv.Quote(label)) {
+					t.Errorf("%s: %s has no label %s", where, n, label)
+				}
+			}
 		}
 	}
 	var known []string
