@@ -70,9 +70,8 @@ var binaries = []binary{
 	// Whether the programs and their reference in Go agree is a matter of the
 	// programs alone, and takes long.
 	{pkg: "bpf", skip: "^TestProgramAndReferenceAgreeOnDamagedPackets$", short: ".", limit: 5 * time.Minute},
-	// What of the loader only reads files (of this repository too), or waits for
-	// the clock, is the same
-	// on every kernel.
+	// What of the loader only reads files, of this repository too, or waits for
+	// the clock is the same on every kernel.
 	{
 		pkg: "loader", limit: 10 * time.Minute,
 		short: "^(TestNoAttackReachesItsVictim|TestLockedPodReachesNothing|TestTCPOfAnOpenPodReachesTheListenerWithItsDestination|" +
