@@ -284,68 +284,6 @@ func TestOtherNodesLimitOfFlowsCountsToo(t *testing.T) {
 	one.roundTrip("the other goes on")
 }
 
-func TestPolicyChangeEndsAFlow(t *testing.T) {
-	w, a, b := udpPair(t, Limits{})
-	app := newEchoUDP(t, dbApp)
-	c := a.udp(webAddr)
-	c.roundTrip("1")
-	w.manifest.Store(w.fixture.Next(t, func(m *policy.Manifest) {
-		m.Workloads[0].Peers.To, m.Workloads[1].Peers.From = m.Workloads[0].Peers.To[:1], m.Workloads[1].Peers.From[:1]
-	}).Signed)
-	a.proxy.Recheck()
-	r := a.waitFlow(udpFlow(flow.Closed))
-	if r.Reason != "policy-changed" || !strings.Contains(r.Rule, "peers.to") {
-		t.Errorf("%+v", r)
-	}
-	b.waitFlow(udpFlow(flow.Closed))
-	before := app.got.Load()
-	c.send(udpVIP, "2")
-	a.wantRefusal("protocol-not-allowed")
-	if app.got.Load() != before {
-		t.Error("a datagram arrived")
-	}
-}
-
-func TestEndOfAPodEndsItsFlows(t *testing.T) {
-	_, a, b := udpPair(t, Limits{})
-	app := newEchoUDP(t, dbApp)
-	c := a.udp(webAddr)
-	c.roundTrip("1")
-	// Another pod has the address now; the flow is still in the table.
-	a.pod(policytest.Web, webAddr).UID = "another"
-	before := app.got.Load()
-	c.send(udpVIP, "2")
-	a.proxy.Recheck()
-	a.waitFlow(udpFlow(flow.Closed))
-	b.waitFlow(udpFlow(flow.Closed))
-	if app.got.Load() != before {
-		t.Error("a datagram passed as the old pod's")
-	}
-	c.roundTrip("3")
-}
-
-// A daemon may lose a flow that the other still has.
-func TestNewFlowOfTheSameNameReplacesTheOld(t *testing.T) {
-	_, a, b := udpPair(t, Limits{})
-	newEchoUDP(t, dbApp)
-	c := a.udp(webAddr)
-	c.roundTrip("1")
-	key := flowKey{c.conn.LocalAddr().(*net.UDPAddr).AddrPort(), netip.MustParseAddrPort(udpVIP)}
-	a.proxy.flows.mu.Lock()
-	old := a.proxy.flows.out[key]
-	delete(a.proxy.flows.out, key) // as a successor would not have it
-	a.proxy.flows.mu.Unlock()
-	c.roundTrip("2")
-	a.waitFlow(func(r flow.Record) bool { return udpFlow(flow.Closed)(r) && r.Reason == "reset" })
-	for b.proxy.Stats().FlowsIn != 1 {
-		time.Sleep(time.Millisecond)
-	}
-	if old.packets.Hand([]byte("x")) {
-		t.Error("the old flow is still open")
-	}
-	c.roundTrip("3")
-}
-
 // A program of the node may have the port that a pod sends to.
 func TestFlowToAPortThatANodesProgramHas(t *testing.T) {
 	_, a, _ := udpPair(t, Limits{FlowIdleShort: 100 * time.Millisecond, FlowIdle: 200 * time.Millisecond}, allowUDP(udpPort))

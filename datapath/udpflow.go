@@ -96,9 +96,11 @@ func (p *Proxy) runFlow(ctx context.Context, f *packetFlow) {
 		}
 		if why != nil || refused {
 			p.flows.refuse(f, p.cfg.Now())
+			p.countFlow(f, &rec)
 			return
 		}
 		if p.flows.end(f) {
+			p.countFlow(f, &rec) // what was handed to it after its record, and is lost
 			p.udpOut.give(f.pod.UID)
 			return
 		}
