@@ -315,14 +315,14 @@ func TestUnrelatedManifestChangeKeepsConnections(t *testing.T) {
 
 func TestIdleConnectionsAreResetAfterTheLimit(t *testing.T) {
 	w := newWorld(t)
-	a, b := w.node("127.0.0.1", Limits{Idle: 200 * time.Millisecond}), w.node("127.0.0.2", Limits{})
+	a, b := w.node("127.0.0.1", Limits{Idle: time.Second}), w.node("127.0.0.2", Limits{})
 	a.pod(policytest.Web, webAddr)
 	b.pod(policytest.DB, dbAddr)
 	echo(t, dbApp)
 	c := a.dial(webAddr, dbApp)
 	for range 8 { // longer than the limit, but never idle
 		talk(t, c)
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(150 * time.Millisecond)
 	}
 	wantReset(t, c)
 	r := b.waitFlow(func(r flow.Record) bool { return r.Verdict == flow.Closed })

@@ -285,7 +285,7 @@ func TestAClientHelloThatIsNotAllowedReachesNobody(t *testing.T) {
 	}
 	t.Run("silence", func(t *testing.T) {
 		o := newOutsider(t, Limits{HelloTimeout: 50 * time.Millisecond})
-		wantReset(t, o.dial(webAddr, farAddr+":443"))
+		o.dialRefused(webAddr, farAddr+":443")
 		o.wantRefusal("external-hello-timeout")
 	})
 }
