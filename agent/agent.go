@@ -166,9 +166,17 @@ func New(cfg Config) (*Agent, error) {
 	return a, nil
 }
 
-func (a *Agent) linkEvent(e loader.LinkEvent) {
+// linkEvent hears of links. A pod whose link lost its lock is closed, and
+// begins anew: it waits for the lock like any other.
+func (r *run) linkEvent(e loader.LinkEvent) {
+	a := r.Agent
 	if e.Kind == loader.LinkFailed {
 		a.cfg.Log.Error("a pod link could not be locked", "link", e.Name, "ifindex", e.Ifindex, "err", e.Err)
+		for _, m := range a.sortedPods() {
+			if m.pod.hostIfindex() == e.Ifindex {
+				a.podEvent(r.life, PodEvent{Pod: m.pod.info})
+			}
+		}
 		return
 	}
 	a.cfg.Log.Debug("pod link", "event", e.Kind, "link", e.Name, "ifindex", e.Ifindex, "err", e.Err)
@@ -301,6 +309,8 @@ func (a *Agent) Status() Status {
 			s.Drops[reason.String()] = n
 		}
 	}
+	restored := a.kernel.Restored()
+	s.Restored = RestoredStatus{Pins: restored.Pins, Programs: restored.Programs}
 	if err := a.Ready(); err != nil {
 		s.Node.NotReady = err.Error()
 	}

@@ -82,6 +82,8 @@ func (k *fakeKernel) Drops() (map[bpf.Reason]uint64, error) {
 	return map[bpf.Reason]uint64{bpf.ReasonPodLocked: 3}, nil
 }
 
+func (k *fakeKernel) Restored() loader.Restored { return loader.Restored{Pins: 5, Programs: 2} }
+
 func (k *fakeKernel) do(fn func()) { k.mu.Lock(); defer k.mu.Unlock(); fn() }
 
 func (k *fakeKernel) pod(ifindex int) (p loader.Pod, known bool) {

@@ -22,7 +22,7 @@ type metrics struct {
 	a        *Agent
 	registry *prometheus.Registry
 
-	drops, pods, flows, tunnels, handshakes, streams, bytes, udpFlows, datagrams, expiry, manifest, denyList, routes, avoided, lost, queries, questions, upstreams, conns, limits, published, strangers *prometheus.Desc
+	drops, restored, pods, flows, tunnels, handshakes, streams, bytes, udpFlows, datagrams, expiry, manifest, denyList, routes, avoided, lost, queries, questions, upstreams, conns, limits, published, strangers *prometheus.Desc
 }
 
 func newMetrics(a *Agent) *metrics {
@@ -32,6 +32,7 @@ func newMetrics(a *Agent) *metrics {
 	m := &metrics{
 		a: a, registry: prometheus.NewRegistry(),
 		drops:      desc("kernel_drops_total", "Packets refused by the kernel programs.", "reason"),
+		restored:   desc("lock_restored_total", "What others took from the lock in the kernel, and this daemon put back.", "what"),
 		pods:       desc("pods", "Pods of this node by state.", "state"),
 		flows:      desc("flows_total", "Connections by verdict and reason.", "verdict", "reason"),
 		tunnels:    desc("tunnels", "Tunnels by use.", "use"),
@@ -61,7 +62,7 @@ func newMetrics(a *Agent) *metrics {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.drops, m.pods, m.flows, m.tunnels, m.handshakes, m.streams, m.bytes, m.udpFlows, m.datagrams, m.expiry, m.manifest, m.denyList, m.routes, m.avoided, m.lost, m.queries, m.questions, m.upstreams, m.conns, m.limits, m.published, m.strangers} {
+	for _, d := range []*prometheus.Desc{m.drops, m.restored, m.pods, m.flows, m.tunnels, m.handshakes, m.streams, m.bytes, m.udpFlows, m.datagrams, m.expiry, m.manifest, m.denyList, m.routes, m.avoided, m.lost, m.queries, m.questions, m.upstreams, m.conns, m.limits, m.published, m.strangers} {
 		out <- d
 	}
 }
@@ -75,6 +76,8 @@ func (m *metrics) Collect(out chan<- prometheus.Metric) {
 	for reason, n := range status.Drops {
 		send(m.drops, prometheus.CounterValue, float64(n), reason)
 	}
+	send(m.restored, prometheus.CounterValue, float64(status.Restored.Pins), "pin")
+	send(m.restored, prometheus.CounterValue, float64(status.Restored.Programs), "program")
 	states := map[State]int{StateSeen: 0, StateLocked: 0, StateAdmitted: 0, StateEnrolled: 0, StateOpen: 0}
 	for _, p := range status.Pods {
 		states[p.State]++

@@ -71,6 +71,7 @@ func TestMetricsExportDropsPodsAndFlows(t *testing.T) {
 	}
 	for _, line := range []string{
 		`c8s_kernel_drops_total{reason="pod-locked"} 3`,
+		`c8s_lock_restored_total{what="pin"} 5`, `c8s_lock_restored_total{what="program"} 2`,
 		`c8s_pods{state="open"} 2`, `c8s_pods{state="locked"} 1`, `c8s_pods{state="seen"} 0`,
 		`c8s_flows_total{reason="no-route",verdict="refused"} 1`,
 		`c8s_tunnels{use="idle"} 0`, `c8s_node_certificate_expiry_seconds 0`,

@@ -26,6 +26,7 @@ type kernel interface {
 	DeletePod(ifindex int) error
 	Drops() (map[bpf.Reason]uint64, error)
 	LSM() loader.LSMStatus
+	Restored() loader.Restored
 }
 
 // enroller certifies the node and its pods.

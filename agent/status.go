@@ -33,6 +33,7 @@ type Status struct {
 	Pods      []PodStatus       `json:"pods"`
 	Refused   []nri.Refused     `json:"refused,omitempty"` // containers that may not start
 	Drops     map[string]uint64 `json:"drops"`             // packets refused by the kernel, by reason
+	Restored  RestoredStatus    `json:"restored"`          // what others took from the lock
 	Tunnels   TunnelStatus      `json:"tunnels"`
 	UDP       UDPStatus         `json:"udp"`
 	Routes    RoutesStatus      `json:"routes"`
@@ -98,6 +99,13 @@ type PublishedStatus struct {
 	HostPort uint16 `json:"hostPort"`
 	Pods     int    `json:"pods"`            // of this node that publish it
 	Error    string `json:"error,omitempty"` // why it is not open, or not in both families
+}
+
+// RestoredStatus counts what somebody took from the lock in the kernel, and this
+// daemon put back. Anything but zero is worth a look at who did.
+type RestoredStatus struct {
+	Pins     uint64 `json:"pins"`
+	Programs uint64 `json:"programs"`
 }
 
 // TunnelStatus counts the tunnels of this node.

@@ -81,6 +81,9 @@ func (r *run) Gone() {
 	r.cfg.Log.Info("handed over; established connections may end in their own time", "within", r.cfg.Drain)
 	r.succeeded.Store(true)
 	r.yielded()
+	if err := r.cfg.Loader.LetGo(); err != nil {
+		r.cfg.Log.Warn("letting go of the lock", "err", err)
+	}
 	r.proxy.Leave()
 	r.sockets.close()
 	r.part(r.life, "vanished pods", r.sweepPods)

@@ -5,7 +5,6 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -30,12 +29,12 @@ const (
 	filterHandle = 0xc8
 )
 
-// hook is a place for a tc program. pin and ns name the device: the pin in
-// the loader's folder, ns the namespace it is in.
+// hook is a place for a tc program: a device in a namespace. name is that of
+// its link and of its pin.
 type hook struct {
 	program string
 	prog    *ebpf.Program
-	pin     string
+	name    string
 	ifindex int
 	egress  bool
 	ns      *netNS
@@ -59,20 +58,29 @@ func (h hook) parent() uint32 {
 // podHooks are the two hooks on the host side of a pod's link.
 func (l *Loader) podHooks(ifindex int) []hook {
 	return []hook{
-		{progEgress, l.objs.PodEgress, l.pins.linkOf(progEgress, ifindex), ifindex, false, l.ns, l.nl},
-		{progIngress, l.objs.PodIngress, l.pins.linkOf(progIngress, ifindex), ifindex, true, l.ns, l.nl},
+		{progEgress, l.objs.PodEgress, linkName(progEgress, ifindex), ifindex, false, l.ns, l.nl},
+		{progIngress, l.objs.PodIngress, linkName(progIngress, ifindex), ifindex, true, l.ns, l.nl},
 	}
+}
+
+func (l *Loader) uplinkHook(ifindex int) hook {
+	return hook{progUplink, l.objs.NodeEgress, linkName(progUplink, ifindex), ifindex, true, l.ns, l.nl}
 }
 
 // guardUplink attaches node_egress to an uplink.
 func (l *Loader) guardUplink(ifindex int) error {
-	return l.attach(hook{progUplink, l.objs.NodeEgress, l.pins.linkOf(progUplink, ifindex), ifindex, true, l.ns, l.nl})
+	h := l.uplinkHook(ifindex)
+	if err := l.attach(h); err != nil {
+		return err
+	}
+	l.lockAgain(h)
+	return nil
 }
 
 // attach puts the current program on a hook: in place of its predecessor
 // where there is one, at the head of the chain where there is none.
 func (l *Loader) attach(h hook) error {
-	updated, err := h.update()
+	updated, err := l.update(h)
 	if err != nil {
 		return err
 	}
@@ -82,20 +90,20 @@ func (l *Loader) attach(h hook) error {
 	if l.clsact {
 		return h.attachClsact()
 	}
-	return h.ns.do(h.attachTCX)
+	lnk, err := h.attachTCX(h.prog)
+	if err != nil {
+		return err
+	}
+	return l.pinAndHold(h.name, lnk)
 }
 
-// update replaces the program of a live pinned link on this very device. A
-// pin whose device has gone is removed.
-func (h hook) update() (bool, error) {
-	old, err := link.LoadPinnedLink(h.pin, nil)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
+// update replaces the program of a live link on this very device. A link whose
+// device has gone, or that somebody detached, is released.
+func (l *Loader) update(h hook) (bool, error) {
+	old, err := l.pinned(h.name)
+	if err != nil || old == nil {
+		return false, err
 	}
-	if err != nil {
-		return false, fmt.Errorf("opening the pinned link of %s: %w", h.program, err)
-	}
-	defer old.Close()
 	live, err := attachedTo(old, h.ifindex)
 	if err != nil {
 		return false, fmt.Errorf("reading the pinned link of %s: %w", h.program, err)
@@ -109,7 +117,7 @@ func (h hook) update() (bool, error) {
 			return false, fmt.Errorf("replacing %s in place: %w (the old program stays)", h.program, err)
 		}
 	}
-	return false, removePin(h.pin)
+	return false, l.release(h.name)
 }
 
 // attachedTo tells whether a tcx link is on the device: its ifindex becomes 0
@@ -123,17 +131,16 @@ func attachedTo(l link.Link, ifindex int) (bool, error) {
 	return tcx != nil && int(tcx.Ifindex) == ifindex, nil
 }
 
-// attachTCX runs on a thread in the hook's namespace.
-func (h hook) attachTCX() error {
-	lnk, err := link.AttachTCX(link.TCXOptions{Interface: h.ifindex, Program: h.prog, Attach: h.attachType(), Anchor: link.Head()})
+// attachTCX puts a program at the head of the hook's chain.
+func (h hook) attachTCX(prog *ebpf.Program) (lnk link.Link, err error) {
+	err = h.ns.do(func() (err error) {
+		lnk, err = link.AttachTCX(link.TCXOptions{Interface: h.ifindex, Program: prog, Attach: h.attachType(), Anchor: link.Head()})
+		return err
+	})
 	if err != nil {
-		return fmt.Errorf("attaching %s: %w", h.program, err)
+		return nil, fmt.Errorf("attaching %s: %w", h.program, err)
 	}
-	defer lnk.Close() // the pin holds it from here on
-	if err := lnk.Pin(h.pin); err != nil {
-		return fmt.Errorf("pinning %s: %w", h.program, err)
-	}
-	return nil
+	return lnk, nil
 }
 
 // attachClsact serves kernels before 6.6. Filters live as long as the device
@@ -150,13 +157,7 @@ func (h hook) attachClsact() error {
 	if err != nil {
 		return fmt.Errorf("adding the clsact qdisc for %s: %w", h.program, err)
 	}
-	filter := &netlink.BpfFilter{
-		FilterAttrs:  netlink.FilterAttrs{LinkIndex: h.ifindex, Parent: h.parent(), Handle: filterHandle, Protocol: unix.ETH_P_ALL, Priority: 1},
-		Fd:           h.prog.FD(),
-		Name:         filterPrefix + h.program,
-		DirectAction: true,
-	}
-	if err := h.nl.FilterReplace(filter); err != nil {
+	if err := h.nl.FilterReplace(h.filter()); err != nil {
 		return fmt.Errorf("attaching %s to clsact: %w", h.program, err)
 	}
 	return nil
@@ -178,45 +179,27 @@ func (h hook) checkQdisc() error {
 }
 
 // live tells whether some generation of the program is on the hook.
-func (h hook) live() (bool, error) {
-	old, err := link.LoadPinnedLink(h.pin, nil)
-	if err == nil {
-		defer old.Close()
+func (l *Loader) live(h hook) (bool, error) {
+	old, err := l.pinned(h.name)
+	if err != nil {
+		return false, err
+	}
+	if old != nil {
 		if on, err := attachedTo(old, h.ifindex); on || err != nil {
 			return on, err
 		}
-	} else if !errors.Is(err, os.ErrNotExist) {
-		return false, fmt.Errorf("opening the pinned link of %s: %w", h.program, err)
 	}
 	filters, err := h.ours()
 	return len(filters) > 0, err
 }
 
-// ours lists our clsact filters on the hook. A device without clsact has none.
-func (h hook) ours() ([]*netlink.BpfFilter, error) {
-	dev := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: h.ifindex}}
-	filters, err := h.nl.FilterList(dev, h.parent())
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("listing the filters of device %d: %w", h.ifindex, err)
-	}
-	var found []*netlink.BpfFilter
-	for _, f := range filters {
-		if b, ok := f.(*netlink.BpfFilter); ok && len(b.Name) > len(filterPrefix) && b.Name[:len(filterPrefix)] == filterPrefix {
-			found = append(found, b)
-		}
-	}
-	return found, nil
-}
-
 // attachSteer puts steer on the socket lookup of the loader's namespace.
 func (l *Loader) attachSteer() error {
-	pin := l.pins.link(progSteer)
-	old, err := link.LoadPinnedLink(pin, nil)
-	if err == nil {
-		defer old.Close()
+	old, err := l.pinned(progSteer)
+	if err != nil {
+		return err
+	}
+	if old != nil {
 		info, err := old.Info()
 		if err != nil {
 			return fmt.Errorf("reading the pinned link of %s: %w", progSteer, err)
@@ -227,23 +210,14 @@ func (l *Loader) attachSteer() error {
 				return fmt.Errorf("replacing %s in place: %w", progSteer, err)
 			}
 			return nil
-		case 0: // that namespace has gone
-			if err := removePin(pin); err != nil {
-				return err
-			}
+		case 0: // that namespace has gone, or somebody detached it
 		default:
 			return fmt.Errorf("the pins belong to another network namespace (inode %d, this one is %d); use another PinDir", inode, l.ns.inode)
 		}
-	} else if !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("opening the pinned link of %s: %w", progSteer, err)
 	}
 	lnk, err := link.AttachNetNs(int(l.ns.Fd()), l.objs.Steer)
 	if err != nil {
 		return fmt.Errorf("attaching %s to the socket lookup: %w", progSteer, err)
 	}
-	defer lnk.Close()
-	if err := lnk.Pin(pin); err != nil {
-		return fmt.Errorf("pinning %s: %w", progSteer, err)
-	}
-	return nil
+	return l.pinAndHold(progSteer, lnk)
 }

@@ -33,11 +33,12 @@ func (l *Loader) guardPod(p Pod) (uint64, error) {
 			return 0, err
 		}
 	}
-	index := guest.Attrs().Index
-	err = l.attach(hook{progGuard, l.objs.PodGuard, l.pins.linkOf(progGuard, p.Ifindex), index, false, ns, h})
-	if err != nil {
+	guard := hook{progGuard, l.objs.PodGuard, linkName(progGuard, p.Ifindex), guest.Attrs().Index, false, ns, h}
+	if err := l.attach(guard); err != nil {
 		return 0, err
 	}
+	l.lockAgain(guard)
+	l.guarded[p.Ifindex] = p
 	return ns.cookie()
 }
 

@@ -302,12 +302,11 @@ func TestPacketThatSkipsTheHostSideIsRefusedInThePod(t *testing.T) {
 		p := b.pod(t, "p", lab.Routed, true)
 		echo(t, p)
 		// Whoever takes pod_ingress away, the guard still stands.
-		if clsact {
-			if out, err := b.Command(t.Context(), "tc", "filter", "del", "dev", p.HostLink, "egress").CombinedOutput(); err != nil {
-				t.Fatalf("%v: %s", err, out)
-			}
-		} else if err := os.Remove(filepath.Join(b.cfg.PinDir, fmt.Sprintf("v1/links/pod_ingress-%d", p.HostIfindex))); err != nil {
-			t.Fatal(err)
+		if !clsact {
+			detach(t, b, fmt.Sprintf("pod_ingress-%d", p.HostIfindex))
+		}
+		if out, err := b.Command(t.Context(), "tc", "filter", "del", "dev", p.HostLink, "egress").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
 		}
 		for _, dst := range p.Addrs() {
 			b.refused(t, b.NS, dst, bpf.ReasonGuardBypass)

@@ -79,12 +79,20 @@ type Loader struct {
 	lsmStatus LSMStatus
 
 	unguarded sync.Once // the node cannot guard namespaces: said once
+	onlyOnce  sync.Once // a link cannot have its second lock: said once
 	settling  sync.WaitGroup
 	announced atomic.Bool // new links come to LockNew; WatchLinks leaves them the time
 
-	mu     sync.Mutex // serialises changes of links and pods
-	turn   *turn      // serialises them between processes
-	closed bool
+	restored struct{ pins, programs atomic.Uint64 }
+
+	mu      sync.Mutex      // serialises changes of links and pods, and guards what follows
+	turn    *turn           // serialises changes between processes
+	held    map[string]held // by name
+	second  map[string]bool // names of hooks that a filter locks too
+	guarded map[int]Pod     // where pod_guard is, by the link's index
+	queue   []string        // links that mend looks at next
+	letGo   bool            // a successor owns the node
+	closed  bool
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -133,11 +141,18 @@ func Open(cfg Config) (*Loader, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Loader{cfg: cfg, log: cfg.Log, pins: pins{cfg.PinDir, layoutVersion}}
+	l := newLoader(cfg)
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("opening the lock at %s: %w", cfg.PinDir, errors.Join(err, l.Close()))
 	}
 	return l, nil
+}
+
+func newLoader(cfg Config) *Loader {
+	return &Loader{
+		cfg: cfg, log: cfg.Log, pins: pins{cfg.PinDir, layoutVersion},
+		held: map[string]held{}, second: map[string]bool{}, guarded: map[int]Pod{},
+	}
 }
 
 func (l *Loader) open() error {
@@ -157,6 +172,7 @@ func (l *Loader) open() error {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return fmt.Errorf("raising the memory lock limit: %w", err)
 	}
+	raiseFileLimit()
 	if err := l.pins.make(); err != nil {
 		return err
 	}
@@ -167,7 +183,7 @@ func (l *Loader) open() error {
 		return err
 	}
 	defer l.end()
-	if err := l.load(); err != nil {
+	if err := errors.Join(l.holdPinned(), l.load()); err != nil {
 		return err
 	}
 	// Programs that have a listener from a predecessor need these from the
@@ -254,7 +270,7 @@ func (l *Loader) Close() error {
 		return nil
 	}
 	l.closed = true
-	err := errors.Join(l.lsm.Close(), l.objs.Close(), l.turn.close())
+	err := errors.Join(l.closeHeld(), l.lsm.Close(), l.objs.Close(), l.turn.close())
 	if l.nl != nil {
 		l.nl.Close()
 	}

@@ -27,8 +27,8 @@ type PodLink struct {
 // milliseconds under the lock of all links: three programs are most of what a
 // pod's start can bear. A clsact filter takes none. So filters lock the link
 // before LockNew returns, and the tcx programs, which no tool of tc takes off,
-// take their place while the runtime makes the sandbox. SetPod waits for them:
-// a pod never opens on filters.
+// come before them while the runtime makes the sandbox. SetPod waits for them:
+// a pod never opens on filters. The filters stay, as the second lock.
 func (l *Loader) LockNew(ctx context.Context, pod PodLink) error {
 	if err := l.begin(ctx); err != nil {
 		return fmt.Errorf("locking link %d: %w", pod.Ifindex, err)
@@ -76,6 +76,7 @@ func (l *Loader) unused(ifindex int) bool {
 // attachFilter attaches a filter where tcx programs are what lasts.
 func (l *Loader) attachFilter(h hook) error {
 	if h.attachClsact() == nil {
+		l.second[h.name] = true
 		return nil
 	}
 	return l.attach(h) // the kernel may lack the filter
@@ -91,7 +92,6 @@ func (l *Loader) settle(pod PodLink) {
 		steps = append(steps, func() error { return l.attach(h) })
 	}
 	steps = append(steps,
-		func() error { return l.releaseFilters(pod.Ifindex) },
 		func() error {
 			_, err := l.guardPod(Pod{Ifindex: pod.Ifindex, NetnsPath: pod.NetnsPath, GuestInterface: pod.GuestInterface})
 			return err
@@ -111,14 +111,4 @@ func (l *Loader) change(fn func() error) error {
 	}
 	defer l.end()
 	return fn()
-}
-
-// releaseFilters takes off the filters of LockNew. The tcx programs of both
-// hooks must be there.
-func (l *Loader) releaseFilters(ifindex int) error {
-	if l.clsact {
-		return nil
-	}
-	dev := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
-	return removeFrom(l.nl, dev, progEgress, progIngress)
 }

@@ -5,7 +5,6 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -105,28 +104,18 @@ func (l *Loader) loadLSM() error {
 }
 
 // attachLSM puts a program on its hook. Links to security hooks cannot be
-// given another program: the new link is there before the old one's pin, its
-// last reference, goes.
+// given another program: the new link is there before the old one goes.
 func (l *Loader) attachLSM(name string, prog *ebpf.Program) error {
 	lnk, err := link.AttachLSM(link.LSMOptions{Program: prog})
 	if err != nil {
 		return fmt.Errorf("attaching %s: %w", name, err)
 	}
-	defer lnk.Close() // the pin holds it from here on
-	pin := l.pins.link(name)
-	fresh := pin + "_new"
-	if err := errors.Join(removePin(fresh), lnk.Pin(fresh)); err != nil {
-		return fmt.Errorf("pinning %s: %w", name, err)
-	}
-	if err := os.Rename(fresh, pin); err != nil {
-		return fmt.Errorf("pinning %s: %w", name, err)
-	}
-	return nil
+	return l.pinAndHold(name, lnk)
 }
 
 // removeLSM takes away what an earlier process attached.
 func (l *Loader) removeLSM() error {
-	return errors.Join(removePin(l.pins.link(progPodSocket)), removePin(l.pins.link(progPodBPF)))
+	return errors.Join(l.release(progPodSocket), l.release(progPodBPF))
 }
 
 // socketBits are the words of Pod.Sockets: those of policy.Run.Sockets that a

@@ -5,7 +5,6 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -72,14 +71,10 @@ func (l *Loader) disownNetns(ifindex int, keep uint64) error {
 // attached. A new one is attached only for the first pod with a cgroup, since
 // it runs for every socket of the node.
 func (l *Loader) updateNetnsGuard() error {
-	old, err := link.LoadPinnedLink(l.pins.link(progNetns), nil)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
+	old, err := l.pinned(progNetns)
+	if err != nil || old == nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("opening the pinned link of %s: %w", progNetns, err)
-	}
-	defer old.Close()
 	// ENOLINK: its cgroup has gone, and with it all that it was for.
 	if err := old.Update(l.objs.NetnsGuard); err != nil && !errors.Is(err, unix.ENOLINK) {
 		return fmt.Errorf("replacing %s in place: %w (the old program stays)", progNetns, err)
@@ -90,10 +85,11 @@ func (l *Loader) updateNetnsGuard() error {
 // attachNetnsGuard puts netns_guard on the root of the hierarchy, unless the
 // pinned one is there.
 func (l *Loader) attachNetnsGuard(tree cgroups) error {
-	pin := l.pins.link(progNetns)
-	old, err := link.LoadPinnedLink(pin, nil)
-	if err == nil {
-		defer old.Close()
+	old, err := l.pinned(progNetns)
+	if err != nil {
+		return err
+	}
+	if old != nil {
 		info, err := old.Info()
 		if err != nil {
 			return fmt.Errorf("reading the pinned link of %s: %w", progNetns, err)
@@ -101,21 +97,13 @@ func (l *Loader) attachNetnsGuard(tree cgroups) error {
 		if c := info.Cgroup(); c != nil && c.CgroupId == tree.id {
 			return nil
 		}
-	} else if !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("opening the pinned link of %s: %w", progNetns, err)
 	}
 	lnk, err := link.AttachCgroup(link.CgroupOptions{Path: tree.dir, Attach: ebpf.AttachCGroupInetSockCreate, Program: l.objs.NetnsGuard})
 	if err != nil {
 		return fmt.Errorf("attaching %s to the cgroup %s: %w", progNetns, tree.dir, err)
 	}
-	defer lnk.Close()
-	// The pin takes the place of one on another root at once.
-	fresh := pin + "_new"
-	if err := errors.Join(removePin(fresh), lnk.Pin(fresh)); err != nil {
-		return fmt.Errorf("pinning %s: %w", progNetns, err)
-	}
-	if err := os.Rename(fresh, pin); err != nil {
-		return fmt.Errorf("pinning %s: %w", progNetns, err)
+	if err := l.pinAndHold(progNetns, lnk); err != nil {
+		return err
 	}
 	if tree.id != rootCgroup {
 		l.log.Warn("the cgroup root of this process is not the machine's: processes outside it can make sockets in pods", "root", tree.dir)

@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,11 +25,6 @@ type pins struct{ dir, version string }
 func (p pins) maps() string            { return filepath.Join(p.dir, p.version) }
 func (p pins) links() string           { return filepath.Join(p.dir, p.version, "links") }
 func (p pins) link(name string) string { return filepath.Join(p.links(), name) }
-
-// linkOf names the pin of a program's link on one device.
-func (p pins) linkOf(program string, ifindex int) string {
-	return p.link(program + "-" + strconv.Itoa(ifindex))
-}
 
 func (p pins) make() error {
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {
@@ -74,14 +67,13 @@ func (p pins) others() ([]pins, error) {
 
 // locked returns the interface indexes that links are pinned for.
 func (p pins) locked() (map[int]bool, error) {
-	entries, err := os.ReadDir(p.links())
+	names, err := namesIn(p.links())
 	if err != nil {
 		return nil, fmt.Errorf("listing the pinned links: %w", err)
 	}
 	found := map[int]bool{}
-	for _, e := range entries {
-		_, number, ok := strings.Cut(e.Name(), "-")
-		if ifindex, err := strconv.Atoi(number); ok && err == nil {
+	for name := range names {
+		if _, ifindex := parseLinkName(name); ifindex != 0 {
 			found[ifindex] = true
 		}
 	}

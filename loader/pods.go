@@ -58,18 +58,13 @@ func (l *Loader) LockLink(ctx context.Context, ifindex int) error {
 }
 
 // lockLink locks a link for as long as it exists.
-func (l *Loader) lockLink(ifindex int) error {
-	if err := l.lockLinkBy(ifindex, l.attach); err != nil {
-		return err
-	}
-	return l.releaseFilters(ifindex)
-}
+func (l *Loader) lockLink(ifindex int) error { return l.lockLinkBy(ifindex, l.attach) }
 
 func (l *Loader) lockLinkBy(ifindex int, attach func(hook) error) error {
 	hooks := l.podHooks(ifindex)
 	fresh := true
 	for _, h := range hooks {
-		live, err := h.live()
+		live, err := l.live(h)
 		if err != nil {
 			return err
 		}
@@ -118,6 +113,9 @@ func (l *Loader) setPod(p Pod) error {
 	}
 	if err := l.lockLink(p.Ifindex); err != nil {
 		return err
+	}
+	for _, h := range l.podHooks(p.Ifindex) {
+		l.lockAgain(h)
 	}
 	if entry.Master, entry.Gateway, err = l.bridgeOf(device); err != nil {
 		return err
@@ -281,8 +279,9 @@ func (l *Loader) closePod(ifindex int) error {
 // forget removes what there was for a link that has gone.
 func (l *Loader) forget(ifindex int) error {
 	err := l.deletePodEntries(ifindex)
+	delete(l.guarded, ifindex)
 	for _, program := range []string{progEgress, progIngress, progGuard, progUplink} {
-		err = errors.Join(err, removePin(l.pins.linkOf(program, ifindex)))
+		err = errors.Join(err, l.release(linkName(program, ifindex)))
 	}
 	return err
 }

@@ -22,6 +22,9 @@ const (
 
 // turn is a lock between the processes that share a pin folder. It ends with
 // the process that holds it.
+//
+// A folder that somebody removed and we made again is another file: the lock is
+// only good if it is on the one that has the name now.
 type turn struct{ dir *os.File }
 
 func openTurn(dir string) (*turn, error) {
@@ -40,7 +43,11 @@ func (t *turn) take(ctx context.Context) error {
 		err := unix.Flock(int(t.dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
 		case err == nil:
-			return nil
+			stale, err := t.follow()
+			if !stale || err != nil {
+				return err
+			}
+			continue
 		case errors.Is(err, unix.EINTR):
 			continue
 		case !errors.Is(err, unix.EWOULDBLOCK):
@@ -52,6 +59,25 @@ func (t *turn) take(ctx context.Context) error {
 		case <-time.After(turnRetry):
 		}
 	}
+}
+
+// follow opens the folder anew if it is another one now. Without one there is
+// nothing to follow to.
+func (t *turn) follow() (stale bool, err error) {
+	var have, want unix.Stat_t
+	if err := unix.Fstat(int(t.dir.Fd()), &have); err != nil {
+		return false, fmt.Errorf("looking at the pin folder: %w", err)
+	}
+	if err := unix.Stat(t.dir.Name(), &want); err != nil || have.Ino == want.Ino && have.Dev == want.Dev {
+		return false, nil
+	}
+	next, err := openTurn(t.dir.Name())
+	if err != nil {
+		return false, err
+	}
+	_ = t.dir.Close()
+	t.dir = next.dir
+	return true, nil
 }
 
 func (t *turn) give() { _ = unix.Flock(int(t.dir.Fd()), unix.LOCK_UN) } // cannot fail on an open file

@@ -24,7 +24,7 @@ func Uninstall(cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("uninstalling: %w", err)
 	}
-	l := &Loader{cfg: cfg, log: cfg.Log, pins: pins{cfg.PinDir, layoutVersion}}
+	l := newLoader(cfg)
 	if l.ns, err = currentNS(); err != nil {
 		return fmt.Errorf("uninstalling: %w", err)
 	}

@@ -45,7 +45,8 @@ type watcher struct {
 	report func(LinkEvent)
 	known  map[int]string // names of locked links and guarded uplinks
 	failed map[int]bool
-	await  map[int]int // new links that will be announced: ticks that are left
+	await  map[int]int  // new links that will be announced: ticks that are left
+	doubt  map[int]bool // links whose filters somebody changed
 }
 
 // awaitTicks of relistInterval is how long a new link waits to be announced.
@@ -57,7 +58,7 @@ const awaitTicks = 2
 // that, so as not to hold up those who still set them up. It guards uplinks
 // that appear and forgets links that go.
 func (l *Loader) WatchLinks(ctx context.Context, report func(LinkEvent)) error {
-	w := &watcher{l, report, map[int]string{}, map[int]bool{}, map[int]int{}}
+	w := &watcher{l, report, map[int]string{}, map[int]bool{}, map[int]int{}, map[int]bool{}}
 	for {
 		err := w.run(ctx)
 		if ctx.Err() != nil {
@@ -73,7 +74,7 @@ func (l *Loader) WatchLinks(ctx context.Context, report func(LinkEvent)) error {
 // run watches until something fails. It hears updates before it lists, so
 // that no link falls between the two.
 func (w *watcher) run(ctx context.Context) error {
-	socket, err := w.ns.subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+	socket, err := w.ns.subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_TC)
 	if err != nil {
 		return err
 	}
@@ -99,7 +100,11 @@ func (w *watcher) run(ctx context.Context) error {
 			for _, m := range u.messages {
 				w.handle(m)
 			}
+			w.lookAtFilters()
 		case <-retry.C:
+			if err := w.mendAll(); err != nil {
+				return err
+			}
 			w.overdue()
 			if len(w.failed) == 0 {
 				continue
@@ -146,6 +151,10 @@ func (w *watcher) list() error {
 		return err
 	}
 	clear(w.await)
+	for index := range w.known {
+		w.doubt[index] = true
+	}
+	defer w.lookAtFilters()
 	here := map[int]bool{}
 	for _, link := range links {
 		here[link.Attrs().Index] = true
@@ -171,6 +180,9 @@ func (w *watcher) list() error {
 }
 
 func (w *watcher) handle(m syscall.NetlinkMessage) {
+	if w.handleFilter(m) {
+		return
+	}
 	if m.Header.Type != unix.RTM_NEWLINK && m.Header.Type != unix.RTM_DELLINK || len(m.Data) < unix.SizeofIfInfomsg {
 		return
 	}
@@ -203,7 +215,7 @@ func (w *watcher) overdue() {
 			continue
 		}
 		delete(w.await, index)
-		if !slices.ContainsFunc(w.podHooks(index), func(h hook) bool { on, err := h.live(); return on && err == nil }) {
+		if !w.isLocked(index) {
 			w.announced.Store(false)
 		}
 		if link, err := w.nl.LinkByIndex(index); err == nil {
@@ -230,7 +242,7 @@ func (w *watcher) seen(link netlink.Link) {
 	case link.Type() == "bridge":
 		err = w.change(func() error { return w.refreshMaster(link) })
 	case w.isPodLink(link) && w.known[index] == "" && !awaited:
-		if err = w.change(func() error { return w.lockLink(index) }); err == nil {
+		if err = w.change(func() error { return w.lockOrClose(index) }); err == nil {
 			w.known[index] = name
 			w.report(LinkEvent{Kind: LinkLocked, Name: name, Ifindex: index})
 		}
@@ -268,7 +280,8 @@ func (w *watcher) gone(ifindex int) {
 	}
 }
 
-// podIndexes adds the links that the pods map has entries for.
+// podIndexes adds the links that the pods map has entries for, or that are
+// held.
 func (l *Loader) podIndexes(set map[int]bool) error {
 	var index uint32
 	var pod bpf.Pod
@@ -278,6 +291,11 @@ func (l *Loader) podIndexes(set map[int]bool) error {
 	}
 	if err := all.Err(); err != nil {
 		return fmt.Errorf("listing the pods: %w", err)
+	}
+	for name := range l.held {
+		if _, ifindex := parseLinkName(name); ifindex != 0 {
+			set[ifindex] = true
+		}
 	}
 	return nil
 }

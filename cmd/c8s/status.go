@@ -96,6 +96,9 @@ func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
 	if d := s.DenyList; d != nil {
 		fmt.Fprintf(tw, "Deny list\tversion %d, %d denials, %s\n", d.Version, d.Entries, d.Digest)
 	}
+	if r := s.Restored; r.Pins+r.Programs > 0 {
+		fmt.Fprintf(tw, "Lock\tsomebody damaged it: %d pins and %d programs were put back\n", r.Pins, r.Programs)
+	}
 	fmt.Fprintf(tw, "Tunnels\t%d idle, %d busy, %d inbound; %d streams over %d handshakes\n",
 		s.Tunnels.Idle, s.Tunnels.Busy, s.Tunnels.Inbound, s.Tunnels.Streams, s.Tunnels.Handshakes)
 	if u := s.UDP; u != (agent.UDPStatus{}) {

@@ -67,3 +67,15 @@ func TestStatusSaysWhichDaemonAnswersAndWhyItIsNotReady(t *testing.T) {
 		})
 	}
 }
+
+func TestStatusSaysThatTheLockWasDamaged(t *testing.T) {
+	for damage, want := range map[agent.RestoredStatus]bool{{}: false, {Pins: 3}: true, {Programs: 1}: true} {
+		var out strings.Builder
+		if err := writeStatus(&out, &agent.Status{Restored: damage}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(out.String(), "damaged"); got != want {
+			t.Errorf("%+v: said %t\n%s", damage, got, out.String())
+		}
+	}
+}
