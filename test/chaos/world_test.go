@@ -38,6 +38,7 @@ type world struct {
 	clients []*slot
 	servers []*slot
 	raiders []*slot
+	raids   *raids
 }
 
 // slot is a place for a pod: one that is removed is followed by another of the
@@ -118,11 +119,21 @@ func (w *world) place(t *testing.T, n *cluster.Node, entry string, kind lab.Kind
 
 // fill puts a pod into an empty slot. It does not wait for it to open.
 func (w *world) fill(ctx context.Context, s *slot) error {
-	name := fmt.Sprintf("%s-%s-%d", s.entry, s.kind, s.gone)
-	p, err := s.node.AddPod(ctx, s.entry, lab.PodSpec{Name: name, Kind: s.kind, Images: []string{string(image(s.entry))}})
+	p, err := w.make(ctx, s)
 	if err != nil {
 		return err
 	}
+	return s.put(p)
+}
+
+// make makes the next pod of a slot, which nobody uses yet.
+func (w *world) make(ctx context.Context, s *slot) (*cluster.Pod, error) {
+	name := fmt.Sprintf("%s-%s-%d", s.entry, s.kind, s.gone)
+	return s.node.AddPod(ctx, s.entry, lab.PodSpec{Name: name, Kind: s.kind, Images: []string{string(image(s.entry))}})
+}
+
+// put has the pod used.
+func (s *slot) put(p *cluster.Pod) (err error) {
 	stop := func() {}
 	if s.entry == server {
 		if stop, err = serve(p); err != nil {
@@ -136,13 +147,16 @@ func (w *world) fill(ctx context.Context, s *slot) error {
 }
 
 // empty takes the pod out of the slot.
-func (s *slot) empty() error {
+func (s *slot) empty() error { return s.node.RemovePod(s.take()) }
+
+// take has the pod used no more.
+func (s *slot) take() *cluster.Pod {
 	s.mu.Lock()
 	p, stop := s.pod, s.stop
 	s.pod, s.gone = nil, s.gone+1
 	s.mu.Unlock()
 	stop()
-	return s.node.RemovePod(p)
+	return p
 }
 
 // serve echoes on a pod's addresses until it is stopped.

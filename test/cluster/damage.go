@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf/link"
+)
+
+// What only root on a node can do to its daemon's lock.
+
+// Pins lists what the daemon has pinned, as paths below BPFFS.
+func (n *Node) Pins() (found []string, err error) {
+	err = filepath.WalkDir(n.BPFFS, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		name, err := filepath.Rel(n.BPFFS, path)
+		found = append(found, name)
+		return err
+	})
+	return found, err
+}
+
+// RemovePins removes pins, or folders of them; without names everything.
+func (n *Node) RemovePins(names ...string) error {
+	if len(names) == 0 {
+		all, err := os.ReadDir(n.BPFFS)
+		if err != nil {
+			return err
+		}
+		for _, e := range all {
+			names = append(names, e.Name())
+		}
+	}
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, os.RemoveAll(filepath.Join(n.BPFFS, name)))
+	}
+	return errors.Join(errs...)
+}
+
+// Detach takes a pinned link off its hook.
+func (n *Node) Detach(pin string) error {
+	l, err := link.LoadPinnedLink(filepath.Join(n.BPFFS, pin), nil)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return l.Detach()
+}
+
+// PowerOff is the end of the machine: no process, no pod and nothing in the
+// kernel is left. State and descriptions of pods are on disk, and stay; Start
+// boots it.
+func (n *Node) PowerOff(ctx context.Context, pods ...*Pod) error {
+	errs := []error{n.Kill()}
+	for _, p := range pods {
+		errs = append(errs, n.Lab.RemovePod(p.Pod))
+	}
+	errs = append(errs, n.RemovePins())
+	for _, command := range []string{
+		"ip rule del pref 100", "ip -6 rule del pref 100", "ip route flush table 15008", "ip -6 route flush table 15008",
+		"nft flush ruleset", "tc qdisc del dev eth0 clsact",
+	} {
+		words := strings.Fields(command)
+		// What was never there cannot be removed.
+		_, _ = n.Lab.Command(ctx, words[0], words[1:]...).CombinedOutput()
+	}
+	if left, err := n.Lab.Command(ctx, "ip", "rule", "list", "pref", "100").CombinedOutput(); err != nil || len(left) > 0 {
+		errs = append(errs, fmt.Errorf("powering %s off: %w: %s is left", n.Lab.Name, err, left))
+	}
+	return errors.Join(errs...)
+}
