@@ -392,3 +392,31 @@ func next(t testing.TB) *ebpf.Program {
 	t.Cleanup(func() { p.Close() })
 	return p
 }
+
+func TestDetachedNamespaceGuardComesBack(t *testing.T) {
+	b := newBench(t, nil)
+	_, cgroup := newCgroup(t, "", "pod")
+	p := labtest.Pod(t, b.Node, lab.PodSpec{Name: "p"})
+	if err := b.l.SetPod(loader.Pod{Ifindex: p.HostIfindex, NetnsPath: p.Path(), Addrs: p.Addrs(), Open: true, Cgroup: cgroup}); err != nil {
+		t.Fatal(err)
+	}
+	b.watch(t)
+	outsider, err := loader.CgroupDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := startProcess(t, p.NS, outsider, "foreign")
+	socket := func() error {
+		_, err := foreign.tell("socket", unix.AF_INET, unix.SOCK_STREAM, 0)
+		return err
+	}
+	if socket() == nil {
+		t.Fatal("there is no guard")
+	}
+	before := pinnedLinks(t, b)["netns_guard"]
+	detach(t, b, "netns_guard")
+	eventually(t, mended, "the guard", func() bool {
+		after := pinnedLinksIfAny(b)["netns_guard"]
+		return after.id != 0 && after.id != before.id && socket() != nil
+	})
+}

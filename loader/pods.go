@@ -12,6 +12,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/c8s-dev/c8s/bpf"
 )
@@ -209,6 +210,9 @@ func (l *Loader) bridgeOf(device netlink.Link) (master uint32, mac [6]uint8, err
 func (l *Loader) claimAddr(key addrKey, ifindex int, master uint32) error {
 	var owner bpf.PodAddr
 	err := l.objs.PodAddrs.Lookup(key, &owner)
+	if err == nil && int(owner.Ifindex) == ifindex && owner.Master == master {
+		return nil
+	}
 	if err == nil && int(owner.Ifindex) != ifindex {
 		var other bpf.Pod
 		_, gone := l.nl.LinkByIndex(int(owner.Ifindex))
@@ -219,7 +223,21 @@ func (l *Loader) claimAddr(key addrKey, ifindex int, master uint32) error {
 	if err := l.objs.PodAddrs.Put(key, bpf.PodAddr{Ifindex: uint32(ifindex), Master: master}); err != nil {
 		return fmt.Errorf("writing the pod's address: %w", err)
 	}
+	l.forgetNeighbour(key, int(master))
 	return nil
+}
+
+// forgetNeighbour has the node ask who has an address on a bridge. The kernel
+// believes for up to 45 seconds that it is where the pod before was, and the
+// new pod's announcements came when it was locked.
+func (l *Loader) forgetNeighbour(key addrKey, bridge int) {
+	if bridge == 0 {
+		return
+	}
+	err := l.nl.NeighDel(&netlink.Neigh{LinkIndex: bridge, IP: addrOf(key).AsSlice()})
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		l.log.Debug("forgetting where an address was", "address", addrOf(key), "err", err)
+	}
 }
 
 func addrOf(key addrKey) netip.Addr { return addrPort(key, 0).Addr() }

@@ -18,7 +18,7 @@ import (
 
 // Pins lists what the daemon has pinned, as paths below BPFFS.
 func (n *Node) Pins() (found []string, err error) {
-	err = filepath.WalkDir(n.BPFFS, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(filepath.Join(n.BPFFS, "c8s"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -32,13 +32,7 @@ func (n *Node) Pins() (found []string, err error) {
 // RemovePins removes pins, or folders of them; without names everything.
 func (n *Node) RemovePins(names ...string) error {
 	if len(names) == 0 {
-		all, err := os.ReadDir(n.BPFFS)
-		if err != nil {
-			return err
-		}
-		for _, e := range all {
-			names = append(names, e.Name())
-		}
+		names = []string{"c8s"}
 	}
 	var errs []error
 	for _, name := range names {
@@ -68,14 +62,16 @@ func (n *Node) PowerOff(ctx context.Context, pods ...*Pod) error {
 	errs = append(errs, n.RemovePins())
 	for _, command := range []string{
 		"ip rule del pref 100", "ip -6 rule del pref 100", "ip route flush table 15008", "ip -6 route flush table 15008",
-		"nft flush ruleset", "tc qdisc del dev eth0 clsact",
+		"nft flush ruleset", "ip neigh flush all", "tc qdisc del dev eth0 clsact",
 	} {
 		words := strings.Fields(command)
 		// What was never there cannot be removed.
 		_, _ = n.Lab.Command(ctx, words[0], words[1:]...).CombinedOutput()
 	}
-	if left, err := n.Lab.Command(ctx, "ip", "rule", "list", "pref", "100").CombinedOutput(); err != nil || len(left) > 0 {
-		errs = append(errs, fmt.Errorf("powering %s off: %w: %s is left", n.Lab.Name, err, left))
+	left, err := n.Lab.Command(ctx, "ip", "rule", "list", "pref", "100").CombinedOutput()
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("powering %s off: rules are left: %s", n.Lab.Name, left)
 	}
+	errs = append(errs, err)
 	return errors.Join(errs...)
 }
