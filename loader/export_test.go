@@ -18,3 +18,14 @@ func HaveLSM() error { return haveLSM() }
 
 // HaveTCX tells whether the kernel attaches programs by tcx.
 func HaveTCX() error { return haveTCX() }
+
+// Mend looks after everything once, in as many steps as that takes.
+func (l *Loader) Mend() (steps int, err error) {
+	for steps = 1; ; steps++ {
+		var broken map[int]error
+		err := l.change(func() (err error) { broken, err = l.mend(); return err })
+		if err != nil || len(broken) > 0 || len(l.queue) == 0 {
+			return steps, err
+		}
+	}
+}

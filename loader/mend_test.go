@@ -22,6 +22,7 @@ import (
 	"github.com/c8s-dev/c8s/loader"
 	"github.com/c8s-dev/c8s/test/lab"
 	"github.com/c8s-dev/c8s/test/lab/labtest"
+	"github.com/c8s-dev/c8s/test/privileged"
 )
 
 // mended is how long the watcher may take with a handful of links.
@@ -47,6 +48,15 @@ func (b *bench) talk(t *testing.T, p *lab.Pod) (still func()) {
 		if err := say(); err != nil {
 			t.Errorf("the connection: %v", err)
 		}
+	}
+}
+
+// needTCX skips what is about links, which filters have none of.
+func needTCX(t *testing.T) {
+	t.Helper()
+	privileged.Require(t)
+	if err := loader.HaveTCX(); err != nil {
+		t.Skip("this kernel attaches by clsact: ", err)
 	}
 }
 
@@ -76,6 +86,7 @@ func detach(t testing.TB, b *bench, name string) {
 }
 
 func TestRemovedPinsComeBackAndNothingStops(t *testing.T) {
+	needTCX(t)
 	b := newBench(t, nil)
 	b.routing(t)
 	b.daemon(t)
@@ -124,6 +135,7 @@ func pinnedLinksIfAny(b *bench) map[string]pinned {
 }
 
 func TestDetachedProgramsComeBack(t *testing.T) {
+	needTCX(t)
 	b := newBench(t, nil)
 	b.routing(t)
 	b.daemon(t)
@@ -157,6 +169,7 @@ func TestDetachedProgramsComeBack(t *testing.T) {
 
 // TestSecondLockOutlivesPinsAndDaemon takes both away, in which all links end.
 func TestSecondLockOutlivesPinsAndDaemon(t *testing.T) {
+	needTCX(t)
 	b := newBench(t, nil)
 	b.routing(t)
 	stop := b.daemon(t)
@@ -233,6 +246,7 @@ func TestSecondLockOutlivesPinsAndDaemon(t *testing.T) {
 // TestProgramsOfOthersDoNotStayBeforeOurs puts programs first that let
 // everything through.
 func TestProgramsOfOthersDoNotStayBeforeOurs(t *testing.T) {
+	needTCX(t)
 	b := newBench(t, nil)
 	b.routing(t)
 	b.daemon(t)
@@ -281,7 +295,7 @@ func TestProgramsOfOthersDoNotStayBeforeOurs(t *testing.T) {
 // TestFiltersComeBack is about kernels without tcx, where filters are the only
 // lock, and about those with it, where they are the second.
 func TestFiltersComeBack(t *testing.T) {
-	for _, clsact := range []bool{true, false} {
+	for _, clsact := range attachments() {
 		b := newBench(t, func(c *loader.Config) { c.ForceClsact = clsact })
 		b.routing(t)
 		b.daemon(t)
@@ -338,6 +352,7 @@ func TestFiltersComeBack(t *testing.T) {
 // TestLinkThatCannotBeLockedAgainIsClosedAndReported fills the hook with
 // programs of others.
 func TestLinkThatCannotBeLockedAgainIsClosedAndReported(t *testing.T) {
+	needTCX(t)
 	b := newBench(t, nil)
 	b.routing(t)
 	b.daemon(t)

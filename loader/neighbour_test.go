@@ -16,6 +16,7 @@ import (
 func TestPodWithAReusedAddressIsFoundAtOnce(t *testing.T) {
 	b := newBench(t, nil)
 	b.routing(t)
+	b.daemon(t)
 	reach := func(p *lab.Pod) {
 		t.Helper()
 		for _, addr := range p.Addrs() {
@@ -27,7 +28,7 @@ func TestPodWithAReusedAddressIsFoundAtOnce(t *testing.T) {
 			d := net.Dialer{Control: transparent, Timeout: 5 * time.Second}
 			c, err := b.DialWith(t.Context(), &d, "tcp", netip.AddrPortFrom(addr, 9000).String())
 			if err != nil {
-				t.Fatalf("%s: %v", addr, err)
+				t.Fatalf("%s of %s: %v", addr, p.Name, err)
 			}
 			c.Close()
 		}
