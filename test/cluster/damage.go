@@ -55,14 +55,23 @@ func (n *Node) Detach(pin string) error {
 // kernel is left. State and descriptions of pods are on disk, and stay; Start
 // boots it.
 func (n *Node) PowerOff(ctx context.Context, pods ...*Pod) error {
-	errs := []error{n.Kill()}
+	wire := func(state string) error {
+		out, err := n.cluster.Lab.Wire.Command(ctx, "ip", "link", "set", n.Lab.WirePort, state).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("setting the wire of %s %s: %w: %s", n.Lab.Name, state, err, out)
+		}
+		return nil
+	}
+	errs := []error{wire("down"), n.Kill()}
 	for _, p := range pods {
 		errs = append(errs, n.Lab.RemovePod(p.Pod))
 	}
 	errs = append(errs, n.RemovePins())
 	for _, command := range []string{
 		"ip rule del pref 100", "ip -6 rule del pref 100", "ip route flush table 15008", "ip -6 route flush table 15008",
-		"nft flush ruleset", "ip neigh flush all", "tc qdisc del dev eth0 clsact",
+		"nft flush ruleset", "tc qdisc del dev eth0 clsact",
+		// A machine that is off has no connections that somebody killed left.
+		"ss -K -a -t", "ip neigh flush all",
 	} {
 		words := strings.Fields(command)
 		// What was never there cannot be removed.
@@ -72,6 +81,5 @@ func (n *Node) PowerOff(ctx context.Context, pods ...*Pod) error {
 	if err == nil && len(left) > 0 {
 		err = fmt.Errorf("powering %s off: rules are left: %s", n.Lab.Name, left)
 	}
-	errs = append(errs, err)
-	return errors.Join(errs...)
+	return errors.Join(append(errs, err, wire("up"))...)
 }
