@@ -139,7 +139,9 @@ func TestDetachedProgramsComeBack(t *testing.T) {
 	b.routing(t)
 	b.daemon(t)
 	p, locked := b.pod(t, "p", lab.Routed, true), b.pod(t, "locked", lab.Routed, false)
-	b.watch(t)
+	events := b.watch(t)
+	expect(t, events, loader.LinkLocked, p.HostLink) // it has listed what there is
+	expect(t, events, loader.LinkLocked, locked.HostLink)
 	uplink, err := b.Netlink().LinkByName(lab.Uplink)
 	if err != nil {
 		t.Fatal(err)
