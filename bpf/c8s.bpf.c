@@ -18,6 +18,7 @@
 #include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
@@ -166,19 +167,56 @@ int pod_guard(struct __sk_buff *skb)
 }
 
 /*
+ * Whether an ICMP error quotes a packet that was not sent to where the error
+ * comes from. What the node says about packets that it received itself comes
+ * from the address that they were sent to; any other error is about a packet on
+ * its way, and the only ones are those that the daemon sends to pods.
+ */
+static __always_inline bool quotes_another(struct __sk_buff *skb, const struct packet *p)
+{
+	__u32 sent_to[4];
+	__u8 type;
+
+	if (p->proto != (p->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		return false;
+	if (bpf_skb_load_bytes(skb, p->l4, &type, 1))
+		return true;
+	if (p->v6) {
+		if (type >= 128) /* no error: RFC 4443, section 2.1 */
+			return false;
+		if (bpf_skb_load_bytes(skb, p->l4 + 8 + offsetof(struct ipv6hdr, daddr), sent_to, 16))
+			return true;
+	} else {
+		__u32 addr;
+
+		if (type != 3 && type != 4 && type != 5 && type != 11 && type != 12) /* RFC 1122, section 3.2.2 */
+			return false;
+		if (bpf_skb_load_bytes(skb, p->l4 + 8 + offsetof(struct iphdr, daddr), &addr, 4))
+			return true;
+		map_v4(sent_to, addr);
+	}
+	return !same(sent_to, p->src);
+}
+
+/*
  * node_egress: uplinks, egress hook.
  * Contract: packets the node forwards drop, so that a pod whose link was
- * missed still cannot talk.
+ * missed still cannot talk. So do the daemon's packets to pods, which are in
+ * the clear, and errors that quote them: both come here when a pod is gone.
  */
 SEC("tc")
 int node_egress(struct __sk_buff *skb)
 {
 	struct packet p = {};
+	enum c8s_reason unread = parse_link(skb, &p);
 
-	if (!skb->ingress_ifindex)
-		return TC_ACT_OK;
-	parse_link(skb, &p);
-	return drop(skb, &p, C8S_FORWARDED);
+	if (skb->ingress_ifindex)
+		return drop(skb, &p, C8S_FORWARDED);
+	if ((skb->mark & mark_mask) == mark_daemon)
+		return drop(skb, &p, C8S_ASTRAY);
+	if (!unread && quotes_another(skb, &p))
+		return drop(skb, &p, C8S_ICMP_QUOTE);
+	return TC_ACT_OK;
 }
 
 static __always_inline int steer_drop(struct bpf_sk_lookup *ctx, const struct packet *p, enum c8s_reason reason)

@@ -64,6 +64,10 @@ const (
 	ReasonPodSocket Reason = 26
 	// ReasonPodBpf: A process of a pod called bpf(2), which the pod's entry does not list; no packet is involved.
 	ReasonPodBpf Reason = 27
+	// ReasonAstray: A packet of the node daemon to a pod was leaving through an uplink: the way to the pod is gone.
+	ReasonAstray Reason = 28
+	// ReasonICMPQuote: An ICMP error of the node that quotes a packet which was not sent to the node, but by it, as one of the daemon's to a pod that is gone.
+	ReasonICMPQuote Reason = 29
 )
 
 var reasonNames = [...]string{
@@ -95,6 +99,8 @@ var reasonNames = [...]string{
 	ReasonNotForPod:       "not-for-pod",
 	ReasonPodSocket:       "pod-socket",
 	ReasonPodBpf:          "pod-bpf",
+	ReasonAstray:          "astray",
+	ReasonICMPQuote:       "icmp-quote",
 }
 
 var reasonDescriptions = [...]string{
@@ -126,4 +132,6 @@ var reasonDescriptions = [...]string{
 	ReasonNotForPod:       "The packet is for another address than the pod's: a bridge that does not know where that is sends it to every port.",
 	ReasonPodSocket:       "A process of a pod tried to make a vsock, packet, XDP or raw socket that the pod's entry does not list; no packet is involved.",
 	ReasonPodBpf:          "A process of a pod called bpf(2), which the pod's entry does not list; no packet is involved.",
+	ReasonAstray:          "A packet of the node daemon to a pod was leaving through an uplink: the way to the pod is gone.",
+	ReasonICMPQuote:       "An ICMP error of the node that quotes a packet which was not sent to the node, but by it, as one of the daemon's to a pod that is gone.",
 }

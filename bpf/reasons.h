@@ -64,6 +64,10 @@ enum c8s_reason {
 	C8S_POD_SOCKET,
 	/* A process of a pod called bpf(2), which the pod's entry does not list; no packet is involved. */
 	C8S_POD_BPF,
+	/* A packet of the node daemon to a pod was leaving through an uplink: the way to the pod is gone. */
+	C8S_ASTRAY,
+	/* An ICMP error of the node that quotes a packet which was not sent to the node, but by it, as one of the daemon's to a pod that is gone. */
+	C8S_ICMP_QUOTE,
 	C8S_REASON_COUNT,
 };
 #endif

@@ -271,6 +271,42 @@ func TestNodeEgressRefusesForwardedPackets(t *testing.T) {
 	}
 }
 
+func TestNodeEgressKeepsTheDaemonsPacketsAndTheirQuotes(t *testing.T) {
+	k := load(t)
+	gone := ip(other4, pod4, 6, tcp())[14:] // the daemon's, as a pod elsewhere, to a pod here
+	gone6 := ip(other6, pod6, 6, tcp())[14:]
+	asked := ip(pod4, other4, 17, udp(9, nil))[14:] // sent to the node
+	asked6 := ip(pod6, other6, 17, udp(9, nil))[14:]
+	icmp := func(kind byte, quoted []byte) []byte { return append([]byte{kind, 1, 0, 0, 0, 0, 0, 0}, quoted...) }
+	for name, c := range map[string]struct {
+		frame  []byte
+		in     skb
+		reason Reason
+	}{
+		"the daemon's TCP":                  {ip(other4, pod4, 6, tcp()), skb{Mark: 0x2000}, ReasonAstray},
+		"the daemon's datagram":             {ip(other6, pod6, 17, udp(53, nil)), skb{Mark: 0x2000}, ReasonAstray},
+		"a mark with further bits":          {ip(other4, pod4, 6, tcp()), skb{Mark: 0xf0002000}, ReasonAstray},
+		"the node's own TCP":                {ip(other4, pod4, 6, tcp()), skb{}, ReasonAllowed},
+		"another's mark":                    {ip(other4, pod4, 6, tcp()), skb{Mark: 0x4000}, ReasonAllowed},
+		"unreachable, about a pod":          {ip(broadcast4, other4, 1, icmp(3, gone)), skb{}, ReasonICMPQuote},
+		"exceeded, about a pod":             {ip(broadcast4, other4, 1, icmp(11, gone)), skb{}, ReasonICMPQuote},
+		"unreachable, about the node":       {ip(other4, pod4, 1, icmp(3, asked)), skb{}, ReasonAllowed},
+		"unreachable, cut short":            {ip(other4, pod4, 1, icmp(3, asked[:18])), skb{}, ReasonICMPQuote},
+		"echo":                              {ip(other4, pod4, 1, icmp(8, make([]byte, 40))), skb{}, ReasonAllowed},
+		"IPv6 unreachable, about a pod":     {ip(local6, other6, 58, icmp(1, gone6)), skb{}, ReasonICMPQuote},
+		"IPv6 too big, about a pod":         {ip(local6, other6, 58, icmp(2, gone6)), skb{}, ReasonICMPQuote},
+		"IPv6 unreachable, about the node":  {ip(other6, pod6, 58, icmp(1, asked6)), skb{}, ReasonAllowed},
+		"IPv6 unreachable, cut short":       {ip(other6, pod6, 58, icmp(1, asked6[:30])), skb{}, ReasonICMPQuote},
+		"IPv6 echo":                         {ip(other6, pod6, 58, icmp(128, make([]byte, 40))), skb{}, ReasonAllowed},
+		"a frame of which nothing is known": {ether(0x88b5, make([]byte, 40)), skb{}, ReasonAllowed},
+	} {
+		c.in.Ifindex = loopback
+		if got := k.run(k.NodeEgress, c.frame, c.in); got.reason != c.reason || (got.verdict == verdictOK) != (c.reason == ReasonAllowed) {
+			t.Errorf("%s: verdict %d, %s; want %s", name, got.verdict, got.reason, c.reason)
+		}
+	}
+}
+
 // BPF_PROG_RUN gives steer no incoming device, so a pod here is on device 0 or
 // it is elsewhere; package loader tests real devices and bridges.
 func TestSteerVerdicts(t *testing.T) {
@@ -338,7 +374,7 @@ func TestReasonsAreNamedAndDescribed(t *testing.T) {
 	if got := Reason(9999); got.String() != "reason-9999" || got.Description() == "" {
 		t.Errorf("unknown reason: %q %q", got, got.Description())
 	}
-	if len(seen) != 27 || ReasonForwardedToPod.String() != "forwarded-to-pod" {
+	if len(seen) != 29 || ReasonForwardedToPod.String() != "forwarded-to-pod" {
 		t.Errorf("%d reasons: %v", len(seen), seen)
 	}
 }
