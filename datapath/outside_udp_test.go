@@ -36,8 +36,7 @@ func TestDatagramsReachAnAllowedEndpoint(t *testing.T) {
 	if r.Rule != "external/time" || r.Reason != "" || r.DatagramsSent != 5 || r.DatagramsReceived != 5 || r.BytesSent != 5 || r.BytesReceived != 20 || r.DatagramsDropped != 0 {
 		t.Errorf("%+v", r)
 	}
-	c.send(timeAddr, "again") // a flow with the same ends
-	c.want(timeAddr, "re:again")
+	c.ask(timeAddr, "again", "re:again") // a flow with the same ends
 	if s := o.proxy.Stats(); s.External != 2 || s.ExternalSent < 5 || s.Handshakes != 0 {
 		t.Errorf("%+v", s)
 	}

@@ -94,6 +94,21 @@ func (c *udpClient) want(dst, payload string) {
 	}
 }
 
+// ask repeats a question until it is answered: a datagram that comes while its
+// flow ends is lost with it.
+func (c *udpClient) ask(dst, payload, want string) {
+	c.n.w.t.Helper()
+	b := make([]byte, 1<<16)
+	for range 50 {
+		c.send(dst, payload)
+		must(c.n.w.t, c.conn.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
+		if n, from, err := c.conn.ReadFromUDPAddrPort(b); err == nil && string(b[:n]) == want && from.String() == dst {
+			return
+		}
+	}
+	c.n.w.t.Fatalf("%q to %s is not answered by %q", payload, dst, want)
+}
+
 func (c *udpClient) roundTrip(payload string) {
 	c.n.w.t.Helper()
 	c.send(udpVIP, payload)
