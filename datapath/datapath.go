@@ -78,6 +78,8 @@ type Limits struct {
 	HelloTimeout      time.Duration // for a ClientHello where an external rule asks for one; 10 s
 	NameQueries       int           // DNS queries in datagrams that are answered at once, of all pods; 4096
 	NameQueriesPerPod int           // 256
+	Buffers           int           // bytes that connections hold in buffers of more than 4 KiB, of all pods; 1 GiB
+	BuffersPerPod     int           // 64 MiB, and never more than is left for all
 	Flows             int           // of UDP, at once, of all pods, each direction; 65536
 	FlowsPerPod       int           // at once, each direction; 4096
 	FlowIdle          time.Duration // a flow that carries nothing for so long ends; 3 min
@@ -134,6 +136,7 @@ type Stats struct {
 type Proxy struct {
 	cfg     Config
 	bufs    tunnel.Buffers
+	budget  *tunnel.Budget // of bufs and relays
 	pool    *tunnel.Pool
 	server  *tunnel.Server
 	issuers *ratls.Issuers // of peers
@@ -194,6 +197,8 @@ func New(cfg Config) (*Proxy, error) {
 	}
 	p := &Proxy{cfg: cfg, origDst: localAddr, ownAddr: ownAddr, dialOutside: dialOutside, issuers: ratls.NewIssuers(), active: map[*carried]struct{}{}}
 	l := cfg.Limits
+	p.budget = tunnel.NewBudget(int64(l.Buffers), int64(l.BuffersPerPod))
+	p.bufs.Budget, p.relays.Budget = p.budget, p.budget
 	p.avoid = newAvoided(cfg.NodeAddr, cfg.Now, l.DialTimeout)
 	p.out = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
 	p.in = limiter{total: l.Connections, perPod: l.ConnectionsPerPod, pods: map[string]int{}}
@@ -209,7 +214,7 @@ func New(cfg Config) (*Proxy, error) {
 	accepted := func(t *tunnel.Tunnel) *tunnel.Ending { return p.inboundGone(t).ending() }
 	p.pool = tunnel.NewPool(tunnel.PoolConfig{Dial: p.dialTunnel, Judge: dialled, Now: cfg.Now, DialTimeout: l.DialTimeout})
 	p.server = tunnel.NewServer(tunnel.ServerConfig{
-		Buffers: &p.bufs, Session: p.session, Accept: p.accept, Judge: accepted, Refused: p.handshakeRefused,
+		Buffers: &p.bufs, Session: p.session, Owner: ownerOf, Accept: p.accept, Judge: accepted, Refused: p.handshakeRefused,
 		HandshakeTimeout: l.HandshakeTimeout, MaxHandshakes: l.Handshakes, MaxTunnels: l.Tunnels, Log: cfg.Log,
 	})
 	return p, nil
@@ -236,6 +241,8 @@ func (l *Limits) fill() {
 	ints(&l.NameConnsPerPod, 64)
 	ints(&l.NameQueries, 4096)
 	ints(&l.NameQueriesPerPod, 256)
+	ints(&l.Buffers, 1<<30)
+	ints(&l.BuffersPerPod, 64<<20)
 	ints(&l.Flows, 65536)
 	ints(&l.FlowsPerPod, 4096)
 	times(&l.DialTimeout, 5*time.Second)

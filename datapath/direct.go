@@ -20,11 +20,12 @@ type direct struct {
 	notAfter time.Time       // it ends then; zero: never
 }
 
-// join carries app and the connection made for it. It returns why that may not
+// join carries app and the connection made for it, in memory of the pod owner.
+// It returns why that may not
 // be, or nil when it has been. began is called when it is allowed, and ended
 // with what became of it.
-func (p *Proxy) join(app, made *net.TCPConn, d *direct, began func(time.Time), ended func(tunnel.Result, time.Time)) *refusal {
-	l := p.relays.Join(app, made)
+func (p *Proxy) join(owner string, app, made *net.TCPConn, d *direct, began func(time.Time), ended func(tunnel.Result, time.Time)) *refusal {
+	l := p.relays.Join(owner, app, made)
 	c := p.enter(l, d)
 	// Judged after it was entered: no change of the rules slips in between.
 	if why := d.judge(); why != nil {

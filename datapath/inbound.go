@@ -62,6 +62,9 @@ func (p *Proxy) session() (*tls.Config, any) {
 	return cfg, s
 }
 
+// ownerOf is whose memory an accepted tunnel takes: that of the pod it leads to.
+func ownerOf(session any) string { return session.(*inboundSession).pod.UID }
+
 // handshakeRefused records a tunnel that never was. The other end's pods are
 // not known, only the daemon's address; probes that send no TLS are not worth
 // a record.

@@ -63,6 +63,7 @@ func (p *Proxy) limitHits(pool tunnel.PoolStats, srv tunnel.ServerStats) map[str
 		"dials":      pool.Held, // they waited; too-many-dials in flow records: in vain
 		"handshakes": srv.Crowded,
 		"tunnels":    srv.Shed,
+		"buffers":    p.budget.Refused(), // they went on in small ones
 	}
 }
 

@@ -164,7 +164,7 @@ func (p *Proxy) carryLocal(ctx context.Context, app *net.TCPConn, pod *LocalPod,
 		judge:    func() *refusal { return p.judgeLocal(from, to, header(rec.Src, dst)) },
 		notAfter: earlier(from.self.NotAfter, to.self.NotAfter),
 	}
-	return p.join(app, made, d, func(at time.Time) {
+	return p.join(pod.UID, app, made, d, func(at time.Time) {
 		p.allow(rec, at)
 		p.allow(&far, at)
 	}, func(res tunnel.Result, began time.Time) {

@@ -133,6 +133,7 @@ func (p *Proxy) handshake(ctx context.Context, key tunnel.Key) (*tunnel.Tunnel, 
 	if err != nil {
 		return nil, tunnel.Meta{}, asRefusal(err).aboutPeer()
 	}
+	t.Charge(key.Owner)
 	return t, tunnel.Meta{NotAfter: earlier(cred.NotAfter, meta.peer.NotAfter), Peer: meta}, nil
 }
 

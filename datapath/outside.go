@@ -135,7 +135,7 @@ func (p *Proxy) passThrough(ctx context.Context, app *net.TCPConn, pod *LocalPod
 	}
 	rec.Rule = externalRule + x.rule.Name
 	d := &direct{judge: func() *refusal { return p.judgePassage(x) }}
-	return p.join(app, remote, d, func(at time.Time) {
+	return p.join(pod.UID, app, remote, d, func(at time.Time) {
 		p.outside.conns.Add(1)
 		p.allow(rec, at)
 	}, func(res tunnel.Result, began time.Time) {

@@ -277,7 +277,7 @@ func (p *Proxy) carryClient(conn, made *net.TCPConn, port uint16, to *end, rule 
 		}
 		return why
 	}, notAfter: to.self.NotAfter}
-	return p.join(conn, made, d, func(at time.Time) { p.allow(rec, at) }, func(res tunnel.Result, began time.Time) {
+	return p.join(to.pod.UID, conn, made, d, func(at time.Time) { p.allow(rec, at) }, func(res tunnel.Result, began time.Time) {
 		p.ended(*rec, res, began, res.Sent, res.Received)
 	})
 }

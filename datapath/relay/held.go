@@ -6,11 +6,15 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/c8s-dev/c8s/datapath/tunnel"
 )
 
 const (
 	// copySize is what is copied at once. A source that fills it is in bulk.
 	copySize = 16 << 10
+	// smallSize is what is copied at once by those who are over their budget.
+	smallSize = 4 << 10
 	// pipeSize is what one splice moves. The kernel may give less.
 	pipeSize = 256 << 10
 	// maxSparePipes bounds the pipes kept open for later.
@@ -23,10 +27,11 @@ type held struct {
 	n    int
 	bulk bool // take the next bytes into a pipe
 
-	buf  *[copySize]byte
-	at   int
-	pipe *pipe
-	from *Pool
+	buf   []byte
+	at    int
+	pipe  *pipe
+	from  *Pool
+	owner string // whose budget counts
 }
 
 // pull reads once. Callers have written what was held before.
@@ -40,11 +45,11 @@ func (h *held) pull(fd int) (n int, full bool, err error) {
 	} else {
 		h.dropPipe()
 		if h.buf == nil {
-			h.buf = h.from.buffer()
+			h.buf = h.from.buffer(h.owner)
 		}
 		h.at = 0
-		n, err = noIntr(func() (int, error) { return unix.Read(fd, h.buf[:]) })
-		full = n == copySize
+		n, err = noIntr(func() (int, error) { return unix.Read(fd, h.buf) })
+		full = n == len(h.buf)
 	}
 	h.n = max(n, 0)
 	return h.n, full, err
@@ -67,15 +72,19 @@ func (h *held) push(fd int) (n int, err error) {
 
 func (h *held) havePipe() bool {
 	if h.pipe == nil {
-		if h.pipe = h.from.pipe(); h.pipe == nil {
-			return false // no descriptors left: copying needs none
+		if h.pipe = h.from.pipe(h.owner); h.pipe == nil {
+			return false // no descriptors or budget left: copying needs none
 		}
 	}
+	h.dropBuffer()
+	return true
+}
+
+func (h *held) dropBuffer() {
 	if h.buf != nil {
-		h.from.buffers.Put(h.buf)
+		h.from.putBuffer(h.owner, h.buf)
 		h.buf = nil
 	}
-	return true
 }
 
 func (h *held) dropPipe() {
@@ -87,16 +96,14 @@ func (h *held) dropPipe() {
 	} else {
 		h.from.put(h.pipe)
 	}
+	h.from.Budget.Give(h.owner, pipeSize)
 	h.pipe = nil
 }
 
 // drop gives all memory back.
 func (h *held) drop() {
 	h.dropPipe()
-	if h.buf != nil {
-		h.from.buffers.Put(h.buf)
-		h.buf = nil
-	}
+	h.dropBuffer()
 	h.n, h.bulk = 0, false
 }
 
@@ -111,7 +118,10 @@ func noIntr(call func() (int, error)) (int, error) {
 // Pool lends the memory and the pipes of all links of a process. The zero
 // value is ready to use.
 type Pool struct {
-	buffers sync.Pool
+	// Budget bounds what links hold beyond small buffers. Set it first.
+	Budget *tunnel.Budget
+
+	small, large sync.Pool
 
 	mu   sync.Mutex
 	free []*pipe // empty
@@ -125,15 +135,33 @@ func (p *pipe) close() {
 	_ = unix.Close(p.w)
 }
 
-func (p *Pool) buffer() *[copySize]byte {
-	if b, ok := p.buffers.Get().(*[copySize]byte); ok {
-		return b
+func (p *Pool) buffer(owner string) []byte {
+	if p.Budget.Take(owner, copySize) {
+		if b, ok := p.large.Get().(*[copySize]byte); ok {
+			return b[:]
+		}
+		return make([]byte, copySize)
 	}
-	return new([copySize]byte)
+	if b, ok := p.small.Get().(*[smallSize]byte); ok {
+		return b[:]
+	}
+	return make([]byte, smallSize)
 }
 
-// pipe returns nil when there are no descriptors left.
-func (p *Pool) pipe() *pipe {
+func (p *Pool) putBuffer(owner string, b []byte) {
+	if len(b) == smallSize {
+		p.small.Put((*[smallSize]byte)(b))
+		return
+	}
+	p.Budget.Give(owner, copySize)
+	p.large.Put((*[copySize]byte)(b))
+}
+
+// pipe returns nil when there are no descriptors or no budget left.
+func (p *Pool) pipe(owner string) *pipe {
+	if !p.Budget.Take(owner, pipeSize) {
+		return nil
+	}
 	p.mu.Lock()
 	if n := len(p.free); n > 0 {
 		spare := p.free[n-1]
@@ -144,6 +172,7 @@ func (p *Pool) pipe() *pipe {
 	p.mu.Unlock()
 	var fds [2]int
 	if unix.Pipe2(fds[:], unix.O_NONBLOCK|unix.O_CLOEXEC) != nil {
+		p.Budget.Give(owner, pipeSize)
 		return nil
 	}
 	// Without it the pipe has the default size, which is only slower.

@@ -35,8 +35,8 @@ type pump struct {
 	pull, push  func(fd uintptr) bool
 }
 
-func (p *pump) init(pool *Pool, src, dst *net.TCPConn, back *pump) {
-	p.src, p.dst, p.back, p.held.from = src, dst, back, pool
+func (p *pump) init(pool *Pool, owner string, src, dst *net.TCPConn, back *pump) {
+	p.src, p.dst, p.back, p.held.from, p.held.owner = src, dst, back, pool, owner
 	p.read, p.err = src.SyscallConn()
 	if p.err == nil {
 		p.write, p.err = dst.SyscallConn()

@@ -27,11 +27,12 @@ type Link struct {
 }
 
 // Join joins client, a connection that was accepted, to server, the one made
-// for it. Nothing moves before Run, and from now on the Link closes both.
-func (p *Pool) Join(client, server *net.TCPConn) *Link {
+// for it. Nothing moves before Run, and from now on the Link closes both. What
+// it holds counts against owner's part of the budget.
+func (p *Pool) Join(owner string, client, server *net.TCPConn) *Link {
 	l := &Link{}
-	l.up.init(p, client, server, &l.down)
-	l.down.init(p, server, client, &l.up)
+	l.up.init(p, owner, client, server, &l.down)
+	l.down.init(p, owner, server, client, &l.up)
 	l.open.Store(2)
 	return l
 }

@@ -30,7 +30,7 @@ func newScene(t testing.TB, host string) *scene {
 	var near, far *net.TCPConn
 	s.client, near = tcpPair(t, host)
 	far, s.server = tcpPair(t, host)
-	s.link = pool.Join(near, far)
+	s.link = pool.Join("", near, far)
 	go func() { s.result <- s.link.Run() }()
 	t.Cleanup(func() {
 		s.link.End(tunnel.Ending{Reason: tunnel.ReasonShutdown})

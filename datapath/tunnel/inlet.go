@@ -16,7 +16,7 @@ import (
 type inlet struct {
 	conn net.Conn
 	rc   syscall.RawConn // nil when conn has no descriptor
-	bufs *Buffers
+	bufs *account
 	head int // free bytes kept in front of the data
 	tail int // bytes of the buffer's end that stay unused
 
@@ -28,7 +28,7 @@ type inlet struct {
 	once  func(fd uintptr) bool
 }
 
-func newInlet(conn net.Conn, bufs *Buffers, head, tail int) *inlet {
+func newInlet(conn net.Conn, bufs *account, head, tail int) *inlet {
 	in := &inlet{conn: conn, bufs: bufs, head: head, tail: tail}
 	if sc, ok := conn.(syscall.Conn); ok {
 		if rc, err := sc.SyscallConn(); err == nil {
@@ -65,20 +65,30 @@ func (in *inlet) drop() {
 func (in *inlet) limit() int { return len(in.buf.b) - in.tail }
 
 // room makes space for at least one more byte, and for need bytes in all when
-// data is already held.
+// data is already held, as far as the budget goes.
 func (in *inlet) room(need int) {
 	if in.buf == nil || in.limit()-in.r >= need && in.w < in.limit() {
 		return
 	}
 	old, from, n := in.buf, in.r, in.w-in.r
 	if need > in.limit()-in.head {
-		in.buf = in.bufs.get(max(classFor(need+in.head+in.tail), in.class))
+		larger := max(classFor(need+in.head+in.tail), in.class)
+		if in.buf = in.bufs.get(larger); in.buf.class <= old.class {
+			in.bufs.put(in.buf)
+			in.buf = old
+		}
 	}
 	copy(in.buf.b[in.head:], old.b[from:from+n])
 	in.r, in.w = in.head, in.head+n
 	if in.buf != old {
 		in.bufs.put(old)
 	}
+}
+
+// fits makes room for need bytes and reports whether there is.
+func (in *inlet) fits(need int) bool {
+	in.room(need)
+	return in.buf == nil || in.limit()-in.r >= need
 }
 
 // fill waits until more data, the end or an error arrives. need is a hint:
@@ -146,8 +156,8 @@ func (in *inlet) tryRead(fd uintptr) bool {
 // empty one for less.
 func (in *inlet) adapt(n, room int) {
 	switch {
-	case n == room && in.class < classLarge:
-		in.class++
+	case n == room:
+		in.class = min(in.class+1, classLarge)
 	case in.class > classSmall && n < classSize(in.class-1)/2:
 		in.class--
 	}

@@ -5,6 +5,7 @@ package tunnel
 import (
 	"errors"
 	"os"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -28,12 +29,13 @@ const (
 // while there are any.
 type packetSide struct {
 	p    *Packets
-	bufs *Buffers
+	bufs *account
 
 	buf   *buffer // frames, behind room for an OPEN frame
 	w     int
 	count int // datagrams in buf
 	bytes int // of their payload
+	kept  []byte // a datagram for which buf was too small and there was no larger one
 	class int // of the next buffer: follows the traffic
 	err   error
 	try   func(fd uintptr) bool
@@ -58,7 +60,7 @@ func (d *packetSide) deliver(s *stream, b []byte) error {
 
 func (d *packetSide) drop() {
 	d.bufs.put(d.buf)
-	d.buf, d.w, d.count, d.bytes = nil, 0, 0, 0
+	d.buf, d.w, d.count, d.bytes, d.kept = nil, 0, 0, 0, nil
 }
 
 func (d *packetSide) pump(s *stream) error {
@@ -125,6 +127,8 @@ func (d *packetSide) failed(s *stream) error {
 func (d *packetSide) last(s *stream, read bool) error {
 	if read {
 		_ = d.p.rc.Read(func(fd uintptr) bool { d.tryRead(fd); return true })
+	}
+	for d.count > 0 {
 		if more, err := d.flush(s); err != nil || !more {
 			return err
 		}
@@ -150,7 +154,11 @@ func (d *packetSide) flush(s *stream) (more bool, err error) {
 	err = s.t.write(d.buf.b[from:d.w])
 	d.p.counts.sent.Add(uint64(d.count))
 	s.sent.Add(int64(d.bytes))
+	kept := d.kept
 	d.drop()
+	if kept != nil {
+		d.add(kept)
+	}
 	return err == nil, err
 }
 
@@ -159,10 +167,14 @@ func (d *packetSide) fits(n int) bool {
 	return d.buf == nil || d.count < maxBatch && d.w+headerLen+n <= len(d.buf.b)
 }
 
-// add frames a copy of b.
+// add frames a copy of b, which is lost where the budget has no buffer for it.
 func (d *packetSide) add(b []byte) {
 	if d.buf == nil {
 		d.take(max(d.class, classFor(len(b))))
+	}
+	if d.w+headerLen+len(b) > len(d.buf.b) {
+		d.p.counts.unsent.Add(1)
+		return
 	}
 	copy(d.buf.b[d.w+headerLen:], b)
 	d.frame(len(b))
@@ -188,10 +200,10 @@ func (d *packetSide) tryRead(fd uintptr) bool {
 	}
 	var spill *buffer
 	defer func() { d.bufs.put(spill) }()
-	for failed := 0; d.room(); {
+	for failed := 0; d.kept == nil && d.room(); {
 		tail := d.buf.b[d.w+headerLen:]
 		if spill == nil && len(tail) < spillSize {
-			spill = d.bufs.get(classLarge)
+			spill = d.bufs.Buffers.get(classLarge)
 		}
 		n, err := recvInto(int(fd), tail, spill)
 		switch {
@@ -210,8 +222,9 @@ func (d *packetSide) tryRead(fd uintptr) bool {
 		case n > MaxDatagram:
 			d.p.counts.tooBig.Add(1)
 			continue
-		case n > len(tail):
-			d.grow(spill.b[:n-len(tail)])
+		case n > len(tail) && !d.grow(spill.b[:n-len(tail)]):
+			d.keep(tail, spill.b[:n-len(tail)])
+			continue
 		}
 		failed = 0
 		d.frame(n)
@@ -235,13 +248,27 @@ func (d *packetSide) room() bool {
 }
 
 // grow moves the buffer, filled to its end, into the largest class and adds
-// the rest of the datagram read last.
-func (d *packetSide) grow(rest []byte) {
-	old := d.buf
-	d.buf = d.bufs.get(classLarge)
-	n := copy(d.buf.b, old.b)
-	copy(d.buf.b[n:], rest)
-	d.bufs.put(old)
+// the rest of the datagram read last, if the budget allows.
+func (d *packetSide) grow(rest []byte) bool {
+	larger := d.bufs.take(classLarge)
+	if larger == nil {
+		return false
+	}
+	n := copy(larger.b, d.buf.b)
+	copy(larger.b[n:], rest)
+	d.bufs.put(d.buf)
+	d.buf = larger
+	return true
+}
+
+// keep is for the datagram read last where grow could not: it goes next, if a
+// small buffer holds it.
+func (d *packetSide) keep(head, rest []byte) {
+	if maxOpen+headerLen+len(head)+len(rest) > classSize(classSmall)+slack {
+		d.p.counts.unsent.Add(1)
+		return
+	}
+	d.kept = slices.Concat(head, rest)
 }
 
 // adapt follows the traffic: full buffers ask for larger ones, small batches

@@ -30,6 +30,9 @@ type ServerConfig struct {
 	// value that Tunnel.Session returns later. nil, or a nil configuration:
 	// no TLS.
 	Session func() (cfg *tls.Config, value any)
+	// Owner says against whose part of the budget a tunnel counts, from the
+	// value that Session made. May be nil.
+	Owner func(value any) string
 	// Accept answers an OPEN; see Accept for what it returns.
 	Accept func(ctx context.Context, t *Tunnel, h Header) (app App, end func(Result), refuse Reason)
 	// Judge says whether a tunnel whose handshake is over must end at once:
@@ -187,6 +190,9 @@ func (s *Server) handshake(ctx context.Context, conn net.Conn) *Tunnel {
 		return nil
 	}
 	t.session = value
+	if s.cfg.Owner != nil {
+		t.Charge(s.cfg.Owner(value))
+	}
 	s.handshakes.Add(1)
 	return t
 }

@@ -48,13 +48,16 @@ type Tunnel struct {
 	wire *wire     // under tls
 	in   *inlet    // plain tunnels read here
 	out  *outlet   // plain tunnels write here
-	bufs *Buffers
+	bufs *account
 
 	dec     decoder
 	plain   *buffer // decrypted data; held only while it is worked on
 	pending []byte  // received and not yet decoded
-	part    *buffer // the beginning of a datagram whose rest has not arrived
-	partLen int
+	split   bool    // crypto/tls may have more of the record that plain is a part of
+
+	part     *buffer // the beginning of a datagram whose rest has not arrived
+	partLen  int
+	partLost bool // there was no memory for it
 
 	wmu sync.Mutex // one frame, or one batch of frames, at a time
 
@@ -86,11 +89,11 @@ func Accepted(ctx context.Context, conn net.Conn, cfg *tls.Config, bufs *Buffers
 }
 
 func start(ctx context.Context, conn net.Conn, bufs *Buffers, opener bool, cfg *tls.Config, side func(net.Conn, *tls.Config) *tls.Conn) (*Tunnel, error) {
-	t := &Tunnel{conn: conn, bufs: bufs, opener: opener, state: state{opener: opener}}
+	t := &Tunnel{conn: conn, bufs: &account{Buffers: bufs}, opener: opener, state: state{opener: opener}}
 	if cfg == nil {
-		t.in, t.out = newInlet(conn, bufs, 0, 0), newOutlet(conn, t.abandoned)
+		t.in, t.out = newInlet(conn, t.bufs, 0, 0), newOutlet(conn, t.abandoned)
 	} else {
-		t.wire = newWire(conn, bufs, t.abandoned)
+		t.wire = newWire(conn, t.bufs, t.abandoned)
 		t.in = t.wire.in
 		t.tls = side(t.wire, cfg)
 	}
@@ -140,6 +143,10 @@ func (t *Tunnel) State() tls.ConnectionState {
 
 // RemoteAddr is the other daemon's address.
 func (t *Tunnel) RemoteAddr() net.Addr { return t.conn.RemoteAddr() }
+
+// Charge has what the tunnel holds in buffers count against owner's part of the
+// budget. Call it before the tunnel is used.
+func (t *Tunnel) Charge(owner string) { t.bufs.owner = owner }
 
 // Session is the value that ServerConfig.Session made for this tunnel.
 func (t *Tunnel) Session() any { return t.session }
@@ -198,16 +205,43 @@ func (t *Tunnel) recv() error {
 		t.pending = t.in.bytes()
 		return nil
 	}
-	if err := t.wire.wait(); err != nil {
-		return err
+	if !t.inRecord() {
+		if err := t.wire.wait(); err != nil {
+			return err
+		}
+	}
+	if t.inRecord() || !t.wire.ready() {
+		return t.decryptPart()
 	}
 	return t.decrypt()
+}
+
+// inRecord reports whether crypto/tls has a part of a record.
+func (t *Tunnel) inRecord() bool { return t.split || t.wire.left > 0 }
+
+// decryptPart waits for a record and turns a part of it, or all, into
+// plaintext. It is for tunnels over their budget: what crypto/tls needs to hold
+// of a record, it keeps in any case.
+func (t *Tunnel) decryptPart() error {
+	if t.plain == nil {
+		t.plain = t.bufs.get(classSmall)
+	}
+	n, err := t.tls.Read(t.plain.b)
+	t.split = n == len(t.plain.b)
+	t.pending = t.plain.b[:n]
+	if n > 0 {
+		return nil
+	}
+	return err
 }
 
 // decrypt turns all complete records into one run of plaintext. It never
 // waits for bytes that have not arrived.
 func (t *Tunnel) decrypt() error {
 	t.plain = t.bufs.get(classFor(t.wire.plainReady()))
+	if t.wire.record()-recordOverhead > len(t.plain.b) {
+		return t.decryptPart()
+	}
 	n := 0
 	var err error
 	for t.wire.ready() && t.wire.record()-recordOverhead <= len(t.plain.b)-n && err == nil {
@@ -286,7 +320,7 @@ func (t *Tunnel) Idle() bool {
 	t.mu.Lock()
 	over := t.state.over()
 	t.mu.Unlock()
-	if t.closed.Load() || t.spent.Load() || !over {
+	if t.closed.Load() || t.spent.Load() || !over || t.tls != nil && t.inRecord() {
 		return false
 	}
 	defer t.release()
@@ -312,7 +346,7 @@ func (t *Tunnel) takeLate() bool {
 		if !t.wire.ready() {
 			return true
 		}
-		if err := t.decrypt(); err != nil {
+		if err := t.decrypt(); err != nil || t.split {
 			return false
 		}
 	}

@@ -35,7 +35,7 @@ type wire struct {
 	corked bool
 }
 
-func newWire(conn net.Conn, bufs *Buffers, abandoned func() bool) *wire {
+func newWire(conn net.Conn, bufs *account, abandoned func() bool) *wire {
 	return &wire{Conn: conn, in: newInlet(conn, bufs, 0, 0), out: newOutlet(conn, abandoned)}
 }
 
@@ -56,11 +56,16 @@ func (w *wire) ready() bool {
 	return n > 0 && w.in.buffered() >= n
 }
 
-// wait blocks until ready. It may be interrupted by a read deadline without
-// harm to the TLS session.
+// wait blocks until ready, or until the budget has no room for a record that
+// has begun. It may be interrupted by a read deadline without harm to the TLS
+// session.
 func (w *wire) wait() error {
 	for !w.ready() {
-		if err := w.in.fill(max(w.record(), recordHeader)); err != nil {
+		need := max(w.record(), recordHeader)
+		if !w.in.fits(need) {
+			return nil
+		}
+		if err := w.in.fill(need); err != nil {
 			return err
 		}
 	}
@@ -126,7 +131,10 @@ func (w *wire) Write(p []byte) (int, error) {
 	}
 	for done := 0; done < len(p); {
 		if w.buf == nil {
-			w.buf = w.in.bufs.get(classLarge)
+			if w.buf = w.in.bufs.take(classLarge); w.buf == nil {
+				n, err := w.out.write(p[done:]) // over the budget: record by record
+				return done + n, err
+			}
 		}
 		n := copy(w.buf.b[w.n:], p[done:])
 		w.n += n
