@@ -33,10 +33,10 @@ type packetSide struct {
 
 	buf   *buffer // frames, behind room for an OPEN frame
 	w     int
-	count int // datagrams in buf
-	bytes int // of their payload
+	count int    // datagrams in buf
+	bytes int    // of their payload
 	kept  []byte // a datagram for which buf was too small and there was no larger one
-	class int // of the next buffer: follows the traffic
+	class int    // of the next buffer: follows the traffic
 	err   error
 	try   func(fd uintptr) bool
 }

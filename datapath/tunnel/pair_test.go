@@ -103,11 +103,15 @@ func tcpPair(tb testing.TB) (a, b *net.TCPConn) {
 // tunnelPair returns both sides of a tunnel, with TLS if set.
 func tunnelPair(tb testing.TB, useTLS bool) (opener, acceptor *Tunnel) {
 	tb.Helper()
+	return tunnelPairOn(tb, useTLS, new(Buffers))
+}
+
+func tunnelPairOn(tb testing.TB, useTLS bool, bufs *Buffers) (opener, acceptor *Tunnel) {
+	tb.Helper()
 	var client, server *tls.Config
 	if useTLS {
 		client, server = testTLS(tb)
 	}
-	bufs := new(Buffers)
 	a, b := tcpPair(tb)
 	var wg sync.WaitGroup
 	wg.Go(func() {

@@ -26,9 +26,13 @@ type rig struct {
 	served           chan error
 }
 
-func newRig(t *testing.T, useTLS bool) *rig {
+func newRig(t *testing.T, useTLS bool) *rig { return newRigOn(t, useTLS, new(Buffers), "", "") }
+
+func newRigOn(t *testing.T, useTLS bool, bufs *Buffers, from, to string) *rig {
 	r := &rig{far: make(chan *net.TCPConn, 1), farResult: make(chan Result, 100), served: make(chan error, 1)}
-	r.opener, r.acceptor = tunnelPair(t, useTLS)
+	r.opener, r.acceptor = tunnelPairOn(t, useTLS, bufs)
+	r.opener.Charge(from)
+	r.acceptor.Charge(to)
 	go func() {
 		r.served <- r.acceptor.Serve(context.Background(), func(_ context.Context, h Header) (App, func(Result), Reason) {
 			if h != testHeader {
