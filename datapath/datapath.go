@@ -82,6 +82,8 @@ type Limits struct {
 	BuffersPerPod     int           // 64 MiB, and never more than is left for all
 	Flows             int           // of UDP, at once, of all pods, each direction; 65536
 	FlowsPerPod       int           // at once, each direction; 4096
+	FlowRate          int           // new ones of a pod, a second; 500
+	FlowBurst         int           // and so many at once; 2048
 	FlowIdle          time.Duration // a flow that carries nothing for so long ends; 3 min
 	FlowIdleShort     time.Duration // one of which there was no more than a question and an answer; 30 s
 	FlowIdleNames     time.Duration // one to port 53; 10 s
@@ -148,6 +150,7 @@ type Proxy struct {
 
 	flows         flowTable // of UDP
 	udpOut, udpIn limiter   // flows
+	births        births    // of flows, per pod
 	queries       limiter   // DNS queries in datagrams
 	notes         notes
 	raw           rawSender
@@ -245,6 +248,8 @@ func (l *Limits) fill() {
 	ints(&l.BuffersPerPod, 64<<20)
 	ints(&l.Flows, 65536)
 	ints(&l.FlowsPerPod, 4096)
+	ints(&l.FlowRate, 500)
+	ints(&l.FlowBurst, 2048)
 	times(&l.DialTimeout, 5*time.Second)
 	times(&l.HandshakeTimeout, 5*time.Second)
 	times(&l.Idle, 2*time.Hour)

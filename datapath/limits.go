@@ -63,6 +63,8 @@ func (p *Proxy) limitHits(pool tunnel.PoolStats, srv tunnel.ServerStats) map[str
 		"dials":      pool.Held, // they waited; too-many-dials in flow records: in vain
 		"handshakes": srv.Crowded,
 		"tunnels":    srv.Shed,
+		"flows":      p.udpOut.refusals() + p.udpIn.refusals(),
+		"new-flows":  p.births.refusals(),
 		"buffers":    p.budget.Refused(), // they went on in small ones
 	}
 }

@@ -33,13 +33,11 @@ type firsts struct {
 	self netip.AddrPort
 	gate
 
-	buf, oob []byte
-	n, oobn  int
-	from     unix.Sockaddr
-	err      error
-	taken    uint64
-	young    []youngFlow // in the order of their birth
-	try      func(fd uintptr) bool
+	*batch
+	err   error
+	taken uint64
+	young []youngFlow // in the order of their birth
+	try   func(fd uintptr) bool
 }
 
 type youngFlow struct {
@@ -54,7 +52,7 @@ func newFirsts(conn *net.UDPConn) (*firsts, error) {
 	}
 	l := &firsts{
 		conn: conn, rc: rc, self: conn.LocalAddr().(*net.UDPAddr).AddrPort(), gate: gate{sock: conn},
-		buf: make([]byte, 1<<16), oob: make([]byte, 128),
+		batch: newBatch(),
 	}
 	l.moved.L = &l.mu
 	l.try = l.tryRead
@@ -62,21 +60,18 @@ func newFirsts(conn *net.UDPConn) (*firsts, error) {
 }
 
 func (l *firsts) tryRead(fd uintptr) bool {
-	l.n, l.oobn, _, l.from, l.err = unix.Recvmsg(int(fd), l.buf, l.oob, 0)
-	if l.err == unix.EAGAIN {
+	if l.err = l.batch.take(fd); errors.Is(l.err, unix.EAGAIN) {
 		l.settle(0)
 		return false
 	}
 	return true
 }
 
-// read waits for the next datagram, which lies in buf and oob then.
+// read waits for the next datagrams.
 func (l *firsts) read() error {
 	if err := l.rc.Read(l.try); err != nil {
 		return err
 	}
-	l.taken++
-	l.settle(settleAfter)
 	return l.err
 }
 
@@ -98,22 +93,13 @@ func (l *firsts) born(packets *tunnel.Packets) {
 	l.young = append(l.young, youngFlow{packets, l.taken})
 }
 
-func (l *firsts) source() netip.AddrPort {
-	switch sa := l.from.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
-	}
-	return netip.AddrPort{}
-}
-
 // prepareUDP is the part of New that concerns UDP.
 func (p *Proxy) prepareUDP() {
 	l := &p.cfg.Limits
 	p.flows, p.notes.seen, p.raw.mark, p.origDstUDP = newFlowTable(), map[noteKey]*note{}, p.cfg.DaemonMark, origDstUDP
 	p.udpOut = limiter{total: l.Flows, perPod: l.FlowsPerPod, pods: map[string]int{}}
 	p.udpIn = limiter{total: l.Flows, perPod: l.FlowsPerPod, pods: map[string]int{}}
+	p.births = births{perSecond: float64(l.FlowRate), burst: float64(l.FlowBurst), pods: map[string]*bucket{}}
 	p.queries = limiter{total: l.NameQueries, perPod: l.NameQueriesPerPod, pods: map[string]int{}}
 }
 
@@ -123,7 +109,11 @@ func (p *Proxy) takeDatagrams(ctx context.Context, l *firsts) error {
 		err := l.read()
 		switch {
 		case err == nil:
-			p.datagram(ctx, l)
+			for i := range l.n {
+				l.taken++
+				l.settle(settleAfter)
+				p.datagram(ctx, l, flowKey{src: l.source(i), dst: p.origDstUDP(l.control(i))}, l.payload(i))
+			}
 		case l.woken(err):
 			l.settle(0) // whatever is left is the successor's
 		case errors.Is(err, net.ErrClosed):
@@ -138,10 +128,7 @@ func (p *Proxy) takeDatagrams(ctx context.Context, l *firsts) error {
 
 // datagram takes one datagram: to the flow it belongs to, to the node's
 // resolver, or to a new flow.
-func (p *Proxy) datagram(ctx context.Context, l *firsts) {
-	key := flowKey{src: l.source(), dst: p.origDstUDP(l.oob[:l.oobn])}
-	payload := l.buf[:l.n]
-	rec := flow.Record{Direction: flow.Egress, Protocol: policy.ProtocolUDP, Src: key.src, Dst: key.dst, Node: p.cfg.NodeName}
+func (p *Proxy) datagram(ctx context.Context, l *firsts, key flowKey, payload []byte) {
 	pod, why := p.source(key.src, key.dst, l.self)
 	if pod != nil {
 		if known, taken := p.flows.hand(key, pod, payload); known {
@@ -150,7 +137,6 @@ func (p *Proxy) datagram(ctx context.Context, l *firsts) {
 			}
 			return
 		}
-		rec.Pod, rec.SrcWorkload = pod.Name, pod.Workload
 	}
 	if why == nil && p.refusing.Load() {
 		why = shuttingDown()
@@ -160,22 +146,53 @@ func (p *Proxy) datagram(ctx context.Context, l *firsts) {
 	case len(payload) > tunnel.MaxDatagram:
 		why = refuse(reasonTooBig, "size of a datagram", fmt.Sprintf("at most %d bytes", tunnel.MaxDatagram), fmt.Sprintf("%d bytes", len(payload)))
 	case p.asksNode(resolve.Query{Protocol: resolve.UDP, Src: key.src.Addr(), Dst: key.dst}):
+		if !p.queries.take(pod.UID) {
+			p.tooMany(pod, key, "limit of DNS queries", "fewer queries at once")
+			return
+		}
 		why = p.answerDatagram(ctx, pod, key, payload)
+	case !p.births.take(pod.UID, p.cfg.Now()):
+		p.tooMany(pod, key, "limit of new flows", "fewer new flows a second")
+		return
+	case !p.udpOut.take(pod.UID):
+		p.tooMany(pod, key, "flow limit", "fewer flows")
+		return
 	default:
-		why = p.beginFlow(ctx, l, &packetFlow{key: key, pod: pod, rec: rec}, payload)
+		why = p.beginFlow(ctx, l, &packetFlow{key: key, pod: pod, rec: p.recordOf(pod, key)}, payload)
 	}
 	if why != nil {
-		p.refusedDatagram(rec, why)
+		p.refusedDatagram(p.recordOf(pod, key), why)
 	}
 }
 
-// answerDatagram has the node's resolver answer one query, and needs no flow.
+// recordOf is the record of a datagram that came from pod, nil where that is
+// not known.
+func (p *Proxy) recordOf(pod *LocalPod, key flowKey) flow.Record {
+	rec := flow.Record{Direction: flow.Egress, Protocol: policy.ProtocolUDP, Src: key.src, Dst: key.dst, Node: p.cfg.NodeName}
+	if pod != nil {
+		rec.Pod, rec.SrcWorkload = pod.Name, pod.Workload
+	}
+	return rec
+}
+
+// tooMany refuses a datagram because its pod has reached a limit. It makes
+// nothing that is not recorded: a pod may send as fast as it can.
+func (p *Proxy) tooMany(pod *LocalPod, key flowKey, limit, expected string) {
+	suppressed, due := p.noted(pod.Name, reasonTooMany)
+	if !due {
+		return
+	}
+	rec := p.recordOf(pod, key)
+	rec.Suppressed = suppressed
+	p.refused(rec, refuse(reasonTooMany, limit, expected, "the limit of the pod or the node is reached"))
+}
+
+// answerDatagram has the node's resolver answer one query, whose place it gives
+// back, and needs no flow.
 func (p *Proxy) answerDatagram(ctx context.Context, pod *LocalPod, key flowKey, query []byte) *refusal {
 	if _, why := p.usable(pod); why != nil {
+		p.queries.give(pod.UID)
 		return why
-	}
-	if !p.queries.take(pod.UID) {
-		return refuse(reasonTooMany, "limit of DNS queries", "fewer queries at once", "the limit of the pod or the node is reached")
 	}
 	query = append([]byte(nil), query...)
 	p.conns.Go(func() {

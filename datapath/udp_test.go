@@ -229,8 +229,7 @@ func TestDatagramsAreRefusedWithAReason(t *testing.T) {
 				to := netip.MustParseAddrPort(dst)
 				a.target.Store(&to)
 				a.proxy.Pause() // the test takes the reader's place
-				l.n, l.from = 65508, &unix.SockaddrInet4{Port: 4000, Addr: [4]byte{127, 10, 0, 1}}
-				a.proxy.datagram(t.Context(), l)
+				a.proxy.datagram(t.Context(), l, flowKey{netip.MustParseAddrPort(webAddr + ":4000"), to}, make([]byte, 65508))
 			} else {
 				a.udp(src).send(dst, payload)
 			}

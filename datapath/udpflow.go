@@ -38,9 +38,26 @@ type packetFlow struct {
 }
 
 // beginFlow judges what can be judged without the other end, and starts a flow
-// with its first datagram. It runs where datagrams are taken: from when it
+// with its first datagram, in a place that was taken for it. It runs where datagrams are taken: from when it
 // returns, the kernel gives the flow's datagrams to the flow.
 func (p *Proxy) beginFlow(ctx context.Context, l *firsts, f *packetFlow, first []byte) *refusal {
+	if why := p.admitFlow(f); why != nil {
+		p.udpOut.give(f.pod.UID)
+		return why
+	}
+	if err := p.openFlow(ctx, l, f); err != nil {
+		p.udpOut.give(f.pod.UID)
+		return refuseErr(reasonFlowSocket, err)
+	}
+	f.pace.began(p.cfg.Now())
+	f.packets.Hand(first)
+	p.flows.add(f)
+	p.conns.Go(func() { p.runFlow(ctx, f) })
+	return nil
+}
+
+// admitFlow judges a flow before anything is made for it.
+func (p *Proxy) admitFlow(f *packetFlow) *refusal {
 	if _, why := p.usable(f.pod); why != nil {
 		return why
 	}
@@ -52,17 +69,6 @@ func (p *Proxy) beginFlow(ctx context.Context, l *firsts, f *packetFlow, first [
 		}
 		f.outside, f.rec.Service = x, target.Service
 	}
-	if !p.udpOut.take(f.pod.UID) {
-		return refuse(reasonTooMany, "flow limit", "fewer flows", "the limit of the pod or the node is reached")
-	}
-	if err := p.openFlow(ctx, l, f); err != nil {
-		p.udpOut.give(f.pod.UID)
-		return refuseErr(reasonFlowSocket, err)
-	}
-	f.pace.began(p.cfg.Now())
-	f.packets.Hand(first)
-	p.flows.add(f)
-	p.conns.Go(func() { p.runFlow(ctx, f) })
 	return nil
 }
 

@@ -61,11 +61,16 @@ func (n *notes) forget(now time.Time) {
 
 // refusedDatagram records a datagram, or a flow of them, that was refused.
 func (p *Proxy) refusedDatagram(rec flow.Record, why *refusal) {
-	p.datagrams.refused.Add(1)
-	suppressed, ok := p.notes.due(noteKey{rec.Pod, why.Code}, p.cfg.Now())
-	if !ok {
+	suppressed, due := p.noted(rec.Pod, why.Code)
+	if !due {
 		return
 	}
 	rec.Suppressed = suppressed
 	p.refused(rec, why)
+}
+
+// noted counts a refusal and reports whether it is to be recorded.
+func (p *Proxy) noted(pod string, code policy.Code) (suppressed uint32, due bool) {
+	p.datagrams.refused.Add(1)
+	return p.notes.due(noteKey{pod, code}, p.cfg.Now())
 }

@@ -141,6 +141,7 @@ func (p *Proxy) watchFlows(ctx context.Context) {
 			p.conns.Go(func() { t.Abort(tunnel.ReasonIdle) })
 		}
 		p.notes.forget(now)
+		p.births.forget(now)
 	}
 }
 
