@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +24,9 @@ import (
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/nodecmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/teeflag"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/version"
+	"github.com/c8s-dev/c8s/datapath"
 	"github.com/c8s-dev/c8s/host"
+	"github.com/c8s-dev/c8s/internal/memlimit"
 	"github.com/c8s-dev/c8s/loader"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -183,7 +186,7 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 		RoutesFile: f.routes.file, Cluster: cluster, DNS: names, Metrics: f.metrics, DaemonMark: f.kernel.daemonMark,
 		Manifest: cds.Manifest(), Attester: attester, Simulated: simulated, PodEvidence: f.podEvidence, CDS: cds, Loader: ld,
 		Predecessor: predecessor, Terms: terms, Drain: f.drain, Linger: f.linger, Instance: f.instance,
-		Now: time.Now, Log: log,
+		Limits: memoryLimits(), Now: time.Now, Log: log,
 	}
 	a, err := f.newAgent(config, ld)
 	if err != nil {
@@ -263,4 +266,11 @@ func (k *kernelFlags) config(log *slog.Logger) loader.Config {
 		PinDir: filepath.Join(k.bpffs, "c8s"), CaptureMark: k.captureMark, DaemonMark: k.daemonMark, MarkMask: k.markMask,
 		Table: k.table, RulePref: k.rulePref, Uplinks: k.uplinks, ExcludeLinks: k.exclude, KubeletCgroup: k.kubelet, LSM: k.lsm, Log: log,
 	}
+}
+
+// memoryLimits leaves three quarters of the memory that the daemon may have to
+// everything but buffers of connections.
+func memoryLimits() datapath.Limits {
+	limit := memlimit.Of(os.DirFS("/"), debug.SetMemoryLimit(-1))
+	return datapath.Limits{Buffers: int(min(limit/4, 1<<30))}
 }

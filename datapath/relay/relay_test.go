@@ -25,7 +25,11 @@ type scene struct {
 
 func newScene(t testing.TB, host string) *scene {
 	t.Helper()
-	var pool Pool
+	return newSceneOn(t, host, new(Pool))
+}
+
+func newSceneOn(t testing.TB, host string, pool *Pool) *scene {
+	t.Helper()
 	s := &scene{result: make(chan tunnel.Result, 1)}
 	var near, far *net.TCPConn
 	s.client, near = tcpPair(t, host)
@@ -241,5 +245,52 @@ func TestIdleLinksHoldNoBufferAndNoPipe(t *testing.T) {
 	defer pool.mu.Unlock()
 	if len(pool.free) == 0 {
 		t.Error("bulk data did not use a pipe, or it was not given back")
+	}
+}
+
+func TestLinksOverTheirBudgetCopyInSmallBuffers(t *testing.T) {
+	pool := Pool{Budget: tunnel.NewBudget(0, 0)}
+	s := newSceneOn(t, "127.0.0.1", &pool)
+	data := make([]byte, 3_000_003)
+	_, _ = rand.Read(data)
+	go func() {
+		_, _ = s.client.Write(data)
+		_ = s.client.CloseWrite()
+	}()
+	got, err := io.ReadAll(s.server)
+	if err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("%d bytes arrived, %v", len(got), err)
+	}
+	must(t, s.server.Close())
+	s.want(t, tunnel.ReasonNone)
+	if len(pool.free) != 0 || pool.Budget.Refused() == 0 {
+		t.Errorf("%d pipes, %d refusals", len(pool.free), pool.Budget.Refused())
+	}
+}
+
+func TestStalledLinksHoldNoMoreThanTheirBudget(t *testing.T) {
+	const room = 2*pipeSize + copySize
+	pool := Pool{Budget: tunnel.NewBudget(1<<30, room)}
+	var all []*scene
+	for range 6 {
+		s := newSceneOn(t, "127.0.0.1", &pool)
+		stalled(t, s)
+		all = append(all, s)
+	}
+	if used := pool.Budget.Used(); used > room || used < pipeSize {
+		t.Errorf("%d bytes are held, of %d", used, room)
+	}
+	for _, s := range all {
+		before := s.link.Moved()
+		deadline := time.Now().Add(30 * time.Second)
+		must(t, errors.Join(s.client.SetDeadline(deadline), s.server.SetDeadline(deadline), s.client.CloseWrite()))
+		if n, err := io.Copy(io.Discard, s.server); err != nil || n < before {
+			t.Errorf("after the stall %d bytes arrived, of which %d were on their way: %v", n, before, err)
+		}
+		must(t, s.server.Close())
+		s.want(t, tunnel.ReasonNone)
+	}
+	if used := pool.Budget.Used(); used != 0 {
+		t.Errorf("%d bytes are held by nobody", used)
 	}
 }

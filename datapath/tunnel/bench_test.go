@@ -27,7 +27,7 @@ type mesh struct {
 func newMesh(tb testing.TB, useTLS bool, back string) *mesh {
 	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	bufs := new(Buffers)
+	bufs := &Buffers{Budget: NewBudget(1<<30, 64<<20)}
 	var cfg ServerConfig
 	var clientTLS, serverTLS *tls.Config
 	if useTLS {
