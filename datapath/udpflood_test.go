@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -134,5 +135,51 @@ func BenchmarkRefusedNewFlow(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		datagram()
+	}
+}
+
+func TestBatchesTellWhereEachDatagramIsFromAndTo(t *testing.T) {
+	socks, err := ListenTransparentUDP(t.Context(), 0)
+	must(t, err)
+	for _, conn := range socks {
+		defer conn.Close()
+		self := conn.LocalAddr().(*net.UDPAddr).AddrPort()
+		l, err := newFirsts(conn)
+		must(t, err)
+		must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+		var senders [3]*net.UDPConn
+		for i := range senders {
+			senders[i], err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(self))
+			must(t, err)
+			defer senders[i].Close()
+		}
+		sizes := []int{0, 1, 1400, 65507}
+		var sent []string // by whom, and how much
+		for i := range 2 * batchSize {
+			c, size := senders[i%len(senders)], sizes[i%len(sizes)]
+			if i >= 8 {
+				size = min(size, 1400) // they all fit into the queue
+			}
+			_, err := c.Write(bytes.Repeat([]byte{byte(i)}, size))
+			must(t, err)
+			sent = append(sent, fmt.Sprint(c.LocalAddr(), self, size))
+		}
+		got := 0
+		for got < len(sent) {
+			must(t, l.read())
+			for i := range l.n {
+				p := l.payload(i)
+				if s := fmt.Sprint(l.source(i), origDstUDP(l.control(i)), len(p)); s != sent[got] {
+					t.Fatalf("datagram %d: %s, want %s", got, s, sent[got])
+				}
+				if len(p) > 0 && (p[0] != byte(got) || p[len(p)-1] != byte(got)) {
+					t.Errorf("datagram %d holds another's bytes", got)
+				}
+				got++
+			}
+		}
+		if l.n > batchSize || got != len(sent) {
+			t.Errorf("%d datagrams, the last %d at once", got, l.n)
+		}
 	}
 }
