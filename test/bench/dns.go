@@ -115,7 +115,7 @@ func newNodeDNS(ctx context.Context, binary string) (*dnsSite, error) {
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	s := &dnsSite{pod: p.Pod, server: netip.MustParseAddrPort("10.96.0.53:53"), pid: c.Nodes[0].PID(), close: c.Close}
+	s := &dnsSite{pod: p.Pod, server: netip.MustParseAddrPort(nodeDNS), pid: c.Nodes[0].PID(), close: c.Close}
 	return s, p.WaitState(ctx, agent.StateOpen, "")
 }
 

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bench measures C8s in three parts, and puts every number in relation
-// to others from the same run: ratios survive a noisy machine, absolute
-// numbers do not.
+// Command bench measures C8s in parts, and puts every number in relation to
+// others from the same run: ratios survive a noisy machine, absolute numbers do
+// not.
 //
 // Part "mesh" is traffic from pod to pod across two nodes, against plain
 // routed TCP and the same proxies without TLS. Part "dns" is names that a pod
-// asks its node for, against a plain DNS server there. Both need root. Part "cds" is
-// the certificate distribution service under load, against a server that does
-// nothing but the same messages over the same TLS.
+// asks its node for, against a plain DNS server there. Part "cds" is the
+// certificate distribution service under load, against a server that does
+// nothing but the same messages over the same TLS. The others are datagrams
+// ("udp"), endpoints outside the mesh ("outside"), pods of one node ("local"),
+// a full node ("memory"), a new daemon under load ("upgrade") and a hostile
+// neighbour ("fair"). All but "cds" need root.
 //
 // Run it with "make bench", or "go run ./test/bench -h".
 package main
@@ -22,6 +25,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -43,6 +47,9 @@ func main() {
 		case "echo-cds":
 			exit(ctx, runEcho(ctx, os.Stdin))
 			return
+		case "idle-server":
+			exit(ctx, runIdleServer(ctx))
+			return
 		}
 	}
 	o := options{Binary: "bin/c8s"}
@@ -53,18 +60,44 @@ func main() {
 	flag.IntVar(&o.Machines, "machines", 200, "simulated machines that enrol at the CDS")
 	flag.IntVar(&o.Watchers, "watchers", 1000, "nodes that watch the CDS")
 	flag.StringVar(&o.Dir, "dir", os.TempDir(), "folder on the disk that the CDS's store is measured on")
-	only := flag.String("only", "", "measure one part only: mesh, dns or cds")
+	flag.IntVar(&o.Pods, "pods", 1000, "pods of the full node")
+	flag.IntVar(&o.Connections, "connections", 20_000, "idle connections of the full node, as far as the limit of open files allows")
+	only := flag.String("only", "", "measure one part only: "+partNames())
 	asJSON := flag.Bool("json", false, "print JSON instead of tables")
 	flag.Parse()
 	exit(ctx, measure(ctx, o, *only, *asJSON))
 }
 
+type namedPart struct {
+	name string
+	run  func(context.Context, options) (part, error)
+}
+
+func parts() []namedPart {
+	return []namedPart{
+		{"mesh", runMesh},
+		{"udp", runUDP},
+		{"outside", runOutside},
+		{"local", runLocal},
+		{"dns", runDNS},
+		{"memory", runMemory},
+		{"upgrade", runUpgrade},
+		{"fair", runFair},
+		{"cds", runCDS},
+	}
+}
+
+func partNames() string {
+	var names []string
+	for _, p := range parts() {
+		names = append(names, p.name)
+	}
+	return strings.Join(names, ", ")
+}
+
 func measure(ctx context.Context, o options, only string, asJSON bool) error {
 	all := map[string]part{}
-	for _, p := range []struct {
-		name string
-		run  func(context.Context, options) (part, error)
-	}{{"mesh", runMesh}, {"dns", runDNS}, {"cds", runCDS}} {
+	for _, p := range parts() {
 		if only != "" && only != p.name {
 			continue
 		}
@@ -80,7 +113,7 @@ func measure(ctx context.Context, o options, only string, asJSON bool) error {
 		}
 	}
 	if len(all) == 0 {
-		return fmt.Errorf("no part is called %q: mesh, dns and cds are", only)
+		return fmt.Errorf("no part is called %q; there are %s", only, partNames())
 	}
 	if asJSON {
 		return json.NewEncoder(os.Stdout).Encode(all)

@@ -21,6 +21,7 @@ type options struct {
 
 	Machines, Watchers int
 	Dir                string
+	Pods, Connections  int // of part memory
 }
 
 // scenario is one thing measured at every site.
@@ -122,7 +123,12 @@ func runMesh(ctx context.Context, o options) (part, error) {
 	say("building three pairs of nodes")
 	var sites []*site
 	for _, build := range []func(context.Context) (*site, error){
-		newRouted, newPlain, func(ctx context.Context) (*site, error) { return newMesh(ctx, o.Binary) },
+		func(ctx context.Context) (*site, error) { return newRouted(ctx, bothNodes()...) },
+		newPlain,
+		func(ctx context.Context) (*site, error) {
+			s, _, err := newMesh(ctx, o.Binary, "bench-mesh", bothNodes()...)
+			return s, err
+		},
 	} {
 		s, err := build(ctx)
 		if err != nil {
@@ -190,6 +196,8 @@ func (r *row) judge() {
 	}
 	r.Met = &met
 }
+
+func ms(d time.Duration) float64 { return d.Seconds() * 1e3 }
 
 func median(v []float64) float64 {
 	v = slices.Sorted(slices.Values(v))

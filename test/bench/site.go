@@ -13,10 +13,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/c8s-dev/c8s/agent"
-	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/test/bench/load"
-	"github.com/c8s-dev/c8s/test/cluster"
 	"github.com/c8s-dev/c8s/test/lab"
 )
 
@@ -26,55 +23,91 @@ const (
 	oncePort
 	respondPort
 	echoPort
+	datagramPort // of UDP
 )
 
-// site is one way to connect a client pod to a server pod on another node.
+// streamPorts are those of TCP.
+func streamPorts() []uint16 { return []uint16{sinkPort, oncePort, respondPort, echoPort} }
+
+// site is one way to connect a client pod to a server: a pod, on another node
+// where nothing else is said, or a host outside.
 type site struct {
 	name   string
 	client *lab.Pod
-	server *lab.Pod
-	pids   []int // of the proxies, none when routed
+	server *lab.NS
+	addr   netip.Addr // of the server
+	pids   []int      // of the proxies, none when routed
 	close  func() error
 }
 
 func (s *site) dial(port uint16) load.Dial {
-	to := netip.AddrPortFrom(s.server.Addr4, port).String()
-	return func(ctx context.Context) (net.Conn, error) { return s.client.Dial(ctx, "tcp", to) }
+	return dialFrom(s.client, netip.AddrPortFrom(s.addr, port))
 }
 
-// serve starts the load servers in the server pod.
+func dialFrom(pod *lab.Pod, to netip.AddrPort) load.Dial {
+	return func(ctx context.Context) (net.Conn, error) { return pod.Dial(ctx, "tcp", to.String()) }
+}
+
+// dialUDP is dial for datagrams.
+func (s *site) dialUDP(ctx context.Context) (net.Conn, error) {
+	return s.client.Dial(ctx, "udp", netip.AddrPortFrom(s.addr, datagramPort).String())
+}
+
+// serve starts the load servers at the server.
 func (s *site) serve(ctx context.Context) error {
 	for port, handle := range map[uint16]load.Handler{
 		sinkPort: load.Sink, oncePort: load.Once, respondPort: load.Respond, echoPort: load.Echo,
 	} {
-		ln, err := s.server.Listen("tcp", netip.AddrPortFrom(s.server.Addr4, port).String())
-		if err != nil {
+		if err := listen(ctx, s.server, netip.AddrPortFrom(s.addr, port), handle); err != nil {
 			return err
 		}
-		go func() { _ = load.Serve(ctx, ln, handle) }()
 	}
+	pc, err := s.server.ListenPacket("udp", netip.AddrPortFrom(s.addr, datagramPort).String())
+	if err != nil {
+		return err
+	}
+	go func() { _ = load.ServeDatagrams(ctx, pc.(*net.UDPConn)) }()
 	return nil
 }
 
-// newRouted is plain routed TCP: a lab without C8s.
-func newRouted(ctx context.Context) (*site, error) {
-	l, err := lab.New(ctx, lab.Options{Name: "bench-routed", Nodes: []lab.NodeSpec{{Name: "node-a"}, {Name: "node-b"}}})
+func listen(ctx context.Context, ns *lab.NS, at netip.AddrPort, handle load.Handler) error {
+	ln, err := ns.Listen("tcp", at.String())
+	if err != nil {
+		return err
+	}
+	go func() { _ = load.Serve(ctx, ln, handle) }()
+	return nil
+}
+
+// newRouted is plain routing: a lab without C8s, with the client on the first
+// node and the server on the last.
+func newRouted(ctx context.Context, nodes ...string) (*site, error) {
+	l, err := newLab(ctx, nodes...)
 	if err != nil {
 		return nil, err
 	}
-	return newSite(ctx, "routed TCP", l)
+	return newSite(ctx, "routed", l)
+}
+
+func newLab(ctx context.Context, nodes ...string) (*lab.Lab, error) {
+	var specs []lab.NodeSpec
+	for _, name := range nodes {
+		specs = append(specs, lab.NodeSpec{Name: name})
+	}
+	return lab.New(ctx, lab.Options{Name: "bench-routed", Nodes: specs})
 }
 
 func newSite(ctx context.Context, name string, l *lab.Lab) (*site, error) {
-	client, err := l.Node("node-a").AddPod(ctx, lab.PodSpec{Name: "client"})
+	nodes := l.Nodes()
+	client, err := nodes[0].AddPod(ctx, lab.PodSpec{Name: "client"})
 	if err != nil {
 		return nil, err
 	}
-	server, err := l.Node("node-b").AddPod(ctx, lab.PodSpec{Name: "server"})
+	server, err := nodes[len(nodes)-1].AddPod(ctx, lab.PodSpec{Name: "server"})
 	if err != nil {
 		return nil, err
 	}
-	s := &site{name: name, client: client, server: server, close: l.Close}
+	s := &site{name: name, client: client, server: server.NS, addr: server.Addr4, close: l.Close}
 	return s, s.serve(ctx)
 }
 
@@ -92,8 +125,8 @@ func newPlain(ctx context.Context) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, pod := range []*lab.Pod{s.client, s.server} {
-		pid, err := startPlain(ctx, self, l, pod)
+	for _, node := range l.Nodes() {
+		pid, err := startPlain(ctx, self, l, node.Pods()[0])
 		if err != nil {
 			return nil, err
 		}
@@ -132,42 +165,4 @@ func startPlain(ctx context.Context, self string, l *lab.Lab, pod *lab.Pod) (int
 		return 0, fmt.Errorf("starting the proxy without TLS on %s: %w", pod.Node.Name, err)
 	}
 	return cmd.Process.Pid, nil
-}
-
-// newMesh is C8s itself: real daemons, certificates and policy.
-func newMesh(ctx context.Context, binary string) (*site, error) {
-	client, server := workload("client"), workload("server")
-	ports := []uint16{sinkPort, oncePort, respondPort, echoPort}
-	client.Peers.To = []policy.PeerRule{{Workload: "server", Ports: ports, Protocol: policy.ProtocolTCP}}
-	server.Peers.From = []policy.PeerRule{{Workload: "client", Ports: ports, Protocol: policy.ProtocolTCP}}
-	c, err := cluster.New(ctx, cluster.Options{
-		Binary: binary, Name: "bench-mesh", Nodes: []string{"node-a", "node-b"},
-		Workloads: []policy.Workload{client, server}, NodeFlags: []string{"--log-level", "warn"},
-	})
-	if err != nil {
-		return nil, err
-	}
-	s := &site{name: "raTLS", close: c.Close}
-	for i, name := range []string{"client", "server"} {
-		p, err := c.Nodes[i].AddPod(ctx, name, lab.PodSpec{Name: name, Images: []string{string(image(name))}})
-		if err != nil {
-			return nil, err
-		}
-		if err := p.WaitState(ctx, agent.StateOpen, ""); err != nil {
-			return nil, err
-		}
-		if i == 0 {
-			s.client = p.Pod
-		} else {
-			s.server = p.Pod
-		}
-		s.pids = append(s.pids, c.Nodes[i].PID())
-	}
-	return s, s.serve(ctx)
-}
-
-func image(name string) policy.Digest { return policy.DigestOf([]byte("bench image " + name)) }
-
-func workload(name string) policy.Workload {
-	return policy.Workload{Name: name, Images: []policy.Image{{Name: name, Digest: image(name)}}}
 }

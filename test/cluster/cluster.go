@@ -41,6 +41,7 @@ type Options struct {
 	Binary    string // the c8s executable
 	Name      string // of the lab
 	Nodes     []string
+	ManyPods  bool              // nodes have addresses for thousands of pods
 	Outside   []string          // hosts next door; those of the CDS and of etcd are added
 	Workloads []policy.Workload // of the first manifest
 	NodeFlags []string          // further flags of every node daemon
@@ -88,7 +89,7 @@ func New(ctx context.Context, o Options) (*Cluster, error) {
 	}
 	specs := make([]lab.NodeSpec, len(o.Nodes))
 	for i, name := range o.Nodes {
-		specs[i].Name = name
+		specs[i] = lab.NodeSpec{Name: name, ManyPods: o.ManyPods}
 	}
 	if _, err := lab.Sweep(); err != nil {
 		return nil, fmt.Errorf("removing what killed runs left: %w", err)

@@ -51,6 +51,8 @@ type NodeSpec struct {
 	// Sysctls are written in the node's namespace before it has any link,
 	// keyed like "net.ipv4.conf.all.rp_filter".
 	Sysctls map[string]string
+	// ManyPods gives the node a range for thousands of pods, not for 240.
+	ManyPods bool
 }
 
 // Lab is a set of nodes, pods and outside hosts on one underlay.

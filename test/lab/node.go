@@ -199,7 +199,7 @@ func (l *Lab) addNode(number int, spec NodeSpec) error {
 	}
 	n := &Node{Host: Host{NS: ns, Name: spec.Name}, Number: number}
 	n.used[Routed], n.used[Bridged] = map[int]bool{}, map[int]bool{}
-	n.PodCIDR4, n.PodCIDR6 = podCIDRs(number)
+	n.PodCIDR4, n.PodCIDR6 = podCIDRs(number, spec.ManyPods)
 	if err := ns.sysctls(hostSysctls(true), spec.Sysctls); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
@@ -16,12 +17,14 @@ import (
 //	underlay      10.80.0.0/24   fd80::/64       node n: 10.80.0.n, fd80::n
 //	outside host  10.80.0.200+n  fd80::(200+n)   (n in hexadecimal for IPv6)
 //	edge          10.80.0.254    fd80::fe        everyone's default gateway; drops
-//	pods of n     10.81.n.0/24   fd81:n::/64
+//	pods of n     10.81.n.0/24   fd81:n::/64   (many: 10.(100+n).0.0/16)
 //	  bridged     lower half, gateway .1 and ::1 on cni0
 //	  routed      upper half, gateway 169.254.1.1 and fe80::1 on each host link
 const (
 	outsideBase = 200
 	edgeNumber  = 254
+	// manyBase plus the node's number is the second byte of a range for many pods.
+	manyBase = 100
 )
 
 var ( // constants in all but name
@@ -35,11 +38,18 @@ func underlayAddrs(n int) (v4, v6 netip.Addr) {
 	return netip.AddrFrom4([4]byte{10, 80, 0, byte(n)}), withLow(underlay6.Addr(), uint16(n))
 }
 
-func podCIDRs(node int) (v4, v6 netip.Prefix) {
+func podCIDRs(node int, many bool) (v4, v6 netip.Prefix) {
+	v4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 81, byte(node), 0}), 24)
+	if many {
+		v4 = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(manyBase + node), 0, 0}), 16)
+	}
 	a := netip.MustParseAddr("fd81::").As16()
 	a[2], a[3] = byte(node>>8), byte(node)
-	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 81, byte(node), 0}), 24), netip.PrefixFrom(netip.AddrFrom16(a), 64)
+	return v4, netip.PrefixFrom(netip.AddrFrom16(a), 64)
 }
+
+// maxPods is the number of pods of one kind that a range has addresses for.
+func maxPods(v4 netip.Prefix) int { return 1<<(31-v4.Bits()) - 8 }
 
 // half returns the lower (bridged) or upper (routed) half of a pod range.
 func half(p netip.Prefix, kind Kind) netip.Prefix {
@@ -51,10 +61,11 @@ func half(p netip.Prefix, kind Kind) netip.Prefix {
 	return netip.PrefixFrom(a, p.Bits()+1)
 }
 
-// nth returns the n-th address of a range, 0 < n < 126.
+// nth returns the n-th address of a range of at most 2¹⁶, 0 < n.
 func nth(p netip.Prefix, n int) netip.Addr {
 	b := p.Addr().AsSlice()
-	b[len(b)-1] += byte(n)
+	low := b[len(b)-2:]
+	binary.BigEndian.PutUint16(low, binary.BigEndian.Uint16(low)+uint16(n))
 	a, _ := netip.AddrFromSlice(b)
 	return a
 }

@@ -38,9 +38,6 @@ func (k Kind) String() string {
 // podInterface is the pod's own link.
 const podInterface = "eth0"
 
-// maxPods is the number of pods of one kind a node has addresses for.
-const maxPods = 120
-
 // PodSpec describes a pod.
 type PodSpec struct {
 	Name      string
@@ -114,9 +111,10 @@ func (n *Node) newPod(spec PodSpec) (*Pod, error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	most := maxPods(n.PodCIDR4)
 	for p.number = 2; n.used[p.Kind][p.number]; p.number++ {
-		if p.number > maxPods {
-			return nil, fmt.Errorf("the node has no %s address left (%d pods)", p.Kind, maxPods)
+		if p.number > most {
+			return nil, fmt.Errorf("the node has no %s address left (%d pods)", p.Kind, most)
 		}
 	}
 	n.used[p.Kind][p.number] = true

@@ -19,6 +19,8 @@ type ConnectResult struct {
 	FirstErr  error // of the failed ones
 	Elapsed   time.Duration
 	Latencies Latencies // from the start of the dial to the server's end of stream
+	// Gap is the longest time in which none was completed.
+	Gap time.Duration
 }
 
 // PerSecond is the rate of completed connections.
@@ -33,6 +35,13 @@ func (r ConnectResult) PerSecond() float64 {
 // number at a time; each exchanges one byte and is closed. Failures are
 // counted; it returns an error only when ctx ended or nothing succeeded.
 func Connections(ctx context.Context, dial Dial, workers int, d time.Duration) (ConnectResult, error) {
+	stop := make(chan struct{})
+	defer time.AfterFunc(d, func() { close(stop) }).Stop()
+	return ConnectionsUntil(ctx, dial, workers, stop)
+}
+
+// ConnectionsUntil is Connections until stop is closed.
+func ConnectionsUntil(ctx context.Context, dial Dial, workers int, stop <-chan struct{}) (ConnectResult, error) {
 	if workers < 1 {
 		return ConnectResult{}, fmt.Errorf("measuring the connection rate: %d workers, want at least one", workers)
 	}
@@ -40,23 +49,25 @@ func Connections(ctx context.Context, dial Dial, workers int, d time.Duration) (
 		wg     sync.WaitGroup
 		failed failures
 		parts  = make([][]time.Duration, workers)
+		ends   = make([][]time.Duration, workers) // since began
 		began  = time.Now()
-		until  = began.Add(d)
 	)
 	for w := range workers {
 		wg.Go(func() {
-			for time.Now().Before(until) && ctx.Err() == nil {
+			for !closed(stop) && ctx.Err() == nil {
 				start := time.Now()
 				if err := once(ctx, dial); err != nil {
 					failed.add(err)
 					continue
 				}
-				parts[w] = append(parts[w], time.Since(start))
+				end := time.Now()
+				parts[w], ends[w] = append(parts[w], end.Sub(start)), append(ends[w], end.Sub(began))
 			}
 		})
 	}
 	wg.Wait()
 	r := ConnectResult{Failed: failed.n, FirstErr: failed.first, Elapsed: time.Since(began), Latencies: newLatencies(parts...)}
+	r.Gap = longestGap(newLatencies(ends...).sorted, r.Elapsed)
 	r.Completed = r.Latencies.Count()
 	if err := ctx.Err(); err != nil {
 		return r, fmt.Errorf("measuring the connection rate: %w", err)
@@ -65,6 +76,25 @@ func Connections(ctx context.Context, dial Dial, workers int, d time.Duration) (
 		return r, fmt.Errorf("measuring the connection rate: none of %d connections succeeded, the first failed with: %w", r.Failed, r.FirstErr)
 	}
 	return r, nil
+}
+
+func closed(stop <-chan struct{}) bool {
+	select {
+	case <-stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// longestGap is the longest time from 0 to total without one of the moments,
+// which are in order.
+func longestGap(moments []time.Duration, total time.Duration) time.Duration {
+	var gap, last time.Duration
+	for _, m := range moments {
+		gap, last = max(gap, m-last), m
+	}
+	return max(gap, total-last)
 }
 
 func once(ctx context.Context, dial Dial) error {

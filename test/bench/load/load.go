@@ -38,6 +38,9 @@ func newLatencies(parts ...[]time.Duration) Latencies {
 	return Latencies{all}
 }
 
+// LatenciesOf is the set of durations that somebody else measured.
+func LatenciesOf(d []time.Duration) Latencies { return newLatencies(d) }
+
 // Count is the number of durations measured.
 func (l Latencies) Count() int { return len(l.sorted) }
 

@@ -95,6 +95,17 @@ func TestBulkFailsWhenBytesAreLost(t *testing.T) {
 	}
 }
 
+func TestLongestGapHasBothEnds(t *testing.T) {
+	for _, tc := range []struct {
+		moments []time.Duration
+		want    time.Duration
+	}{{nil, 10}, {[]time.Duration{7}, 7}, {[]time.Duration{1, 2}, 8}, {[]time.Duration{2, 7, 9}, 5}} {
+		if got := longestGap(tc.moments, 10); got != tc.want {
+			t.Errorf("longestGap(%v, 10) = %v, want %v", tc.moments, got, tc.want)
+		}
+	}
+}
+
 func TestConnectionsCountsOnlyOrderlyOnes(t *testing.T) {
 	r, err := Connections(t.Context(), serve(t, Once), 4, 200*time.Millisecond)
 	if err != nil {
