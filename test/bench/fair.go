@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/test/bench/load"
@@ -20,6 +21,7 @@ type arena struct {
 	*site
 	hostile *lab.Pod
 	prey    *lab.Pod
+	poured  atomic.Int64 // bytes that the prey sent
 }
 
 // runFair measures what the requests of a well-behaved pod suffer from a
@@ -44,7 +46,8 @@ func runFair(ctx context.Context, o options) (part, error) {
 	var all []experiment
 	for _, h := range []hostility{
 		{fmt.Sprintf("%d new connections/s tried", floodRate), flood},
-		{fmt.Sprintf("%d slow readers", slowReaders), readSlowly},
+		{fmt.Sprintf("%d slow readers", readers), readSlowly},
+		{fmt.Sprintf("%d greedy readers", readers), readGreedily},
 	} {
 		all = append(all, h.experiment(arenas))
 	}
@@ -156,7 +159,7 @@ func meshArena(ctx context.Context, c *cluster.Cluster) (*arena, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &arena{s, hostile.Pod, prey.Pod}
+	a := &arena{site: s, hostile: hostile.Pod, prey: prey.Pod}
 	return a, a.servePrey(ctx)
 }
 
@@ -165,5 +168,5 @@ func (a *arena) servePrey(ctx context.Context) error {
 	if err := listen(ctx, a.prey.NS, netip.AddrPortFrom(a.prey.Addr4, oncePort), load.Once); err != nil {
 		return err
 	}
-	return listen(ctx, a.prey.NS, netip.AddrPortFrom(a.prey.Addr4, pourPort), pour)
+	return listen(ctx, a.prey.NS, netip.AddrPortFrom(a.prey.Addr4, pourPort), a.pour)
 }

@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,9 +20,10 @@ const (
 	// fairRate is the well-behaved pod's requests per second.
 	fairRate = 1000
 	// floodRate is five times what the kernel lets a pod open.
-	floodRate   = 20_000
-	slowReaders = 256
-	pourPort    = 7100
+	floodRate = 20_000
+	// readers is how many connections a slow or a greedy one holds.
+	readers  = 256
+	pourPort = 7100
 )
 
 // flood begins connections and takes them back without waiting for an answer,
@@ -66,54 +69,89 @@ func knock(to unix.Sockaddr) error {
 }
 
 // pour sends without end.
-func pour(c net.Conn) error {
+func (a *arena) pour(c net.Conn) error {
 	buf := make([]byte, 64<<10)
 	for {
-		if _, err := c.Write(buf); err != nil {
+		n, err := c.Write(buf)
+		a.poured.Add(int64(n))
+		if err != nil {
 			return err
 		}
 	}
 }
 
-// readSlowly holds connections on which it is sent more than it ever reads.
+// readGreedily reads as fast as it can on many connections. The node may refuse
+// some of them, but not all.
+func readGreedily(ctx context.Context, a *arena, ready func()) error {
+	return a.readers(ctx, func(conns []net.Conn) error {
+		defer context.AfterFunc(ctx, func() { closeAll(conns) })()
+		ready()
+		var wg sync.WaitGroup
+		for _, c := range conns {
+			wg.Go(func() { _, _ = io.Copy(io.Discard, c) })
+		}
+		wg.Wait()
+		if ctx.Err() == nil {
+			return errors.New("reading greedily: every connection was ended")
+		}
+		return nil
+	})
+}
+
+// readSlowly holds connections on which it is sent more than it ever reads. It
+// is ready when all that lies in between is full.
 func readSlowly(ctx context.Context, a *arena, ready func()) error {
+	return a.readers(ctx, func(conns []net.Conn) error {
+		tick := time.NewTicker(time.Second / readers) // each reads once a second
+		defer tick.Stop()
+		buf, was, full := make([]byte, 1<<10), int64(0), false
+		for i := 0; ; i++ {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+			c := conns[i%readers]
+			if err := c.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
+				return err
+			}
+			_, _ = c.Read(buf) // whether something comes in time is the far end's affair
+			if now := a.poured.Load(); !full && i%readers == readers-1 {
+				if full = now-was < readers<<14; full {
+					ready()
+				}
+				was = now
+			}
+		}
+	})
+}
+
+// readers opens connections on which the prey pours.
+func (a *arena) readers(ctx context.Context, read func([]net.Conn) error) error {
 	dial := dialFrom(a.hostile, netip.AddrPortFrom(a.prey.Addr4, pourPort))
-	conns := make([]net.Conn, slowReaders)
+	conns := make([]net.Conn, readers)
+	defer closeAll(conns)
 	var g errgroup.Group
 	g.SetLimit(32)
 	for i := range conns {
-		g.Go(func() (err error) {
-			conns[i], err = dial(ctx)
+		g.Go(func() error {
+			c, err := dial(ctx)
+			if err == nil {
+				conns[i] = c
+			}
 			return err
 		})
 	}
-	err := g.Wait()
-	defer func() {
-		for _, c := range conns {
-			if c != nil {
-				c.Close()
-			}
-		}
-	}()
-	if err != nil {
-		return fmt.Errorf("opening slow readers: %w", err)
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("opening readers: %w", err)
 	}
-	ready()
-	buf := make([]byte, 1<<10)
-	tick := time.NewTicker(time.Second / slowReaders) // each reads once a second
-	defer tick.Stop()
-	for i := 0; ; i++ {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		c := conns[i%len(conns)]
-		if err := c.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
-			return err
-		}
-		if _, err := c.Read(buf); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("a slow reader's connection: %w", err)
+	return read(conns)
+}
+
+func closeAll(conns []net.Conn) {
+	for _, c := range conns {
+		if c != nil {
+			c.Close()
 		}
 	}
 }

@@ -352,3 +352,29 @@ func waitGone(t *testing.T, pid int) {
 	}
 	t.Errorf("process %d still runs", pid)
 }
+
+func TestNodeForManyPodsHasAddressesForThem(t *testing.T) {
+	o := twoNodes()
+	o.Nodes[0].ManyPods = true
+	l := labtest.New(t, o)
+	n, far := l.Nodes()[0], l.Nodes()[1]
+	if want := netip.MustParsePrefix("10.101.0.0/16"); n.PodCIDR4 != want {
+		t.Errorf("the range is %s, want %s", n.PodCIDR4, want)
+	}
+	peer := labtest.Pod(t, far, lab.PodSpec{Name: "peer"})
+	echo(t, peer.NS, peer.Addr4, peer.Addr6)
+	var last *lab.Pod
+	for i := range 130 { // other nodes have 120 addresses
+		last = labtest.Pod(t, n, lab.PodSpec{Name: fmt.Sprint("p", i)})
+	}
+	for _, addr := range last.Addrs() {
+		if !n.PodCIDR4.Contains(addr) && !n.PodCIDR6.Contains(addr) {
+			t.Errorf("%s is outside the node's range", addr)
+		}
+	}
+	for _, addr := range peer.Addrs() {
+		if err := ping(last.NS, "tcp", addr); err != nil {
+			t.Error(err)
+		}
+	}
+}
