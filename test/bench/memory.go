@@ -169,10 +169,8 @@ func (f *full) daemon() int { return f.Nodes[0].PID() }
 
 // rest is the daemon's memory in bytes after a while.
 func (f *full) rest(ctx context.Context, d time.Duration) (float64, error) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-		return 0, ctx.Err()
+	if err := wait(ctx, d); err != nil {
+		return 0, err
 	}
 	m, err := load.NewProc().Memory(f.daemon())
 	return float64(m.PSS), err

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/c8s-dev/c8s/policy"
@@ -33,27 +34,19 @@ func runUpgrade(ctx context.Context, o options) (part, error) {
 		return nil, err
 	}
 	defer x.Close()
-	var took, ready time.Duration
+	var took time.Duration
 	var total [2][2]load.ConnectResult // without and with an upgrade; from, to
 	for round := range o.Rounds {
 		say("upgrade %d of %d", round+1, o.Rounds)
 		with, sum, err := x.during(ctx, o.Duration, func(ctx context.Context) error {
-			var err error
-			ready, err = x.upgrade(ctx, fmt.Sprintf("daemon-%d", round+2))
-			took = max(took, ready)
+			d, err := x.upgrade(ctx, fmt.Sprintf("daemon-%d", round+2))
+			took = max(took, d)
 			return err
 		})
 		if err != nil {
 			return nil, err
 		}
-		without, _, err := x.during(ctx, 0, func(ctx context.Context) error {
-			select {
-			case <-time.After(sum):
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		})
+		without, _, err := x.during(ctx, 0, func(ctx context.Context) error { return wait(ctx, sum) })
 		if err != nil {
 			return nil, err
 		}
@@ -128,20 +121,17 @@ func (x *crossing) during(ctx context.Context, margin time.Duration, do func(con
 	began := time.Now()
 	results, errs := make([]load.ConnectResult, len(x.ways)), make([]error, len(x.ways))
 	stop := make(chan struct{})
-	done := make(chan int, len(x.ways))
+	var wg sync.WaitGroup
 	for i, s := range x.ways {
-		go func() {
-			results[i], errs[i] = load.ConnectionsUntil(ctx, s.dial(oncePort), upgradeWorkers, stop)
-			done <- i
-		}()
+		wg.Go(func() { results[i], errs[i] = load.ConnectionsUntil(ctx, s.dial(oncePort), upgradeWorkers, stop) })
 	}
-	time.Sleep(margin)
-	err := do(ctx)
-	time.Sleep(margin)
+	err := wait(ctx, margin)
+	if err == nil {
+		err = do(ctx)
+	}
+	err = errors.Join(err, wait(ctx, margin))
 	close(stop)
-	for range x.ways {
-		<-done
-	}
+	wg.Wait()
 	return results, time.Since(began), errors.Join(append(errs, err)...)
 }
 
@@ -156,12 +146,19 @@ func (x *crossing) upgrade(ctx context.Context, instance string) (time.Duration,
 		return 0, err
 	}
 	took := time.Since(began)
-	for tick := time.NewTicker(10 * time.Millisecond); n.Former().Running(); {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return 0, ctx.Err()
+	for n.Former().Running() {
+		if err := wait(ctx, 10*time.Millisecond); err != nil {
+			return 0, err
 		}
 	}
 	return took, nil
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
