@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/c8s-dev/c8s/policy"
@@ -191,12 +192,15 @@ func (f *full) addPods(ctx context.Context, n int) (load.Latencies, error) {
 // addPod adds a client and returns how long it was without an answer after the
 // daemon could know of it: enrolment at the CDS is part of that.
 func (f *full) addPod(ctx context.Context) (time.Duration, error) {
-	spec := lab.PodSpec{Name: fmt.Sprint("client-", len(f.pods)), Images: []string{string(image("client"))}, BeforeUp: askOften}
+	spec := lab.PodSpec{Name: fmt.Sprint("client-", len(f.pods)), Images: []string{string(image("client"))}}
 	p, err := f.Nodes[0].AddPod(ctx, "client", spec)
 	if err != nil {
 		return 0, err
 	}
 	described := time.Now()
+	if err := introduce(p); err != nil {
+		return 0, err
+	}
 	if err := firstAnswer(ctx, p); err != nil {
 		return 0, fmt.Errorf("waiting for the first answer: %w", err)
 	}
@@ -204,10 +208,27 @@ func (f *full) addPod(ctx context.Context) (time.Duration, error) {
 	return time.Since(described), nil
 }
 
-// askOften shortens the second after which a pod looks again for its gateway:
-// the first time it is locked and hears nothing.
-func askOften(p *lab.Pod) error {
-	return p.Sysctl("net.ipv4.neigh."+p.Interface+".retrans_time_ms", "1")
+// introduce tells pod and node each other's link addresses for good. Neighbours
+// that are looked for are few in a kernel (gc_thresh3, 1,024 for all namespaces
+// together), and a pod whose first look meets the lock waits a second.
+func introduce(p *cluster.Pod) error {
+	node, err := p.On.Lab.Netlink().LinkByIndex(p.HostIfindex)
+	if err != nil {
+		return err
+	}
+	pod, err := p.Netlink().LinkByName(p.Interface)
+	if err != nil {
+		return err
+	}
+	neighbour := func(link netlink.Link, ip netip.Addr, at net.HardwareAddr) *netlink.Neigh {
+		return &netlink.Neigh{
+			LinkIndex: link.Attrs().Index, Family: unix.AF_INET, State: netlink.NUD_PERMANENT, IP: ip.AsSlice(), HardwareAddr: at,
+		}
+	}
+	return errors.Join(
+		p.Netlink().NeighSet(neighbour(pod, lab.Gateway4(), node.Attrs().HardwareAddr)),
+		p.On.Lab.Netlink().NeighSet(neighbour(node, p.Addr4, p.MAC)),
+	)
 }
 
 // firstAnswer asks the node for a name every millisecond until it answers,

@@ -34,6 +34,9 @@ var ( // constants in all but name
 	gateway6  = netip.MustParseAddr("fe80::1")
 )
 
+// Gateway4 is the IPv4 gateway of routed pods.
+func Gateway4() netip.Addr { return gateway4 }
+
 func underlayAddrs(n int) (v4, v6 netip.Addr) {
 	return netip.AddrFrom4([4]byte{10, 80, 0, byte(n)}), withLow(underlay6.Addr(), uint16(n))
 }
