@@ -122,15 +122,15 @@ func (l *Loader) removeRouting() error {
 }
 
 // removeFilters removes our clsact filters here and in every namespace that a
-// process runs in: nothing else says where the guards are.
+// process runs in or that is mounted: nothing else says where the guards are.
 func (l *Loader) removeFilters() error {
 	errs := []error{removeNamed(l.nl, nil, progEgress, progIngress, progUplink)}
 	paths, err := filepath.Glob("/proc/[0-9]*/ns/net")
 	errs = append(errs, err)
-	named, err := filepath.Glob("/run/netns/*")
+	mounted, err := mountedNamespaces()
 	errs = append(errs, err)
 	seen := map[uint64]bool{l.ns.inode: true}
-	for _, path := range append(paths, named...) {
+	for _, path := range append(paths, mounted...) {
 		ns, err := openNS(path)
 		if err != nil {
 			continue // the process has ended
@@ -145,6 +145,21 @@ func (l *Loader) removeFilters() error {
 		_ = ns.Close()
 	}
 	return errors.Join(errs...)
+}
+
+// mountedNamespaces are the network namespaces that have a name in the file
+// system: proc_pid_mountinfo(5).
+func mountedNamespaces() (paths []string, err error) {
+	raw, err := os.ReadFile("/proc/thread-self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("listing the mounted namespaces: %w", err)
+	}
+	for line := range strings.Lines(string(raw)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[3], "net:[") {
+			paths = append(paths, unescape(f[4]))
+		}
+	}
+	return paths, nil
 }
 
 // removeGuards removes the guards of our pods in a namespace: on links whose
