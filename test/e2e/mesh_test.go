@@ -63,6 +63,13 @@ func TestPodsTalkOverTheTunnelOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	onlyTunnels(t, wire)
+}
+
+// onlyTunnels ends a capture between nodes that must have seen nothing of a pod
+// outside of tunnels.
+func onlyTunnels(t *testing.T, wire *capture.Capture) {
+	t.Helper()
 	report := wire.Stop()
 	if err := report.Complete(); err != nil || report.Tunnel == 0 {
 		t.Errorf("capture of %d tunnel packets proves nothing: %v", report.Tunnel, err)

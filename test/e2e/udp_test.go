@@ -139,13 +139,7 @@ func TestDatagramsPassBetweenPodsOverTheTunnelOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	report := wire.Stop()
-	if err := report.Complete(); err != nil || report.Tunnel == 0 {
-		t.Errorf("capture of %d tunnel packets proves nothing: %v", report.Tunnel, err)
-	}
-	if report.CanaryHits != 0 || len(report.Plain) != 0 {
-		t.Errorf("on the wire in clear: %d canaries, packets %v", report.CanaryHits, report.Plain)
-	}
+	onlyTunnels(t, wire)
 }
 
 // A game sends its state 60 times a second and looks at how old the answers are.
