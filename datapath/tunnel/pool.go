@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -100,9 +101,16 @@ type Pool struct {
 
 type keyed struct {
 	idle    []*Lease // last in, first out: the tail of a burst ages out
-	waiters []chan got
-	dials   int
+	waiters []waiter
+	dials   int    // under way
+	begun   uint64 // dials so far
 	used    time.Time
+}
+
+// waiter is a connection that waits for a tunnel.
+type waiter struct {
+	ch    chan got
+	after uint64 // how many dials had begun when it came
 }
 
 type got struct {
@@ -174,7 +182,7 @@ func (p *Pool) Get(ctx context.Context, key Key) (*Lease, error) {
 	}
 	k := p.key(key)
 	ch := make(chan got, 1)
-	k.waiters = append(k.waiters, ch)
+	k.waiters = append(k.waiters, waiter{ch, k.begun})
 	if k.dials < len(k.waiters) {
 		p.dial(key, k)
 	}
@@ -197,7 +205,7 @@ func (p *Pool) leave(key Key, ch chan got) (held bool) {
 	k := p.key(key)
 	held = k.dials == 0 && p.caps.waits(key)
 	for i, w := range k.waiters {
-		if w == ch {
+		if w.ch == ch {
 			k.waiters = append(k.waiters[:i], k.waiters[i+1:]...)
 			break
 		}
@@ -233,11 +241,11 @@ func (p *Pool) Put(l *Lease) {
 // offer gives l to the first waiter, or keeps it. Callers hold mu.
 func (p *Pool) offer(k *keyed, l *Lease) {
 	if len(k.waiters) > 0 {
-		ch := k.waiters[0]
+		w := k.waiters[0]
 		k.waiters = k.waiters[1:]
 		p.busy[l] = struct{}{}
 		l.Tunnel.unreserve()
-		ch <- got{lease: l}
+		w.ch <- got{lease: l}
 		return
 	}
 	delete(p.busy, l)
@@ -313,25 +321,30 @@ func (p *Pool) turn() {
 // start dials within what caps gave. Callers hold mu.
 func (p *Pool) start(key Key, k *keyed) {
 	k.dials++
+	k.begun++
+	number := k.begun
 	p.dialing.Go(func() {
 		ctx, cancel := context.WithTimeout(p.ctx, p.cfg.DialTimeout)
 		defer cancel()
 		p.dials.Add(1)
 		t, meta, err := p.cfg.Dial(ctx, key)
-		p.dialed(key, t, meta, err)
+		p.dialed(key, number, t, meta, err)
 	})
 }
 
-func (p *Pool) dialed(key Key, t *Tunnel, meta Meta, err error) {
+func (p *Pool) dialed(key Key, number uint64, t *Tunnel, meta Meta, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	k := p.key(key)
 	k.dials--
 	p.caps.give(key.Owner)
 	if err != nil {
-		defer p.turn()
 		p.dialErrors.Add(1)
-		p.failWaiters(k, err)
+		k.fail(number, err)
+		p.turn() // others first
+		if k.dials < len(k.waiters) {
+			p.dial(key, k)
+		}
 		return
 	}
 	l := &Lease{Tunnel: t, Meta: meta, key: key}
@@ -358,118 +371,18 @@ func (p *Pool) judge(l *Lease) *Ending {
 	return p.cfg.Judge(l.key, l.Meta, l.Tunnel)
 }
 
-// failWaiters hands a dial's error to one waiter, and to all when no other
-// dial could still serve them. Callers hold mu.
-func (p *Pool) failWaiters(k *keyed, err error) {
-	n := min(1, len(k.waiters))
-	if k.dials == 0 {
-		n = len(k.waiters)
-	}
-	for _, ch := range k.waiters[:n] {
-		ch <- got{err: err}
-	}
-	k.waiters = k.waiters[n:]
-}
-
-// CloseWhere closes every tunnel, idle or lent, that judge gives an ending,
-// and returns how many. Connections on them are reset.
-func (p *Pool) CloseWhere(judge func(Key, Meta, *Tunnel) *Ending) int {
-	p.mu.Lock()
-	kill := map[*Lease]*Ending{}
-	for key, k := range p.keys {
-		keep := k.idle[:0]
-		for _, l := range k.idle {
-			if e := judge(key, l.Meta, l.Tunnel); e != nil {
-				kill[l] = e
-				p.idled(key.Owner, -1)
-			} else {
-				keep = append(keep, l)
-			}
+// fail hands a dial's error to one of those who waited for it from its
+// beginning, and to all of them when no other dial could still serve them. Who
+// came later is told nothing: the network may have been cut when the dial
+// began, and be whole again. Callers hold mu.
+func (k *keyed) fail(number uint64, err error) {
+	failed := 0
+	k.waiters = slices.DeleteFunc(k.waiters, func(w waiter) bool {
+		if w.after >= number || failed > 0 && k.dials > 0 {
+			return false
 		}
-		clear(k.idle[len(keep):])
-		k.idle = keep
-	}
-	for l := range p.busy {
-		if e := judge(l.key, l.Meta, l.Tunnel); e != nil {
-			l.expired.Store(true)
-			kill[l] = e
-		}
-	}
-	p.mu.Unlock()
-	for l, e := range kill {
-		l.Tunnel.End(*e)
-	}
-	p.discarded.Add(uint64(len(kill)))
-	return len(kill)
-}
-
-// Run closes tunnels that are idle for too long or whose time is over, until
-// ctx ends; then it closes them all.
-func (p *Pool) Run(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			p.sweep()
-		case <-ctx.Done():
-			p.shutdown()
-			return
-		}
-	}
-}
-
-func (p *Pool) sweep() {
-	now := p.cfg.Now()
-	over := &Ending{Reason: ReasonPolicyChanged, Why: errExpired}
-	p.CloseWhere(func(_ Key, m Meta, _ *Tunnel) *Ending {
-		if now.Before(m.NotAfter) {
-			return nil
-		}
-		return over
+		failed++
+		w.ch <- got{err: err}
+		return true
 	})
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for key, k := range p.keys {
-		n := 0
-		for n < len(k.idle) && now.Sub(k.idle[n].idleAt) > p.cfg.IdleTimeout {
-			p.discard(k.idle[n])
-			p.idled(key.Owner, -1)
-			n++
-		}
-		k.idle = k.idle[n:]
-		if len(k.idle) == 0 && k.dials == 0 && len(k.waiters) == 0 && now.Sub(k.used) > p.cfg.IdleTimeout {
-			delete(p.keys, key)
-		}
-	}
-}
-
-func (p *Pool) shutdown() {
-	p.cancel()
-	p.mu.Lock()
-	p.closed = true
-	for _, k := range p.keys {
-		for _, ch := range k.waiters {
-			ch <- got{err: ErrPoolClosed}
-		}
-		k.waiters = nil
-	}
-	p.mu.Unlock()
-	p.CloseWhere(func(Key, Meta, *Tunnel) *Ending { return &Ending{Reason: ReasonShutdown} })
-	p.dialing.Wait()
-}
-
-// Stats returns a snapshot.
-func (p *Pool) Stats() PoolStats {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := PoolStats{
-		Busy: len(p.busy), Dials: p.dials.Load(), DialErrors: p.dialErrors.Load(),
-		Reused: p.reused.Load(), Discarded: p.discarded.Load(),
-		Dialing: p.caps.used, Waiting: p.caps.waiting(), Held: p.caps.held,
-	}
-	for _, k := range p.keys {
-		s.Idle += len(k.idle)
-	}
-	return s
 }

@@ -164,6 +164,38 @@ func TestDialErrorReachesEveryWaiter(t *testing.T) {
 	wg.Wait()
 }
 
+func TestDialThatBeganBeforeFailsNobodyWhoCameLater(t *testing.T) {
+	r := newPoolRig(t, PoolConfig{})
+	r.gate = make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	first := make(chan error, 1)
+	go func() { _, err := r.Get(ctx, poolKey); first <- err }()
+	eventually(t, "a dial", func() bool { return r.dials.Load() == 1 })
+	cancel()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+
+	later := make(chan error, 1)
+	go func() {
+		l, err := r.Get(t.Context(), poolKey)
+		if err == nil {
+			r.Put(l)
+		}
+		later <- err
+	}()
+	eventually(t, "a waiter", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return len(r.key(poolKey).waiters) == 1 })
+	err := errors.New("cut off")
+	r.fail.Store(&err)
+	r.gate <- struct{}{}
+	eventually(t, "another dial", func() bool { return r.dials.Load() == 2 })
+	r.fail.Store(nil)
+	r.gate <- struct{}{}
+	if err := <-later; err != nil {
+		t.Errorf("got the error of a dial that began before: %v", err)
+	}
+}
+
 func TestGivingUpWaitingLosesNoTunnel(t *testing.T) {
 	r := newPoolRig(t, PoolConfig{MaxDials: 1})
 	r.gate = make(chan struct{})
