@@ -107,7 +107,7 @@ func (a *avoided) passes(workload string, proto resolve.Protocol, target resolve
 }
 
 // failed remembers a failure, and reports whether an episode begins with it.
-func (a *avoided) failed(key avoidKey, why *refusal) bool {
+func (a *avoided) failed(key avoidKey, why *Refusal) bool {
 	now := a.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -29,7 +29,7 @@ func NewCredential(cert *tls.Certificate, peer *ratls.Peer) *Credential {
 
 // usable returns the pod's credential while it has one that is neither over
 // nor denied.
-func (p *Proxy) usable(pod *LocalPod) (*Credential, *refusal) {
+func (p *Proxy) usable(pod *LocalPod) (*Credential, *Refusal) {
 	cred := pod.Credential()
 	if cred == nil {
 		return nil, refuse(reasonNotEnrolled, "pod certificate", "a certificate for "+pod.Name, "none yet")
@@ -44,7 +44,7 @@ func (p *Proxy) usable(pod *LocalPod) (*Credential, *refusal) {
 }
 
 // denied asks the deny list of this moment about one end of a connection.
-func (p *Proxy) denied(h *policy.Holder) *refusal {
+func (p *Proxy) denied(h *policy.Holder) *Refusal {
 	why := decided(p.cfg.Mesh.DenyList().Denies(*h))
 	if why != nil {
 		why.denied = true

@@ -16,7 +16,7 @@ const expiryLook = 5 * time.Second
 
 // direct is a connection between two sockets of this node, without a tunnel.
 type direct struct {
-	judge    func() *refusal // says whether it may be, now and at every Recheck
+	judge    func() *Refusal // says whether it may be, now and at every Recheck
 	notAfter time.Time       // it ends then; zero: never
 }
 
@@ -24,7 +24,7 @@ type direct struct {
 // It returns why that may not
 // be, or nil when it has been. began is called when it is allowed, and ended
 // with what became of it.
-func (p *Proxy) join(owner string, app, made *net.TCPConn, d *direct, began func(time.Time), ended func(tunnel.Result, time.Time)) *refusal {
+func (p *Proxy) join(owner string, app, made *net.TCPConn, d *direct, began func(time.Time), ended func(tunnel.Result, time.Time)) *Refusal {
 	l := p.relays.Join(owner, app, made)
 	c := p.enter(l, d)
 	// Judged after it was entered: no change of the rules slips in between.

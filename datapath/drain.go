@@ -88,6 +88,6 @@ func (p *Proxy) endAll(busy int) int {
 }
 
 // shuttingDown is why a new connection is refused while the daemon ends.
-func shuttingDown() *refusal {
+func shuttingDown() *Refusal {
 	return refuse(reasonShutdown, "end of the daemon", "a daemon that goes on", "it was told to end")
 }

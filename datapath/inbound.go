@@ -69,7 +69,7 @@ func ownerOf(session any) string { return session.(*inboundSession).pod.UID }
 // not known, only the daemon's address; probes that send no TLS are not worth
 // a record.
 func (p *Proxy) handshakeRefused(remote net.Addr, err error) {
-	var why *refusal
+	var why *Refusal
 	if !errors.As(err, &why) {
 		p.cfg.Log.Debug("incoming handshake failed", "remote", remote, "err", err)
 		return
@@ -124,7 +124,7 @@ func (p *Proxy) accept(ctx context.Context, t *tunnel.Tunnel, h tunnel.Header) (
 }
 
 // judge decides an OPEN by the manifest and the pods of this moment.
-func (p *Proxy) judge(s *inboundSession, h tunnel.Header) (tunnel.Reason, *refusal) {
+func (p *Proxy) judge(s *inboundSession, h tunnel.Header) (tunnel.Reason, *Refusal) {
 	if !s.peer.HasAddr(h.Src.Addr()) {
 		return tunnel.ReasonSourceMismatch, refuse(reasonSourceMismatch, "address in the peer's certificate", s.peer.addrList(), h.Src.Addr().String())
 	}
@@ -141,7 +141,7 @@ func (p *Proxy) judge(s *inboundSession, h tunnel.Header) (tunnel.Reason, *refus
 }
 
 // current checks that the tunnel's pod is still the one at its address.
-func (p *Proxy) current(s *inboundSession) *refusal {
+func (p *Proxy) current(s *inboundSession) *Refusal {
 	pod, ok := p.cfg.Mesh.Pod(s.dst)
 	if !ok || pod.UID != s.pod.UID || pod.Workload != s.pod.Workload {
 		return refuse(reasonDestNotEnrolled, "local pods", "the pod "+s.pod.Name, "it is gone")
@@ -150,7 +150,7 @@ func (p *Proxy) current(s *inboundSession) *refusal {
 	return why
 }
 
-func (p *Proxy) sessionGone(s *inboundSession) *refusal {
+func (p *Proxy) sessionGone(s *inboundSession) *Refusal {
 	if why := p.current(s); why != nil {
 		return why
 	}
@@ -158,7 +158,7 @@ func (p *Proxy) sessionGone(s *inboundSession) *refusal {
 }
 
 // inboundGone says for Recheck why an accepted tunnel must close, if it must.
-func (p *Proxy) inboundGone(t *tunnel.Tunnel) *refusal {
+func (p *Proxy) inboundGone(t *tunnel.Tunnel) *Refusal {
 	s := t.Session().(*inboundSession)
 	if why := p.sessionGone(s); why != nil {
 		return why

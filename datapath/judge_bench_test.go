@@ -86,9 +86,9 @@ func TestJudgingAllocatesNothing(t *testing.T) {
 		if list != nil {
 			n.deny(list...)
 		}
-		for name, fn := range map[string]func() *refusal{
-			"judge":   func() *refusal { _, why := n.proxy.judge(s, h); return why },
-			"recheck": func() *refusal { return n.proxy.sessionGone(s) },
+		for name, fn := range map[string]func() *Refusal{
+			"judge":   func() *Refusal { _, why := n.proxy.judge(s, h); return why },
+			"recheck": func() *Refusal { return n.proxy.sessionGone(s) },
 		} {
 			if allocs := testing.AllocsPerRun(100, func() {
 				if why := fn(); why != nil {

@@ -32,7 +32,7 @@ func (p *Proxy) sameNode(target resolve.Target) bool {
 	return here
 }
 
-func (p *Proxy) localAllowed() *refusal {
+func (p *Proxy) localAllowed() *Refusal {
 	signed := p.cfg.Mesh.Manifest()
 	if signed == nil || signed.Manifest == nil {
 		return refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
@@ -53,7 +53,7 @@ type end struct {
 
 // endOf verifies a local pod as a peer's handshake would: certificate chain,
 // dates, SPIFFE rules, manifest, deny list, and that the address is its own.
-func (p *Proxy) endOf(pod *LocalPod, addr netip.Addr) (*end, *refusal) {
+func (p *Proxy) endOf(pod *LocalPod, addr netip.Addr) (*end, *Refusal) {
 	cred, why := p.usable(pod)
 	if why != nil {
 		return nil, why
@@ -70,7 +70,7 @@ func (p *Proxy) endOf(pod *LocalPod, addr netip.Addr) (*end, *refusal) {
 
 // provenBy is the identity that a local pod's certificate proves. The chain is
 // verified once for each certificate and set of roots.
-func (p *Proxy) provenBy(cred *Credential) (*identity, *refusal) {
+func (p *Proxy) provenBy(cred *Credential) (*identity, *Refusal) {
 	if id := cred.proven.Load(); id != nil && p.cfg.Mesh.Roots().Equal(id.roots) {
 		return id, p.acceptPeer(id)
 	}
@@ -103,7 +103,7 @@ func holdsKey(cert *tls.Certificate, chain []*x509.Certificate) bool {
 }
 
 // still says for Recheck why an end no longer is what it was.
-func (p *Proxy) still(e *end, code string) *refusal {
+func (p *Proxy) still(e *end, code string) *Refusal {
 	pod, ok := p.cfg.Mesh.Pod(e.addr)
 	if !ok || pod.UID != e.pod.UID || pod.Workload != e.pod.Workload {
 		return refuse(code, "local pods", "the pod "+e.pod.Name, "it is gone")
@@ -116,7 +116,7 @@ func (p *Proxy) still(e *end, code string) *refusal {
 
 // neighbours judges a connection from pod to another pod of this node as both
 // nodes of a tunnel would, and says in rec who they are.
-func (p *Proxy) neighbours(pod *LocalPod, rec *flow.Record, dst netip.AddrPort) (from, to *end, why *refusal) {
+func (p *Proxy) neighbours(pod *LocalPod, rec *flow.Record, dst netip.AddrPort) (from, to *end, why *Refusal) {
 	rec.Path = pathLocal
 	if from, why = p.endOf(pod, rec.Src.Addr()); why != nil {
 		return nil, nil, why
@@ -139,7 +139,7 @@ func header(src, dst netip.AddrPort) tunnel.Header {
 }
 
 // allowedBetween asks what each of the two nodes of a tunnel would.
-func (p *Proxy) allowedBetween(from, to *end, h tunnel.Header) *refusal {
+func (p *Proxy) allowedBetween(from, to *end, h tunnel.Header) *Refusal {
 	if why := p.allowed(from.pod.Workload, to.id.facts.Workload, h); why != nil {
 		return why
 	}
@@ -148,7 +148,7 @@ func (p *Proxy) allowedBetween(from, to *end, h tunnel.Header) *refusal {
 
 // carryLocal carries a connection to a pod of this node without a tunnel. It
 // returns why the connection may not be, or nil when it has been.
-func (p *Proxy) carryLocal(ctx context.Context, app *net.TCPConn, pod *LocalPod, dst netip.AddrPort, rec *flow.Record) *refusal {
+func (p *Proxy) carryLocal(ctx context.Context, app *net.TCPConn, pod *LocalPod, dst netip.AddrPort, rec *flow.Record) *Refusal {
 	from, to, why := p.neighbours(pod, rec, dst)
 	if why != nil {
 		return why
@@ -161,7 +161,7 @@ func (p *Proxy) carryLocal(ctx context.Context, app *net.TCPConn, pod *LocalPod,
 	}
 	defer p.in.give(to.pod.UID)
 	d := &direct{
-		judge:    func() *refusal { return p.judgeLocal(from, to, header(rec.Src, dst)) },
+		judge:    func() *Refusal { return p.judgeLocal(from, to, header(rec.Src, dst)) },
 		notAfter: earlier(from.self.NotAfter, to.self.NotAfter),
 	}
 	return p.join(pod.UID, app, made, d, func(at time.Time) {
@@ -175,7 +175,7 @@ func (p *Proxy) carryLocal(ctx context.Context, app *net.TCPConn, pod *LocalPod,
 }
 
 // judgeLocal says why a connection within the node may no longer be.
-func (p *Proxy) judgeLocal(from, to *end, h tunnel.Header) *refusal {
+func (p *Proxy) judgeLocal(from, to *end, h tunnel.Header) *Refusal {
 	if why := p.localAllowed(); why != nil {
 		return why
 	}
@@ -198,7 +198,7 @@ func (p *Proxy) farRecord(rec *flow.Record, dst netip.AddrPort, from, to *end) f
 
 // dialLocal connects to a local pod within its limit, which the caller gives
 // back. The pod sees src.
-func (p *Proxy) dialLocal(ctx context.Context, l *limiter, src, dst netip.AddrPort, pod *LocalPod) (*net.TCPConn, *refusal) {
+func (p *Proxy) dialLocal(ctx context.Context, l *limiter, src, dst netip.AddrPort, pod *LocalPod) (*net.TCPConn, *Refusal) {
 	if !l.take(pod.UID) {
 		return nil, refuse(reasonTooMany, "connection limit", "fewer connections", "the limit of the pod or the node is reached")
 	}

@@ -26,7 +26,7 @@ const (
 // answerStream answers the DNS queries of one TCP connection (RFC 7766), each
 // of them judged by the pod of that moment. It returns why the connection may
 // not be, or nil when it has been.
-func (p *Proxy) answerStream(ctx context.Context, app *net.TCPConn, pod *LocalPod, rec *flow.Record) *refusal {
+func (p *Proxy) answerStream(ctx context.Context, app *net.TCPConn, pod *LocalPod, rec *flow.Record) *Refusal {
 	if !p.names.take(pod.UID) {
 		return refuse(reasonTooMany, "limit of DNS connections", "fewer connections", "the limit of the pod or the node is reached")
 	}

@@ -42,7 +42,7 @@ func (p *Proxy) outbound(ctx context.Context, app *net.TCPConn, self netip.AddrP
 }
 
 // source finds the pod behind src.
-func (p *Proxy) source(src, dst, self netip.AddrPort) (*LocalPod, *refusal) {
+func (p *Proxy) source(src, dst, self netip.AddrPort) (*LocalPod, *Refusal) {
 	if dst == self {
 		return nil, refuse(reasonDirect, "transparent listener", "a connection steered here", "one made to the listener itself")
 	}
@@ -54,7 +54,7 @@ func (p *Proxy) source(src, dst, self netip.AddrPort) (*LocalPod, *refusal) {
 }
 
 // carry returns why the connection may not be, or nil when it has been.
-func (p *Proxy) carry(ctx context.Context, app *net.TCPConn, pod *LocalPod, rec *flow.Record) *refusal {
+func (p *Proxy) carry(ctx context.Context, app *net.TCPConn, pod *LocalPod, rec *flow.Record) *Refusal {
 	if !p.out.take(pod.UID) {
 		return refuse(reasonTooMany, "connection limit", "fewer connections", "the limit of the pod or the node is reached")
 	}
@@ -107,7 +107,7 @@ func (p *Proxy) dialTunnel(ctx context.Context, key tunnel.Key) (*tunnel.Tunnel,
 	return t, meta, nil
 }
 
-func (p *Proxy) handshake(ctx context.Context, key tunnel.Key) (*tunnel.Tunnel, tunnel.Meta, *refusal) {
+func (p *Proxy) handshake(ctx context.Context, key tunnel.Key) (*tunnel.Tunnel, tunnel.Meta, *Refusal) {
 	pod, ok := p.cfg.Mesh.Pod(key.Src)
 	if !ok || pod.UID != key.Owner {
 		return nil, tunnel.Meta{}, refuse(reasonUnknownSource, "local pods", "the pod "+key.Owner, "it is gone")
@@ -161,7 +161,7 @@ func (p *Proxy) clientTLS(cert *tls.Certificate, dst netip.Addr, peer **identity
 }
 
 // outboundGone says for Recheck why a dialled tunnel must close, if it must.
-func (p *Proxy) outboundGone(key tunnel.Key, meta tunnel.Meta, t *tunnel.Tunnel) *refusal {
+func (p *Proxy) outboundGone(key tunnel.Key, meta tunnel.Meta, t *tunnel.Tunnel) *Refusal {
 	pod, ok := p.cfg.Mesh.Pod(key.Src)
 	if !ok || pod.UID != key.Owner {
 		return refuse(reasonUnknownSource, "local pods", "the pod "+key.Owner, "it is gone")

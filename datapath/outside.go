@@ -44,7 +44,7 @@ type passage struct {
 // routes say that it is no pod; unresolved is what they say. Only an address
 // that nobody claims for a pod or for something that leads to pods can be meant:
 // a lie about that can refuse a connection and never let one out.
-func (p *Proxy) externalFor(pod *LocalPod, q resolve.Query, unresolved *refusal) (*passage, *refusal) {
+func (p *Proxy) externalFor(pod *LocalPod, q resolve.Query, unresolved *Refusal) (*passage, *Refusal) {
 	if !unresolved.verdict.MeansNoPod() || !p.hasExternals(pod) {
 		return nil, unresolved
 	}
@@ -78,7 +78,7 @@ func (p *Proxy) hasExternals(pod *LocalPod) bool {
 }
 
 // permit asks the manifest of this moment.
-func (p *Proxy) permit(x *passage) *refusal {
+func (p *Proxy) permit(x *passage) *Refusal {
 	signed := p.cfg.Mesh.Manifest()
 	if signed == nil || signed.Manifest == nil {
 		return refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
@@ -90,7 +90,7 @@ func (p *Proxy) permit(x *passage) *refusal {
 
 // judgePassage says why a passage may not be, or no longer, once all that its
 // rule asks for was looked at.
-func (p *Proxy) judgePassage(x *passage) *refusal {
+func (p *Proxy) judgePassage(x *passage) *Refusal {
 	pod, ok := p.cfg.Mesh.Pod(x.query.Src)
 	if !ok || pod.UID != x.pod.UID || pod.Workload != x.pod.Workload {
 		return refuse(reasonUnknownSource, "local pods", "the pod "+x.pod.Name, "it is gone")
@@ -113,7 +113,7 @@ func (p *Proxy) judgePassage(x *passage) *refusal {
 
 // passThrough carries a connection to an endpoint outside of the mesh. It
 // returns why that may not be, or nil when it has been.
-func (p *Proxy) passThrough(ctx context.Context, app *net.TCPConn, pod *LocalPod, rec *flow.Record, unresolved *refusal) *refusal {
+func (p *Proxy) passThrough(ctx context.Context, app *net.TCPConn, pod *LocalPod, rec *flow.Record, unresolved *Refusal) *Refusal {
 	x, why := p.externalFor(pod, resolve.Query{Protocol: resolve.TCP, Src: rec.Src.Addr(), Dst: rec.Dst}, unresolved)
 	if why != nil {
 		return why
@@ -134,7 +134,7 @@ func (p *Proxy) passThrough(ctx context.Context, app *net.TCPConn, pod *LocalPod
 		return refuseErr(reasonExternalRefused, err)
 	}
 	rec.Rule = externalRule + x.rule.Name
-	d := &direct{judge: func() *refusal { return p.judgePassage(x) }}
+	d := &direct{judge: func() *Refusal { return p.judgePassage(x) }}
 	return p.join(pod.UID, app, remote, d, func(at time.Time) {
 		p.outside.conns.Add(1)
 		p.allow(rec, at)
@@ -160,7 +160,7 @@ func (x *passage) name() string {
 // hear reads the connection's ClientHello and has the manifest judge it: not a
 // byte has left the node, nor has anybody been connected to. It returns what it
 // read.
-func (p *Proxy) hear(ctx context.Context, app *net.TCPConn, x *passage) ([]byte, *refusal) {
+func (p *Proxy) hear(ctx context.Context, app *net.TCPConn, x *passage) ([]byte, *Refusal) {
 	rule := externalRule + x.rule.Name
 	defer context.AfterFunc(ctx, func() { _ = app.Close() })()
 	if err := app.SetReadDeadline(time.Now().Add(p.cfg.Limits.HelloTimeout)); err != nil {
@@ -189,7 +189,7 @@ func (p *Proxy) hear(ctx context.Context, app *net.TCPConn, x *passage) ([]byte,
 	}
 }
 
-func asNotTLS(rule string, err error) *refusal {
+func asNotTLS(rule string, err error) *Refusal {
 	if err == nil {
 		return nil
 	}
@@ -197,7 +197,7 @@ func asNotTLS(rule string, err error) *refusal {
 }
 
 // reachOutside connects to the endpoint as a process of the node would.
-func (p *Proxy) reachOutside(ctx context.Context, x *passage) (*net.TCPConn, *refusal) {
+func (p *Proxy) reachOutside(ctx context.Context, x *passage) (*net.TCPConn, *Refusal) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Limits.ExternalDial)
 	defer cancel()
 	conn, err := p.dialOutside(ctx, "tcp", x.to.Addr)

@@ -20,7 +20,7 @@ func (f *packetFlow) carriedBy(c flowCarrier) (done func()) {
 
 // passPackets carries a flow to an endpoint outside of the mesh. It returns why
 // that may not be, or nil when it has been.
-func (p *Proxy) passPackets(ctx context.Context, f *packetFlow, rec *flow.Record) *refusal {
+func (p *Proxy) passPackets(ctx context.Context, f *packetFlow, rec *flow.Record) *Refusal {
 	x := f.outside
 	rec.DstName = x.name()
 	conn, err := p.dialOutside(ctx, "udp", x.to.Addr)
@@ -34,7 +34,7 @@ func (p *Proxy) passPackets(ctx context.Context, f *packetFlow, rec *flow.Record
 		_ = far.Close()
 		return refuseErr(reasonExternalUnreachable, err)
 	}
-	judge := func() *refusal { return p.judgePassage(x) }
+	judge := func() *Refusal { return p.judgePassage(x) }
 	c := p.enter(link, &direct{judge: judge})
 	defer c.done()
 	// Judged after it was entered: no change of the rules slips in between.

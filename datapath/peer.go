@@ -34,7 +34,7 @@ type identity struct {
 }
 
 // identify verifies a chain under the roots and the manifest of this moment.
-func (p *Proxy) identify(chain []*x509.Certificate) (*identity, *refusal) {
+func (p *Proxy) identify(chain []*x509.Certificate) (*identity, *Refusal) {
 	signed := p.cfg.Mesh.Manifest()
 	if signed == nil || signed.Manifest == nil {
 		return nil, refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
@@ -54,7 +54,7 @@ func (p *Proxy) identify(chain []*x509.Certificate) (*identity, *refusal) {
 
 // acceptPeer judges a verified peer by the manifest and the deny list of this
 // moment.
-func (p *Proxy) acceptPeer(peer *identity) *refusal {
+func (p *Proxy) acceptPeer(peer *identity) *Refusal {
 	now, signed := p.cfg.Now(), p.cfg.Mesh.Manifest()
 	switch {
 	case signed == nil || signed.Manifest == nil:
@@ -73,7 +73,7 @@ func (p *Proxy) acceptPeer(peer *identity) *refusal {
 // acceptPair judges both ends of a tunnel again. It costs no cryptography and
 // is done for every connection: the tunnel may have been made with an earlier
 // certificate of the local pod than the one in use.
-func (p *Proxy) acceptPair(self *Credential, peer *identity) *refusal {
+func (p *Proxy) acceptPair(self *Credential, peer *identity) *Refusal {
 	if why := p.denied(&self.Holder); why != nil {
 		return why
 	}
@@ -83,7 +83,7 @@ func (p *Proxy) acceptPair(self *Credential, peer *identity) *refusal {
 // gone is acceptPair for Recheck, which also sees the roots change. Chains are
 // verified again only then: a change of the deny list must reach tens of
 // thousands of tunnels at once.
-func (p *Proxy) gone(self *Credential, peer *identity) *refusal {
+func (p *Proxy) gone(self *Credential, peer *identity) *Refusal {
 	if roots := p.cfg.Mesh.Roots(); !roots.Equal(peer.roots) {
 		if _, why := p.identify(peer.chain); why != nil {
 			return why
@@ -93,7 +93,7 @@ func (p *Proxy) gone(self *Credential, peer *identity) *refusal {
 }
 
 // allowed asks the manifest whether from may connect to to as h does.
-func (p *Proxy) allowed(from, to string, h tunnel.Header) *refusal {
+func (p *Proxy) allowed(from, to string, h tunnel.Header) *Refusal {
 	signed := p.cfg.Mesh.Manifest()
 	if signed == nil || signed.Manifest == nil {
 		return refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
@@ -130,7 +130,7 @@ func parseServerName(name string) (netip.Addr, error) {
 }
 
 // checkProtocol refuses what ratls's configurations leave open: the protocol.
-func checkProtocol(cs *tls.ConnectionState) *refusal {
+func checkProtocol(cs *tls.ConnectionState) *Refusal {
 	if cs.NegotiatedProtocol != alpn {
 		return refuse(reasonProtocol, "handshake", "protocol "+alpn, fmt.Sprintf("%q", cs.NegotiatedProtocol))
 	}

@@ -204,7 +204,7 @@ func (p *Proxy) client(ctx context.Context, pub *publication, conn *net.TCPConn)
 // stranger refuses clients that are no strangers. A pod's address means an
 // identity to applications, and here nobody proved it; the node's loopback
 // address would be the pod's own.
-func (p *Proxy) stranger(client netip.Addr) *refusal {
+func (p *Proxy) stranger(client netip.Addr) *Refusal {
 	const rule, expected = "published port", "a client outside the mesh, at an address that the pod can answer"
 	if client.IsLoopback() && !p.loopback.Load() || client.IsLinkLocalUnicast() || client.IsUnspecified() || client.IsMulticast() {
 		return refuse(reasonClientAddress, rule, expected, client.String())
@@ -220,7 +220,7 @@ func (p *Proxy) stranger(client netip.Addr) *refusal {
 
 // serve tries the pods that publish the port. It returns why none may be
 // reached, or nil when one has been.
-func (p *Proxy) serve(ctx context.Context, pub *publication, conn *net.TCPConn, rec *flow.Record) *refusal {
+func (p *Proxy) serve(ctx context.Context, pub *publication, conn *net.TCPConn, rec *flow.Record) *Refusal {
 	failed, last := refuse(reasonNoEndpoints, "published port", "an enrolled pod that publishes the port", "none"), *rec
 	defer func() { *rec = last }()
 	for i, pod := range pub.candidates() {
@@ -244,7 +244,7 @@ func (p *Proxy) serve(ctx context.Context, pub *publication, conn *net.TCPConn, 
 }
 
 // servedBy says where a client reaches a pod that publishes the port.
-func (p *Proxy) servedBy(pod *LocalPod, port uint16, client netip.Addr) (*end, *policy.Publish, *refusal) {
+func (p *Proxy) servedBy(pod *LocalPod, port uint16, client netip.Addr) (*end, *policy.Publish, *Refusal) {
 	signed := p.cfg.Mesh.Manifest()
 	if signed == nil || signed.Manifest == nil {
 		return nil, nil, refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
@@ -266,8 +266,8 @@ func (p *Proxy) servedBy(pod *LocalPod, port uint16, client netip.Addr) (*end, *
 	return nil, nil, refuse(reasonNoEndpoints, "published port", "a pod with an address of the client's family", "it has none")
 }
 
-func (p *Proxy) carryClient(conn, made *net.TCPConn, port uint16, to *end, rule *policy.Publish, rec *flow.Record) *refusal {
-	d := &direct{judge: func() *refusal {
+func (p *Proxy) carryClient(conn, made *net.TCPConn, port uint16, to *end, rule *policy.Publish, rec *flow.Record) *Refusal {
+	d := &direct{judge: func() *Refusal {
 		if why := p.still(to, reasonDestNotEnrolled); why != nil {
 			return why
 		}
@@ -284,7 +284,7 @@ func (p *Proxy) carryClient(conn, made *net.TCPConn, port uint16, to *end, rule 
 
 // refusedStranger records a refusal, within a budget: whoever knocks from
 // outside must not wash away what the pods' own records say.
-func (p *Proxy) refusedStranger(rec flow.Record, why *refusal) {
+func (p *Proxy) refusedStranger(rec flow.Record, why *Refusal) {
 	p.strangers.Add(1)
 	suppressed, ok := p.knocks.take(p.cfg.Now())
 	if !ok {

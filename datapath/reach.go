@@ -23,7 +23,7 @@ const attempts = 3
 // it returns what the first one was refused for, or the first that a rule
 // refused; no rule's word is lost behind a node that does not answer. There is
 // no lease for a pod that is reached without a tunnel (carryLocal).
-func (p *Proxy) reach(ctx context.Context, pod *LocalPod, proto resolve.Protocol, rec *flow.Record) (*tunnel.Lease, netip.AddrPort, *refusal) {
+func (p *Proxy) reach(ctx context.Context, pod *LocalPod, proto resolve.Protocol, rec *flow.Record) (*tunnel.Lease, netip.AddrPort, *Refusal) {
 	// A handshake may take a while; nobody waits longer than this.
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Limits.DialTimeout)
 	defer cancel()
@@ -70,16 +70,16 @@ func (p *Proxy) reach(ctx context.Context, pod *LocalPod, proto resolve.Protocol
 // failure is what a connection is refused for after several attempts.
 type failure struct {
 	rec flow.Record
-	why *refusal
+	why *Refusal
 }
 
-func (f *failure) add(rec flow.Record, why *refusal) {
+func (f *failure) add(rec flow.Record, why *Refusal) {
 	if f.why == nil || why.judged && !f.why.judged {
 		f.rec, f.why = rec, why
 	}
 }
 
-func (f *failure) report(rec *flow.Record) *refusal {
+func (f *failure) report(rec *flow.Record) *Refusal {
 	*rec = f.rec
 	return f.why
 }
@@ -108,7 +108,7 @@ func (p *Proxy) choose(q resolve.Query, workload string) (resolve.Target, resolv
 }
 
 // attempt gets a tunnel to target and judges it for this connection.
-func (p *Proxy) attempt(ctx context.Context, pod *LocalPod, proto resolve.Protocol, target resolve.Target, left int, rec *flow.Record) (*tunnel.Lease, *refusal) {
+func (p *Proxy) attempt(ctx context.Context, pod *LocalPod, proto resolve.Protocol, target resolve.Target, left int, rec *flow.Record) (*tunnel.Lease, *Refusal) {
 	if target.Service != "" {
 		rec.Service, rec.Endpoint = target.Service, target.Pod
 	}
@@ -135,7 +135,7 @@ func (p *Proxy) attempt(ctx context.Context, pod *LocalPod, proto resolve.Protoc
 // judgeOutbound asks about a tunnel that exists whether it may carry a
 // connection as h is. What is refused about the peer may be otherwise with
 // another; what is refused about this side may not.
-func (p *Proxy) judgeOutbound(pod *LocalPod, meta *outboundPeer, h tunnel.Header) *refusal {
+func (p *Proxy) judgeOutbound(pod *LocalPod, meta *outboundPeer, h tunnel.Header) *Refusal {
 	if why := p.denied(&meta.self.Holder); why != nil {
 		return why
 	}
@@ -148,7 +148,7 @@ func (p *Proxy) judgeOutbound(pod *LocalPod, meta *outboundPeer, h tunnel.Header
 
 // lease waits for a tunnel, no longer than its share of the time when there
 // are left attempts.
-func (p *Proxy) lease(ctx context.Context, key tunnel.Key, left int) (*tunnel.Lease, *refusal) {
+func (p *Proxy) lease(ctx context.Context, key tunnel.Key, left int) (*tunnel.Lease, *Refusal) {
 	if deadline, ok := ctx.Deadline(); ok && left > 1 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
@@ -167,7 +167,7 @@ func (p *Proxy) lease(ctx context.Context, key tunnel.Key, left int) (*tunnel.Le
 
 // culprit is what to avoid after why: a node that does not answer fails for
 // all its pods.
-func culprit(why *refusal, target resolve.Target) netip.Addr {
+func culprit(why *Refusal, target resolve.Target) netip.Addr {
 	if why.ofNode() {
 		return target.Node
 	}
@@ -176,7 +176,7 @@ func culprit(why *refusal, target resolve.Target) netip.Addr {
 
 // passOver remembers that target failed while there are others, and says so
 // once for each episode.
-func (p *Proxy) passOver(pod *LocalPod, proto resolve.Protocol, target resolve.Target, rec flow.Record, why *refusal) {
+func (p *Proxy) passOver(pod *LocalPod, proto resolve.Protocol, target resolve.Target, rec flow.Record, why *Refusal) {
 	if target.Service == "" {
 		return
 	}
@@ -203,13 +203,13 @@ func (p *Proxy) works(pod *LocalPod, proto resolve.Protocol, target resolve.Targ
 }
 
 // unresolved is the refusal of a destination that means no pod.
-func unresolved(v resolve.Verdict, dst netip.AddrPort, service string) *refusal {
+func unresolved(v resolve.Verdict, dst netip.AddrPort, service string) *Refusal {
 	why := noPod(v, dst, service)
 	why.verdict = v
 	return why
 }
 
-func noPod(v resolve.Verdict, dst netip.AddrPort, service string) *refusal {
+func noPod(v resolve.Verdict, dst netip.AddrPort, service string) *Refusal {
 	const rule = "routes"
 	switch v {
 	case resolve.HostAddress, resolve.HostService:

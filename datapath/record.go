@@ -11,7 +11,7 @@ import (
 	"github.com/c8s-dev/c8s/datapath/tunnel"
 )
 
-func (p *Proxy) refused(rec flow.Record, why *refusal) {
+func (p *Proxy) refused(rec flow.Record, why *Refusal) {
 	rec.Time, rec.Verdict = p.cfg.Now(), flow.Refused
 	rec.Reason, rec.Rule, rec.Expected, rec.Actual = string(why.Code), why.Rule, why.Expected, why.Actual
 	p.cfg.Flows.Add(rec)
@@ -28,7 +28,7 @@ func (p *Proxy) ended(rec flow.Record, res tunnel.Result, began time.Time, sent,
 		rec.Verdict = flow.Refused
 		rec.Rule = "the other node's answer"
 	}
-	var why *refusal
+	var why *Refusal
 	switch {
 	case errors.As(res.Why, &why): // this side ended it
 		rec.Rule, rec.Expected, rec.Actual = why.Rule, why.Expected, why.Actual

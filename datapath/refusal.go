@@ -48,8 +48,8 @@ const (
 	reasonSameNode        = "same-node"
 )
 
-// refusal is why a connection does not happen.
-type refusal struct {
+// Refusal is why a connection does not happen, or may not go on.
+type Refusal struct {
 	policy.Decision
 	cause     error
 	denied    bool // by the deny list
@@ -59,18 +59,22 @@ type refusal struct {
 	verdict resolve.Verdict // of the routes, where they decided
 }
 
-func (r *refusal) Error() string {
+func (r *Refusal) Error() string {
 	if r.cause != nil {
 		return fmt.Sprintf("%s: %v", r.Code, r.cause)
 	}
 	return r.Decision.Error()
 }
 
-func (r *refusal) Unwrap() error { return r.cause }
+func (r *Refusal) Unwrap() error { return r.cause }
+
+// Elsewhere reports whether it is about the other end, so that another endpoint
+// of the same Service may do better.
+func (r *Refusal) Elsewhere() bool { return r.elsewhere }
 
 // aboutPeer says that r, which is new, is about the other end, unless it cannot
 // be.
-func (r *refusal) aboutPeer() *refusal {
+func (r *Refusal) aboutPeer() *Refusal {
 	if r == nil {
 		return nil
 	}
@@ -85,12 +89,12 @@ func (r *refusal) aboutPeer() *refusal {
 }
 
 // ofNode reports whether the whole node is at fault.
-func (r *refusal) ofNode() bool {
+func (r *Refusal) ofNode() bool {
 	return r.Code == reasonNodeUnreachable || r.Code == reasonNodeTimeout
 }
 
 // ending is how a tunnel ends that was refused after the fact; nil for none.
-func (r *refusal) ending() *tunnel.Ending {
+func (r *Refusal) ending() *tunnel.Ending {
 	if r == nil {
 		return nil
 	}
@@ -98,35 +102,35 @@ func (r *refusal) ending() *tunnel.Ending {
 }
 
 // wire is what the other side is told: usual, except for denials.
-func (r *refusal) wire(usual tunnel.Reason) tunnel.Reason {
+func (r *Refusal) wire(usual tunnel.Reason) tunnel.Reason {
 	if r != nil && r.denied {
 		return tunnel.ReasonDenied
 	}
 	return usual
 }
 
-func refuse(code, rule, expected, actual string) *refusal {
-	return &refusal{Decision: policy.Decision{Code: policy.Code(code), Rule: rule, Expected: expected, Actual: actual}}
+func refuse(code, rule, expected, actual string) *Refusal {
+	return &Refusal{Decision: policy.Decision{Code: policy.Code(code), Rule: rule, Expected: expected, Actual: actual}}
 }
 
-func refuseErr(code string, err error) *refusal {
-	return &refusal{Decision: policy.Decision{Code: policy.Code(code), Actual: err.Error()}, cause: err}
+func refuseErr(code string, err error) *Refusal {
+	return &Refusal{Decision: policy.Decision{Code: policy.Code(code), Actual: err.Error()}, cause: err}
 }
 
 // decided turns a manifest's decision into a refusal, or nil.
-func decided(d policy.Decision) *refusal {
+func decided(d policy.Decision) *Refusal {
 	if d.Allowed {
 		return nil
 	}
 	if d.Code == "" {
 		d.Code = policy.CodeUndecided
 	}
-	return &refusal{Decision: d}
+	return &Refusal{Decision: d}
 }
 
 // asRefusal finds out why getting a tunnel failed.
-func asRefusal(err error) *refusal {
-	var r *refusal
+func asRefusal(err error) *Refusal {
+	var r *Refusal
 	var opErr *net.OpError
 	switch {
 	case errors.As(err, &r):

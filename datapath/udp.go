@@ -189,7 +189,7 @@ func (p *Proxy) tooMany(pod *LocalPod, key flowKey, limit, expected string) {
 
 // answerDatagram has the node's resolver answer one query, whose place it gives
 // back, and needs no flow.
-func (p *Proxy) answerDatagram(ctx context.Context, pod *LocalPod, key flowKey, query []byte) *refusal {
+func (p *Proxy) answerDatagram(ctx context.Context, pod *LocalPod, key flowKey, query []byte) *Refusal {
 	if _, why := p.usable(pod); why != nil {
 		p.queries.give(pod.UID)
 		return why

@@ -40,7 +40,7 @@ type packetFlow struct {
 // beginFlow judges what can be judged without the other end, and starts a flow
 // with its first datagram, in a place that was taken for it. It runs where datagrams are taken: from when it
 // returns, the kernel gives the flow's datagrams to the flow.
-func (p *Proxy) beginFlow(ctx context.Context, l *firsts, f *packetFlow, first []byte) *refusal {
+func (p *Proxy) beginFlow(ctx context.Context, l *firsts, f *packetFlow, first []byte) *Refusal {
 	if why := p.admitFlow(f); why != nil {
 		p.udpOut.give(f.pod.UID)
 		return why
@@ -57,7 +57,7 @@ func (p *Proxy) beginFlow(ctx context.Context, l *firsts, f *packetFlow, first [
 }
 
 // admitFlow judges a flow before anything is made for it.
-func (p *Proxy) admitFlow(f *packetFlow) *refusal {
+func (p *Proxy) admitFlow(f *packetFlow) *Refusal {
 	if _, why := p.usable(f.pod); why != nil {
 		return why
 	}
@@ -115,7 +115,7 @@ func (p *Proxy) runFlow(ctx context.Context, f *packetFlow) {
 
 // carryPackets returns why the flow may not be, or nil when it has been;
 // refused says that the other node would not have it, which is recorded.
-func (p *Proxy) carryPackets(ctx context.Context, f *packetFlow, rec *flow.Record) (why *refusal, refused bool) {
+func (p *Proxy) carryPackets(ctx context.Context, f *packetFlow, rec *flow.Record) (why *Refusal, refused bool) {
 	pod, ok := p.cfg.Mesh.Pod(f.key.src.Addr())
 	if !ok || pod.UID != f.pod.UID {
 		return refuse(reasonUnknownSource, "local pods", "the pod "+f.pod.Name, "it is gone"), false

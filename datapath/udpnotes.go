@@ -60,7 +60,7 @@ func (n *notes) forget(now time.Time) {
 }
 
 // refusedDatagram records a datagram, or a flow of them, that was refused.
-func (p *Proxy) refusedDatagram(rec flow.Record, why *refusal) {
+func (p *Proxy) refusedDatagram(rec flow.Record, why *Refusal) {
 	suppressed, due := p.noted(rec.Pod, why.Code)
 	if !due {
 		return
