@@ -62,12 +62,12 @@ test: ## every check and every test, with the race detector (root)
 test-unit: unit ## only the tests that need no root
 
 .PHONY: unit
-unit: etcd
+unit: etcd pebble
 	go test -race $(TESTFLAGS) $$(hack/packages unit)
 	CGO_ENABLED=0 go test $(TESTFLAGS) ./cmd/c8s/internal/operatorkey # the static binary's half
 
 .PHONY: privileged
-privileged: etcd ## only the tests that need root
+privileged: etcd pebble ## only the tests that need root
 	@hack/need-root "make privileged"
 	hack/test-privileged privileged $(TESTFLAGS)
 
@@ -124,6 +124,10 @@ tools: .tools/.stamp
 etcd: ## build the etcd that tests run against
 	@hack/stack/build etcd
 	@mkdir -p .tools && ln -sf "$$(hack/stack/build --print etcd)/etcd" .tools/etcd
+
+.PHONY: pebble
+pebble: ## build the ACME server that tests run against
+	@hack/stack/build pebble
 
 .PHONY: stack
 stack: ## build containerd, runc, CNI plugins, etcd, Kubernetes and helm, once

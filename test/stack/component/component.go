@@ -27,6 +27,7 @@ const (
 	Kubernetes    = "kubernetes"
 	Helm          = "helm"
 	Nginx         = "nginx"
+	Pebble        = "pebble"
 )
 
 // ErrNotBuilt means that the programs of a component are not there yet.
