@@ -30,6 +30,10 @@ const (
 	PurposeNode    = "enrol/node"
 	PurposeIngress = "enrol/ingress"
 	PurposeCDS     = "enrol/cds"
+	// PurposeIngressProof is the transcript purpose of what an ingress shows its
+	// clients, PurposeIngressNonce that of what it shows one that sent a nonce.
+	PurposeIngressProof = "ingress/proof"
+	PurposeIngressNonce = "ingress/nonce"
 	// PurposePod is the transcript purpose of evidence that a node adds to a
 	// pod's statement, PurposeGuest that of a pod's own evidence.
 	PurposePod   = "enrol/pod"

@@ -17,7 +17,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/c8s-dev/c8s/attest"
-	"github.com/c8s-dev/c8s/cds/internal/onejson"
+	"github.com/c8s-dev/c8s/internal/onejson"
 )
 
 // Schema is the only beacon schema this package reads.
@@ -106,9 +106,9 @@ func Verify(doc []byte, public ed25519.PublicKey, trustDomain string, now time.T
 }
 
 func verify(doc []byte, public ed25519.PublicKey, trustDomain string, now time.Time, maxAge time.Duration) (*Beacon, error) {
-	b, err := parse(doc)
+	b, err := Parse(doc)
 	if err != nil {
-		return nil, attest.NewFailure(CodeMalformed, "a beacon in its canonical encoding", err.Error(), "")
+		return nil, err
 	}
 	if len(public) != ed25519.PublicKeySize || !ed25519.Verify(public, b.transcript(), b.Signature) {
 		return nil, attest.NewFailure(CodeSignature, "a signature of this CDS's beacon key", "another", "verify the CDS's bundle, and take the key from it")
@@ -121,6 +121,15 @@ func verify(doc []byte, public ed25519.PublicKey, trustDomain string, now time.T
 		return nil, attest.NewFailure(CodeStale, "at most "+maxAge.String()+" old", age.String(), "fetch a newer beacon")
 	case age < -maxAhead:
 		return nil, attest.NewFailure(CodeFuture, "at most "+maxAhead.String()+" ahead of this machine's clock", (-age).String(), "set this machine's clock")
+	}
+	return b, nil
+}
+
+// Parse reads a beacon in its canonical encoding, and believes nothing of it.
+func Parse(doc []byte) (*Beacon, error) {
+	b, err := parse(doc)
+	if err != nil {
+		return nil, attest.NewFailure(CodeMalformed, "a beacon in its canonical encoding", err.Error(), "")
 	}
 	return b, nil
 }

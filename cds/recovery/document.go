@@ -22,8 +22,8 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"golang.org/x/crypto/chacha20poly1305"
 
-	"github.com/c8s-dev/c8s/cds/internal/onejson"
 	"github.com/c8s-dev/c8s/cds/keys"
+	"github.com/c8s-dev/c8s/internal/onejson"
 	"github.com/c8s-dev/c8s/policy"
 )
 

@@ -10,8 +10,8 @@ import (
 	"github.com/cloudflare/circl/group"
 	"github.com/cloudflare/circl/secretsharing"
 
-	"github.com/c8s-dev/c8s/cds/internal/onejson"
 	"github.com/c8s-dev/c8s/cds/internal/secret"
+	"github.com/c8s-dev/c8s/internal/onejson"
 	"github.com/c8s-dev/c8s/policy"
 )
 

@@ -18,8 +18,8 @@ import (
 	"golang.org/x/mod/sumdb/note"
 
 	"github.com/c8s-dev/c8s/cds/ca"
-	"github.com/c8s-dev/c8s/cds/internal/onejson"
 	"github.com/c8s-dev/c8s/cds/keys"
+	"github.com/c8s-dev/c8s/internal/onejson"
 	"github.com/c8s-dev/c8s/policy"
 )
 

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/c8s-dev/c8s/attest"
-	"github.com/c8s-dev/c8s/cds/internal/onejson"
+	"github.com/c8s-dev/c8s/internal/onejson"
 	"github.com/c8s-dev/c8s/policy"
 )
 

@@ -14,7 +14,7 @@ import (
 
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/appraise"
-	"github.com/c8s-dev/c8s/cds/internal/onejson"
+	"github.com/c8s-dev/c8s/internal/onejson"
 	"github.com/c8s-dev/c8s/policy"
 )
 

@@ -6,7 +6,7 @@ import (
 	"bytes"
 	"testing"
 
-	"github.com/c8s-dev/c8s/cds/internal/onejson"
+	"github.com/c8s-dev/c8s/internal/onejson"
 )
 
 type document struct {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package onejson reads and writes the CDS's documents, each value of which has
-// exactly one text: what Encode writes. So a document can be hashed and signed
-// as it is, and two readers cannot understand it differently.
+// Package onejson reads and writes documents, each value of which has exactly
+// one text: what Encode writes. So a document can be hashed and signed as it
+// is, and two readers cannot understand it differently.
 package onejson
 
 import (
