@@ -73,5 +73,22 @@ type Proof struct {
 // error is nil only if none of them was refuted. Steps that are open are for
 // the caller to weigh.
 func (a *Attestation) Verify(against Against) (*Proof, error) {
-	return &Proof{Steps: []Step{{Name: "statement", State: Refuted, Code: CodeAgainst}}}, errors.New("verifying an attestation: this build cannot")
+	s := Step{Name: "question", State: Refuted, Code: CodeAgainst, Expected: "a build that can judge", Actual: "one that cannot"}
+	return &Proof{Steps: []Step{s}}, &RefutedError{Step: s}
+}
+
+// RefutedError is the first step that was refuted.
+type RefutedError struct{ Step Step }
+
+func (e *RefutedError) Error() string {
+	return "verifying an ingress's attestation: step " + e.Step.Name + ": " +
+		attest.NewFailure(e.Step.Code, e.Step.Expected, e.Step.Actual, e.Step.Remedy).Error()
+}
+
+// CodeOf returns the code of the step that was refuted, or "".
+func CodeOf(err error) string {
+	if refuted := (*RefutedError)(nil); errors.As(err, &refuted) {
+		return refuted.Step.Code
+	}
+	return attest.FailureCode(err)
 }
