@@ -50,6 +50,7 @@ func Affected(prev, next *Manifest, now time.Time) []Impact {
 	for i := range prev.Workloads {
 		a.workload(prev, next, &prev.Workloads[i])
 	}
+	a.ingress(prev, next)
 	return a.list
 }
 

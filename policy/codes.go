@@ -82,6 +82,8 @@ const (
 	CodeCIDRInvalid        Code = "cidr-invalid"
 	CodeExternalInvalid    Code = "external-rule-invalid"
 	CodeHostNetworkRules   Code = "host-network-rules"
+	CodeIngressBackend     Code = "ingress-backend-invalid"
+	CodeModeUnknown        Code = "ingress-mode-unknown"
 
 	CodeDenyKindUnknown Code = "deny-kind-unknown"
 	CodeSerialInvalid   Code = "serial-invalid"
@@ -166,6 +168,10 @@ const (
 	CodeExternalSNI        Code = "external-sni-not-allowed"
 	CodePublishNotAllowed  Code = "publish-not-allowed"
 	CodePublishClient      Code = "publish-client-not-allowed"
+	CodeIngressHost        Code = "ingress-host-unknown"
+	CodeIngressWorkload    Code = "ingress-workload-not-allowed"
+	CodeIngressMode        Code = "ingress-mode-not-allowed"
+	CodeIngressPort        Code = "ingress-port-not-allowed"
 )
 
 // Containers and what they are started with.
@@ -269,4 +275,8 @@ const (
 	LintWideName          Code = "wide-name"
 	LintNodeAddress       Code = "node-address"
 	LintPublished         Code = "published-to-any"
+	LintNoIngress         Code = "no-ingress-substrate"
+	LintNoIngressRule     Code = "no-ingress-rule"
+	LintWildcardHost      Code = "wildcard-host"
+	LintIngressReaches    Code = "ingress-reaches"
 )

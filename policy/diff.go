@@ -49,6 +49,7 @@ func Diff(a, b *Manifest) []Change {
 	d.value("sameNode", orMesh(a.SameNode), orMesh(b.SameNode), sameNodeEffect(b.SameNode))
 	keyed(d, "substrates", a.Substrates, b.Substrates, func(s Substrate) string { return s.Name }, summary, d.substrate)
 	keyed(d, "workloads", a.Workloads, b.Workloads, func(w Workload) string { return w.Name }, workloadSummary, d.workload)
+	d.ingress(a.Ingress, b.Ingress)
 	return d.changes
 }
 

@@ -12,7 +12,8 @@ type index struct {
 	edges     map[edge]Decision
 	roles     roles
 	carriers  []*substrateIndex // of workloads
-	changes   []int64           // Unix seconds, ascending: when reference values expire
+	ingress   ingressIndex
+	changes   []int64 // Unix seconds, ascending: when reference values expire
 }
 
 // edge is one allowed connection.
@@ -38,7 +39,7 @@ type workloadIndex struct {
 func newIndex(m *Manifest, digest Digest) *index {
 	x := &index{
 		digest: digest, workloads: make(map[string]*workloadIndex, len(m.Workloads)),
-		edges: map[edge]Decision{}, roles: indexRoles(m.Substrates), changes: changesOf(m.Substrates),
+		edges: map[edge]Decision{}, roles: indexRoles(m.Substrates), changes: changesOf(m.Substrates), ingress: indexIngress(m.Ingress),
 	}
 	for i := range m.Workloads {
 		w := &m.Workloads[i]

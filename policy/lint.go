@@ -59,6 +59,7 @@ func Lint(m *Manifest, now time.Time) []Finding {
 		l.workload(&m.Workloads[i])
 	}
 	l.sharedImages()
+	l.ingress()
 	return l.findings
 }
 

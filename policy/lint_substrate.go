@@ -164,14 +164,17 @@ func weakerFloors(s, o *Substrate) []string {
 	return weaker
 }
 
-// sharedMeasurements: an image that may be a node and the CDS lets whoever
-// runs a node run a CDS, which is what every name in the mesh rests on.
+// sharedMeasurements: an image that may be the CDS and something else lets
+// whoever runs the other run a CDS, which is what every name in the mesh rests on.
 func (l *linter) sharedMeasurements() {
-	nodes := map[string]string{}
+	others := map[string]string{}
 	for i := range l.m.Substrates {
-		if s := &l.m.Substrates[i]; slices.Contains(s.Roles, RoleNode) {
-			for _, v := range s.Measurements {
-				nodes[v] = s.Name
+		s := &l.m.Substrates[i]
+		for _, role := range []Role{RoleIngress, RoleNode} {
+			if slices.Contains(s.Roles, role) {
+				for _, v := range s.Measurements {
+					others[v] = fmt.Sprintf("every %s (of %s)", role, s.Name)
+				}
 			}
 		}
 	}
@@ -181,9 +184,9 @@ func (l *linter) sharedMeasurements() {
 			continue
 		}
 		for _, v := range s.Measurements {
-			if node, ok := nodes[v]; ok {
+			if other, ok := others[v]; ok {
 				l.add(LintSharedMeasurement, substratePath(s)+".measurements["+v+"]", SeverityWarning,
-					fmt.Sprintf("the CDS and nodes (of %s) may run the same image: every node may become a CDS", node), "build the CDS's image apart")
+					other+" may run the CDS's image, and become a CDS", "build the CDS's image apart")
 			}
 		}
 	}

@@ -101,7 +101,7 @@ func lintCases(t *testing.T) []lintCase {
 			s.Measurements, s.SNP.MinTCB = []string{bb}, &policy.TCB{BootLoader: 3, SNP: 7, Microcode: 115}
 		}), nil},
 		{"lower floor for another role", second(func(s *policy.Substrate) {
-			s.Roles, s.SNP.MinTCB = []policy.Role{policy.RoleIngress}, &policy.TCB{BootLoader: 3, SNP: 7, Microcode: 115}
+			s.Roles, s.SNP.MinTCB = []policy.Role{policy.RoleWorkload}, &policy.TCB{BootLoader: 3, SNP: 7, Microcode: 115}
 		}), nil},
 		{"shared measurement", func(m *policy.Manifest) { m.Substrates[0].Roles = []policy.Role{policy.RoleNode, policy.RoleCDS} }, []string{"shared-measurement " + sim + ".measurements[" + aa + "] warning"}},
 		{"measurement of the CDS alone", second(func(s *policy.Substrate) { s.Roles, s.Measurements = []policy.Role{policy.RoleCDS}, []string{bb} }), nil},
@@ -171,7 +171,7 @@ func runCases(t *testing.T) []lintCase {
 
 func TestLintFindsEachByItself(t *testing.T) {
 	found := map[string]bool{}
-	for _, c := range slices.Concat(lintCases(t), runCases(t), outsideCases()) {
+	for _, c := range slices.Concat(lintCases(t), runCases(t), outsideCases(), ingressCases()) {
 		t.Run(c.name, func(t *testing.T) {
 			m := policytest.New(t, policytest.With(clean), policytest.With(c.edit)).Manifest
 			var got []string

@@ -32,7 +32,7 @@ func (l *linter) workload(w *Workload) {
 		l.deadRule(path+".peers.from["+ruleKey(rule)+"]", rule.Workload, w.Name, rule, "peers.to")
 	}
 	if !w.HostNetwork && !l.reachable(w.Name) {
-		l.add(LintUnreachable, path+".peers.from", SeverityInfo, "no workload may connect to it", "fine for one that only connects to others; else allow the connection in both entries")
+		l.add(LintUnreachable, path+".peers.from", SeverityInfo, "no workload and no ingress may connect to it", "fine for one that only connects to others; else allow the connection in both entries")
 	}
 }
 
@@ -77,7 +77,7 @@ func (l *linter) reachable(name string) bool {
 			return true
 		}
 	}
-	return false
+	return len(l.m.ingressPorts(name)) > 0
 }
 
 // sharedImages: a pod whose images fit several entries must say which it is,

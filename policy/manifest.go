@@ -103,6 +103,8 @@ type Manifest struct {
 	Substrates    []Substrate `json:"substrates"`
 	Workloads     []Workload  `json:"workloads"`
 
+	Ingress []IngressRule `json:"ingress,omitempty"` // which hosts of an ingress lead to which workloads
+
 	index *index // by Parse only: what has no index refuses
 }
 

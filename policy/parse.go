@@ -59,6 +59,7 @@ func readManifest(n *node, r *report) *Manifest {
 	f.list("workloads", func(n *node, path string) {
 		m.Workloads = append(m.Workloads, readWorkload(object(n, path, r)))
 	})
+	optionalList(f, "ingress", &m.Ingress, readIngress)
 	f.done()
 	return m
 }
@@ -119,6 +120,17 @@ func readPublish(f *fields) Publish {
 	return p
 }
 
+func readIngress(f *fields) IngressRule {
+	r := IngressRule{Name: f.text("name"), Hosts: texts[string](f, "hosts"), Backends: []IngressBackend{}}
+	f.list("backends", func(n *node, path string) {
+		b := object(n, path, f.report)
+		r.Backends = append(r.Backends, IngressBackend{Workload: b.text("workload"), Mode: b.text("mode"), Ports: ports(b)})
+		b.done()
+	})
+	f.done()
+	return r
+}
+
 func ports(f *fields) []uint16 {
 	list := []uint16{}
 	f.list("ports", func(n *node, path string) { list = append(list, uint16(number(n, path, 16, f.report))) })
@@ -164,6 +176,10 @@ func (m Manifest) MarshalJSON() ([]byte, error) {
 	for i := range p.Workloads {
 		p.Workloads[i] = p.Workloads[i].filled()
 	}
+	p.Ingress = slices.Clone(p.Ingress)
+	for i := range p.Ingress {
+		p.Ingress[i] = p.Ingress[i].filled()
+	}
 	return json.Marshal(p)
 }
 
@@ -178,6 +194,14 @@ func (w Workload) filled() Workload {
 		w.Publish[i].From = filled(w.Publish[i].From)
 	}
 	return w
+}
+
+func (r IngressRule) filled() IngressRule {
+	r.Hosts, r.Backends = filled(r.Hosts), slices.Clone(filled(r.Backends))
+	for i := range r.Backends {
+		r.Backends[i].Ports = filled(r.Backends[i].Ports)
+	}
+	return r
 }
 
 func filledRules(rules []PeerRule) []PeerRule {

@@ -364,6 +364,7 @@ func FuzzParse(f *testing.F) {
 	})).Payload)
 	f.Add(policytest.New(f, policytest.With(func(m *policy.Manifest) { full(f, m) })).Payload)
 	f.Add(policytest.New(f, policytest.With(outside)).Payload)
+	f.Add(policytest.New(f, policytest.With(served)).Payload)
 	f.Add([]byte(`{"schema":"c8s.dev/manifest/v1","schema":1}`))
 	f.Add(bytes.Replace(good, []byte(`"any"`), []byte(`null`), 1))
 	f.Add(bytes.Replace(good, []byte(`"version": 1`), []byte(`"version": 1e0`), 1))
@@ -400,6 +401,7 @@ func FuzzParse(f *testing.F) {
 		for _, w := range m.Workloads {
 			outsideAgrees(t, m, &w)
 		}
+		ingressAgrees(t, m)
 		m.Bind(policy.PodFacts{}, policytest.Container(policytest.Web))
 		m.AcceptPeer(policy.Peer{Role: policy.RoleNode, TrustDomain: m.TrustDomain, ManifestVersion: 1, ManifestDigest: m.Digest()}, policytest.Now())
 	})

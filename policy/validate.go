@@ -49,6 +49,7 @@ func (m *Manifest) validate(r *report) {
 		m.Workloads[i].validate(path, known, signers, r)
 		m.Workloads[i].validateOutside(path, hostPorts, r)
 	}
+	m.validateIngress(r)
 }
 
 func checkTrustDomain(name string, r *report) {

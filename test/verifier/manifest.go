@@ -33,6 +33,7 @@ type manifest struct {
 	Unlisted                                 string
 	Substrates                               []substrate
 	Workloads                                []workload
+	Ingress                                  json.RawMessage
 
 	digest string
 }

@@ -269,6 +269,7 @@ func TestShowAndDiffSayWhatIsOutsideTheMesh(t *testing.T) {
 			{Name: "ntp", CIDRs: []string{"192.0.2.1/32"}, Ports: []uint16{123}, Protocol: "udp"},
 		}
 		w.Publish = []policy.Publish{{Port: 8080, HostPort: 30080, From: []string{"192.0.2.0/24"}}}
+		m.Ingress = []policy.IngressRule{{Name: "bank", Hosts: []string{"bank.example", "*.bank.example"}, Backends: []policy.IngressBackend{{Workload: policytest.Web, Mode: policy.ModeHTTP, Ports: []uint16{8080, 8081}}}}}
 	})
 	d.Write("one.json", before.Envelope)
 	d.Write("two.json", after.Envelope)
@@ -276,10 +277,12 @@ func TestShowAndDiffSayWhatIsOutsideTheMesh(t *testing.T) {
 		"show @two.json": {
 			"judged and not encrypted", "resolves status.example.com", "OUTSIDE THE MESH pay: to api.example.com tcp [443], TLS for api.example.com",
 			"OUTSIDE THE MESH ntp: to 192.0.2.1/32 udp [123]", "PUBLISHED on port 30080 of its node: port 8080, from 192.0.2.0/24",
+			"ingress bank", "bank.example, *.bank.example", "to web by http [8080 8081]",
 		},
 		"diff @one.json @two.json": {
 			"sameNode", "workloads[web].dns[status.example.com]", "workloads[web].external[pay]", "api.example.com, ports 443/tcp, TLS for api.example.com",
 			"workloads[web].publish[30080]", "port 8080 as the node's port 30080, from 192.0.2.0/24",
+			"ingress[bank]", "bank.example, *.bank.example to web by http, ports 8080, 8081",
 		},
 	} {
 		out := d.Must(command).Out

@@ -78,6 +78,9 @@ func (s *shown) print(out io.Writer) error {
 	for i := range m.Workloads {
 		printWorkload(t, &m.Workloads[i])
 	}
+	for i := range m.Ingress {
+		printIngress(t, &m.Ingress[i])
+	}
 	return t.Flush()
 }
 

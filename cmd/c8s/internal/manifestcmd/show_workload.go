@@ -83,6 +83,14 @@ func printOutside(t desk.Table, w *policy.Workload) {
 	}
 }
 
+// printIngress says what clients outside the mesh reach through an ingress.
+func printIngress(t desk.Table, r *policy.IngressRule) {
+	t.Line("ingress "+r.Name, "%s", joined(r.Hosts))
+	for _, b := range r.Backends {
+		t.Line("", "to %s by %s %v", b.Workload, b.Mode, b.Ports)
+	}
+}
+
 func printImage(t desk.Table, i *policy.Image) {
 	source := string(i.Digest)
 	if source == "" {
