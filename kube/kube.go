@@ -13,12 +13,10 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
@@ -28,13 +26,6 @@ import (
 // settle is the least time between two tables. Building one may take no more
 // than a tenth of the time either.
 const settle = 100 * time.Millisecond
-
-// backoff of a watch that fails, up to 8 to 16 s. client-go's own goes on to a
-// minute, also after the API server is back: for so long rollouts would be
-// missed.
-func backoff() *wait.Backoff {
-	return &wait.Backoff{Duration: 800 * time.Millisecond, Factor: 2, Jitter: 1, Cap: 8 * time.Second, Steps: 10}
-}
 
 // Config is what a Watcher is given. All fields are required.
 type Config struct {
@@ -46,15 +37,13 @@ type Config struct {
 
 // Watcher follows the API server.
 type Watcher struct {
-	cfg   Config
-	dirty chan struct{} // something changed since the last table
+	cfg Config
+	line
 
-	mu       sync.Mutex
 	nodes    store[resolve.Node]
 	pods     store[resolve.Pod]
 	services store[serviceInfo]
 	slices   store[sliceInfo]
-	contact  contact
 	filled   bool // the table has all that was heard at first
 	cut      int  // endpoints that the fullest table had no room for
 }
@@ -64,8 +53,7 @@ func New(cfg Config) (*Watcher, error) {
 	if cfg.API == nil || !cfg.NodeAddr.IsValid() || cfg.Now == nil || cfg.Log == nil {
 		return nil, errors.New("preparing to follow Kubernetes: the configuration lacks a part")
 	}
-	w := &Watcher{cfg: cfg, dirty: make(chan struct{}, 1)}
-	w.contact = contact{now: cfg.Now, log: cfg.Log, said: "nothing", wrong: map[string]bool{}}
+	w := &Watcher{cfg: cfg, line: newLine(cfg.Now, cfg.Log)}
 	w.nodes = newStore(w, resolve.MaxNodes, func(resolve.Node) int { return 1 }, func(n *node) (resolve.Node, bool) { return nodeOf(n, cfg.NodeAddr.Is4()) })
 	w.pods = newStore(w, resolve.MaxPods, func(resolve.Pod) int { return 1 }, podOf)
 	w.services = newStore(w, 2*resolve.MaxServices, func(s serviceInfo) int { return 1 + len(s.ports)/8 }, serviceOf)
@@ -75,7 +63,7 @@ func New(cfg Config) (*Watcher, error) {
 
 func newStore[O, V any](w *Watcher, most int, weight func(V) int, convert func(*O) (V, bool)) store[V] {
 	return store[V]{
-		mu: &w.mu, changed: w.changed, weight: weight, most: most, items: map[string]V{},
+		mu: &w.mu, changed: w.changed, weight: weight, most: most, items: map[string]V{}, trim: trim,
 		convert: func(obj any) (v V, keep bool) {
 			o, ok := obj.(*O)
 			if !ok {
@@ -83,13 +71,6 @@ func newStore[O, V any](w *Watcher, most int, weight func(V) int, convert func(*
 			}
 			return convert(o)
 		},
-	}
-}
-
-func (w *Watcher) changed() {
-	select {
-	case w.dirty <- struct{}{}:
-	default:
 	}
 }
 
@@ -115,9 +96,7 @@ func (w *Watcher) Fill(ctx context.Context, t *resolve.Table) error {
 	ctx = quiet(ctx, w.cfg.Log)
 	g, ctx := errgroup.WithContext(ctx)
 	follow := func(c rest.Interface, resource string, one any, many func() runtime.Object, s cache.ReflectorStore, most int) {
-		w.contact.wrong[resource] = true
-		r := cache.NewReflectorWithOptions(w.source(c, resource, many, most), one, s, cache.ReflectorOptions{Name: resource, Backoff: backoff()})
-		g.Go(func() error { r.RunWithContext(ctx); return ctx.Err() })
+		w.follow(ctx, g, source{client: c, resource: resource, many: many, most: most}, one, s)
 	}
 	w.mu.Lock()
 	follow(clients.core, "nodes", &node{}, func() runtime.Object { return &list[node]{} }, &w.nodes, w.nodes.most)

@@ -49,6 +49,9 @@ func addrs(n int, at func(int) string) (out []netip.Addr) {
 func portsOf(ports []wirePort) (out []namedPort) {
 	for _, p := range ports[:min(len(ports), maxPorts)] {
 		q := namedPort{name: p.Name, port: uint16(p.Port)}
+		if len(p.AppProtocol) <= maxDNSName {
+			q.app = p.AppProtocol
+		}
 		switch p.Protocol {
 		case "TCP":
 			q.proto = resolve.TCP

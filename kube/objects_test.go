@@ -5,6 +5,7 @@ package kube
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -131,7 +132,7 @@ func TestCopiesShareNothing(t *testing.T) {
 
 func watcher(t testing.TB) (*Watcher, *resolve.Table) {
 	t.Helper()
-	w := &Watcher{dirty: make(chan struct{}, 1)}
+	w := &Watcher{line: newLine(time.Now, slog.New(slog.DiscardHandler))}
 	w.nodes = newStore(w, 5, func(resolve.Node) int { return 1 }, func(n *node) (resolve.Node, bool) { return nodeOf(n, true) })
 	w.pods = newStore(w, 5, func(resolve.Pod) int { return 1 }, podOf)
 	w.services = newStore(w, 5, func(serviceInfo) int { return 1 }, serviceOf)
@@ -283,9 +284,9 @@ func BenchmarkCluster(b *testing.B) {
 	for i := range 1000 {
 		name := fmt.Sprint("d/s", i)
 		w.services.items[name] = serviceInfo{
-			service: resolve.Service{Name: name, VIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})}}, ports: []namedPort{{"main", resolve.TCP, 80}},
+			service: resolve.Service{Name: name, VIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})}}, ports: []namedPort{{name: "main", proto: resolve.TCP, port: 80}},
 		}
-		s := sliceInfo{service: name, ports: []namedPort{{"main", resolve.TCP, 8080}}}
+		s := sliceInfo{service: name, ports: []namedPort{{name: "main", proto: resolve.TCP, port: 8080}}}
 		for j := range 10 {
 			s.endpoints = append(s.endpoints, endpointInfo{addr: pod(i*10 + j)})
 		}

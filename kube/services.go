@@ -27,6 +27,7 @@ type namedPort struct {
 	name  string
 	proto resolve.Protocol
 	port  uint16
+	app   string
 }
 
 // serviceOf keeps Services that have an address, are headless, or stand for
@@ -146,7 +147,7 @@ func join(s serviceInfo, behind []sliceInfo, room int) (out resolve.Service, cut
 	at := make(map[portKey]int, len(s.ports))
 	for i, p := range s.ports {
 		at[portKey{p.name, p.proto}] = i
-		out.Ports = append(out.Ports, resolve.Port{Name: p.name, Protocol: p.proto, Port: p.port})
+		out.Ports = append(out.Ports, resolve.Port{Name: p.name, Protocol: p.proto, Port: p.port, App: p.app})
 	}
 	put := func(i int, slice *sliceInfo, port uint16) {
 		fit := min(len(slice.endpoints), room)

@@ -55,7 +55,7 @@ func TestEndpointsThatMayBeUsedStandBehindTheirPort(t *testing.T) {
 	if !keep {
 		t.Fatal("the service was not kept")
 	}
-	other := sliceInfo{service: "d/web", ports: []namedPort{{"other", resolve.TCP, 1}, {"main", resolve.UDP, 1}}, endpoints: []endpointInfo{{addr: ip("10.1.2.9")}}}
+	other := sliceInfo{service: "d/web", ports: []namedPort{{name: "other", proto: resolve.TCP, port: 1}, {name: "main", proto: resolve.UDP, port: 1}}, endpoints: []endpointInfo{{addr: ip("10.1.2.9")}}}
 	got, cut := join(info, []sliceInfo{slice, other}, 8)
 	if cut != 0 {
 		t.Errorf("%d endpoints were left out", cut)

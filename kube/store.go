@@ -18,6 +18,7 @@ type store[V any] struct {
 	changed func()
 	convert func(any) (V, bool)
 	weight  func(V) int
+	trim    cache.TransformFunc
 	most    int // total weight
 
 	items   map[string]V
@@ -80,7 +81,7 @@ func (s *store[V]) Replace(objs []any, _ string) error {
 }
 
 // Transformer keeps objects small while a list arrives.
-func (s *store[V]) Transformer() cache.TransformFunc { return trim }
+func (s *store[V]) Transformer() cache.TransformFunc { return s.trim }
 
 func (s *store[V]) drop(key string) {
 	if v, ok := s.items[key]; ok {

@@ -98,9 +98,10 @@ type ingress struct {
 
 // wirePort is a port of a Service or of an EndpointSlice.
 type wirePort struct {
-	Name     string `json:"name"`
-	Protocol string `json:"protocol"` // the API server fills in TCP
-	Port     int32  `json:"port"`
+	Name        string `json:"name"`
+	Protocol    string `json:"protocol"` // the API server fills in TCP
+	Port        int32  `json:"port"`
+	AppProtocol string `json:"appProtocol"`
 }
 
 type endpointSlice struct {

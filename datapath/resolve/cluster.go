@@ -52,6 +52,7 @@ type Port struct {
 	Name      string
 	Protocol  Protocol
 	Port      uint16
+	App       string // what it speaks, as its Service says (appProtocol); may be empty
 	Endpoints []Endpoint
 }
 

@@ -5,6 +5,7 @@ package resolve
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -165,6 +166,39 @@ func checkNames(t *testing.T, tab *Table) {
 	}
 }
 
+// checkBehind: by name too, only endpoints of the Service are found, and never
+// an address that no pod can have.
+func checkBehind(t *testing.T, tab *Table, c Cluster) {
+	t.Helper()
+	said := map[string]map[netip.AddrPort]bool{}
+	for _, s := range c.Services {
+		if said[s.Name] == nil {
+			said[s.Name] = map[netip.AddrPort]bool{}
+		}
+		for _, p := range s.Ports {
+			for _, e := range p.Endpoints {
+				said[s.Name][e.Addr] = p.Protocol == TCP || said[s.Name][e.Addr]
+			}
+		}
+	}
+	for name, endpoints := range said {
+		namespace, short, _ := strings.Cut(name, "/")
+		for _, q := range []ServiceQuery{{Port: 1}, {Port: 2, Avoid: []netip.Addr{addr(podB)}}, {PortName: "a"}, {}} {
+			q.Namespace, q.Name = namespace, short
+			target, v := tab.Behind(q)
+			switch {
+			case v != Found && target.Pod.IsValid():
+				t.Fatalf("%+v: %v with an answer: %+v", q, v, target)
+			case v != Found:
+			case !endpoints[target.Pod] || target.Service != name:
+				t.Fatalf("%+v became %+v, which is no endpoint of it", q, target)
+			case !usable(target.Node) || !usable(target.Pod.Addr()) || target.Pod.Addr() == addr(nodeA) || slices.Contains(q.Avoid, target.Pod.Addr()):
+				t.Fatalf("%+v became %+v", q, target)
+			}
+		}
+	}
+}
+
 // FuzzClusters: whatever follows whatever, an answer is either the asked
 // address itself or an endpoint of a Service with that address, port and
 // protocol, and never an address that no pod can have; and nothing that anybody
@@ -182,6 +216,7 @@ func FuzzClusters(f *testing.F) {
 			said := claimed(c)
 			tab.SetCluster(c)
 			checkNames(t, tab)
+			checkBehind(t, tab, c)
 			for range 8 {
 				q := Query{Protocol: in.protocol(), Src: in.addr(), Dst: netip.AddrPortFrom(in.addr(), in.port())}
 				target, v := tab.Resolve(q)

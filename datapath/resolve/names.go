@@ -23,6 +23,7 @@ type PortView struct {
 	Name     string
 	Protocol Protocol
 	Port     uint16
+	App      string // as in Port
 }
 
 // HostView is an endpoint under a name of its own: its host name, or its
@@ -90,7 +91,7 @@ func (b *builder) addView(s *Service, vips []netip.Addr) {
 	for i := range s.Ports {
 		p := &s.Ports[i]
 		if _, ok := p.Protocol.index(); ok && p.Port > 0 && (p.Name == "" || label(p.Name)) {
-			v.Ports = append(v.Ports, PortView{p.Name, p.Protocol, p.Port})
+			v.Ports = append(v.Ports, PortView{p.Name, p.Protocol, p.Port, p.App})
 			ports = append(ports, p)
 		} else if s.Headless && p.Port == 0 {
 			ports = append(ports, p) // nothing for SRV, but its endpoints have names

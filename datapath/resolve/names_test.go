@@ -32,12 +32,12 @@ func TestNamesLeadToServices(t *testing.T) {
 	if r := tab.SetCluster(c); r.Ignored != 0 {
 		t.Errorf("%+v", r)
 	}
-	main := []PortView{{"main", TCP, 80}}
+	main := []PortView{{Name: "main", Protocol: TCP, Port: 80}}
 	for name, want := range map[string]ServiceView{
 		"web":   {Addrs: []netip.Addr{addr(vip4), addr(vip6)}, Ports: main},
 		"named": {Addrs: []netip.Addr{addr("10.96.0.11")}, Ports: main, Hosts: []HostView{{"n-0", []netip.Addr{addr(podB)}, []uint16{1}}}},
 		"db": {
-			Addrs: []netip.Addr{addr(podB), addr("10.81.2.3"), addr("fd81:2::2")}, Headless: true, Ports: []PortView{{"main", TCP, 80}, {"dns", UDP, 53}},
+			Addrs: []netip.Addr{addr(podB), addr("10.81.2.3"), addr("fd81:2::2")}, Headless: true, Ports: []PortView{{Name: "main", Protocol: TCP, Port: 80}, {Name: "dns", Protocol: UDP, Port: 53}},
 			Hosts: []HostView{
 				{"10-81-2-3", []netip.Addr{addr("10.81.2.3")}, []uint16{8080, 0}},
 				{"db-0", []netip.Addr{addr(podB), addr("fd81:2::2")}, []uint16{8080, 5353}},

@@ -211,11 +211,5 @@ func (t *Table) endpoint(p *servicePort, q *Query) (Target, Verdict) {
 		}
 		return Target{Service: p.service}, NoEndpoints
 	}
-	node := e.node
-	if t.cfg.Local(e.pod.Addr()) {
-		node = t.cfg.Node
-	} else if static, ok := t.static.Load().lookup(e.pod.Addr()); ok {
-		node = static
-	}
-	return Target{Pod: e.pod, Node: node, Service: p.service, Others: len(q.Avoid)+1 < len(p.endpoints)}, Found
+	return Target{Pod: e.pod, Node: t.carrierOf(e), Service: p.service, Others: len(q.Avoid)+1 < len(p.endpoints)}, Found
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package kubetest is an API server for tests: it lists and watches what it is
-// told, true or not, and can go away and come back. It checks nothing: a real
-// API server would refuse many of the lies that tests tell through it.
+// told, true or not, takes statuses and events, and can go away and come back.
+// It checks nothing: a real API server would refuse many of the lies that tests
+// tell through it.
 package kubetest
 
 import (
@@ -24,6 +25,9 @@ type Server struct {
 	kinds   map[string]*kind // by path
 	more    chan struct{}    // closed when there are further events
 	refuse  int              // status of every answer; 0: none is refused
+	absent  map[string]bool  // API groups that are not installed
+	posted  []Object         // events
+	patches int
 }
 
 type kind struct {
@@ -40,12 +44,71 @@ type event struct {
 
 // New makes a server without objects.
 func New() *Server {
-	return &Server{more: make(chan struct{}), kinds: map[string]*kind{
-		"/api/v1/nodes":    {name: "Node", apiVersion: "v1", objects: map[string]Object{}},
-		"/api/v1/pods":     {name: "Pod", apiVersion: "v1", objects: map[string]Object{}},
-		"/api/v1/services": {name: "Service", apiVersion: "v1", objects: map[string]Object{}},
-		"/apis/discovery.k8s.io/v1/endpointslices": {name: "EndpointSlice", apiVersion: "discovery.k8s.io/v1", objects: map[string]Object{}},
-	}}
+	s := &Server{more: make(chan struct{}), kinds: map[string]*kind{}, absent: map[string]bool{}}
+	for path, name := range map[string]string{
+		"/api/v1/nodes": "Node", "/api/v1/pods": "Pod", "/api/v1/services": "Service", "/api/v1/namespaces": "Namespace",
+		"/apis/discovery.k8s.io/v1/endpointslices":           "EndpointSlice",
+		"/apis/networking.k8s.io/v1/ingresses":               "Ingress",
+		"/apis/networking.k8s.io/v1/ingressclasses":          "IngressClass",
+		"/apis/gateway.networking.k8s.io/v1/gatewayclasses":  "GatewayClass",
+		"/apis/gateway.networking.k8s.io/v1/gateways":        "Gateway",
+		"/apis/gateway.networking.k8s.io/v1/httproutes":      "HTTPRoute",
+		"/apis/gateway.networking.k8s.io/v1/grpcroutes":      "GRPCRoute",
+		"/apis/gateway.networking.k8s.io/v1/referencegrants": "ReferenceGrant",
+	} {
+		version := strings.TrimPrefix(strings.TrimPrefix(path[:strings.LastIndexByte(path, '/')], "/apis/"), "/api/")
+		s.kinds[path] = &kind{name: name, apiVersion: version, objects: map[string]Object{}}
+	}
+	return s
+}
+
+// Absent has the server not know an API group, as long as its CRDs are not
+// installed.
+func (s *Server) Absent(group string, absent bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.absent[group] = absent
+}
+
+// Get returns an object as it is now; nil: there is none. The key is
+// namespace/name, or /name.
+func (s *Server) Get(kind, key string) Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.kinds {
+		if k.name == kind {
+			if o, ok := k.objects[strings.TrimPrefix(key, "/")]; ok {
+				return o.clone()
+			}
+			return k.objects["<nil>"+"/"+strings.TrimPrefix(key, "/")].clone()
+		}
+	}
+	return nil
+}
+
+// Events returns the events that were written.
+func (s *Server) Events() []Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Object{}, s.posted...)
+}
+
+// Patches is how many statuses were written.
+func (s *Server) Patches() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.patches
+}
+
+func (o Object) clone() (out Object) {
+	raw, err := json.Marshal(o)
+	if err == nil {
+		err = json.Unmarshal(raw, &out)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return out
 }
 
 func (s *Server) kind(o Object) *kind {
@@ -103,15 +166,7 @@ func (s *Server) publish(k *kind, typ string, o Object) {
 	if m, ok := o["metadata"].(map[string]any); ok {
 		m["resourceVersion"] = strconv.Itoa(s.version)
 	}
-	raw, err := json.Marshal(o) // as it is now
-	if err != nil {
-		panic(err)
-	}
-	var frozen Object
-	if err := json.Unmarshal(raw, &frozen); err != nil {
-		panic(err)
-	}
-	k.events = append(k.events, event{s.version, typ, frozen})
+	k.events = append(k.events, event{s.version, typ, o.clone()}) // as it is now
 	close(s.more)
 	s.more = make(chan struct{})
 }
@@ -120,10 +175,18 @@ func (s *Server) publish(k *kind, typ string, o Object) {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	k, refuse := s.kinds[r.URL.Path], s.refuse
+	group, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/apis/"), "/")
+	absent := s.absent[group]
 	s.mu.Unlock()
 	switch q := r.URL.Query(); {
 	case refuse != 0:
 		http.Error(w, "refused", refuse)
+	case absent:
+		http.NotFound(w, r)
+	case r.Method == http.MethodPatch:
+		s.patch(w, r)
+	case r.Method == http.MethodPost:
+		s.post(w, r)
 	case k == nil:
 		http.NotFound(w, r)
 	case q.Get("watch") == "true" || q.Get("watch") == "1":
@@ -178,6 +241,62 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, k *kind, from int
 			return
 		}
 	}
+}
+
+// patch merges a status into an object that is as the patch says it was.
+func (s *Server) patch(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Metadata struct {
+			ResourceVersion string `json:"resourceVersion"`
+		} `json:"metadata"`
+		Status map[string]any `json:"status"`
+	}
+	at := strings.Split(strings.TrimPrefix(r.URL.Path, "/apis/"), "/") // group, version, "namespaces", namespace, resource, name, "status"
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil || at[len(at)-1] != "status" {
+		http.Error(w, "no patch of a status", http.StatusBadRequest)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key, path := "<nil>/"+at[len(at)-2], "/apis/"+at[0]+"/"+at[1]+"/"+at[len(at)-3]
+	if len(at) == 7 {
+		key = at[3] + "/" + at[5]
+	}
+	k := s.kinds[path]
+	if k == nil || k.objects[key] == nil {
+		http.NotFound(w, r)
+		return
+	}
+	o := k.objects[key].clone()
+	if o["metadata"].(map[string]any)["resourceVersion"] != body.Metadata.ResourceVersion {
+		http.Error(w, "the object has changed", http.StatusConflict)
+		return
+	}
+	status, _ := o["status"].(map[string]any)
+	if status == nil {
+		status = map[string]any{}
+	}
+	for name, v := range body.Status {
+		status[name] = v
+	}
+	o["status"] = status
+	k.objects[key] = o
+	s.patches++
+	s.publish(k, "MODIFIED", o)
+	_ = json.NewEncoder(w).Encode(o)
+}
+
+func (s *Server) post(w http.ResponseWriter, r *http.Request) {
+	var o Object
+	if err := json.NewDecoder(r.Body).Decode(&o); err != nil || o["kind"] != "Event" {
+		http.Error(w, "no event", http.StatusBadRequest)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.posted = append(s.posted, o)
+	w.WriteHeader(http.StatusCreated)
+	_ = json.NewEncoder(w).Encode(o)
 }
 
 func meta(name string) map[string]any {
