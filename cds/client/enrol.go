@@ -30,6 +30,8 @@ type Credential struct {
 	TLS   tls.Certificate     // the certificate and its issuer; Leaf is set
 	Roots []*x509.Certificate // the mesh CA that issued it
 	Peer  *ratls.Peer         // what the certificate says
+	// Receipt shows that the certificate is in the log. It was verified.
+	Receipt *api.Receipt
 	// RenewAfter is when the CDS wants to be asked for the next one, so that its
 	// callers spread; zero if it does not say.
 	RenewAfter time.Time
@@ -260,6 +262,7 @@ func (c *Client) credential(s *session, key *ecdsa.PrivateKey, resp *api.EnrolRe
 	if err := c.memory.verifyReceipt(s.bundle, resp.GetReceipt(), chain); err != nil {
 		return nil, fmt.Errorf("checking the issued certificate: %w", err)
 	}
+	cred.Receipt = resp.GetReceipt()
 	return cred, nil
 }
 

@@ -73,8 +73,34 @@ type Proof struct {
 // error is nil only if none of them was refuted. Steps that are open are for
 // the caller to weigh.
 func (a *Attestation) Verify(against Against) (*Proof, error) {
-	s := Step{Name: "question", State: Refuted, Code: CodeAgainst, Expected: "a build that can judge", Actual: "one that cannot"}
-	return &Proof{Steps: []Step{s}}, &RefutedError{Step: s}
+	v := &verification{a: a, against: &against, p: &Proof{}}
+	if v.question() {
+		v.documents()
+		v.machine()
+		v.word()
+		v.caller()
+		v.weight()
+	}
+	for _, s := range v.p.Steps {
+		if s.State == Refuted {
+			return &Proof{Steps: v.p.Steps, Verdict: v.p.Verdict}, &RefutedError{Step: s}
+		}
+	}
+	v.p.Statement, v.p.Index = &a.Statement, a.Receipt.Index
+	v.p.Until = v.until()
+	return v.p, nil
+}
+
+// until is when the first of what was judged by time ends.
+func (v *verification) until() time.Time {
+	until := v.p.Beacon.Time.Add(v.against.MaxAge)
+	if v.p.Peer.NotAfter.Before(until) {
+		until = v.p.Peer.NotAfter
+	}
+	if change, ok := v.against.Manifest.Manifest.NextChange(v.against.Now); ok && change.Before(until) {
+		until = change
+	}
+	return until
 }
 
 // RefutedError is the first step that was refuted.
