@@ -18,6 +18,7 @@ const (
 	CodeUsage       = "certificate-usage"
 	CodeUnreadable  = "certificate-unreadable"
 	CodeMissing     = "certificate-missing" // nobody has put a chain there yet
+	CodeRenewalDue  = "renewal-due"         // of a signed request: somebody must act
 	CodeWildcard    = "wildcard-needs-dns"
 	CodeNotAllowed  = "host-not-allowed"
 	CodeChallenge   = "challenge-failed"
@@ -27,6 +28,7 @@ const (
 	CodeRateLimit   = "acme-rate-limited"
 	CodeIdentifier  = "acme-name-rejected"
 	CodeAccount     = "acme-account"
+	CodeProfile     = "acme-profile"
 	CodeUnreachable = "acme-unreachable"
 	CodeProtocol    = "acme-protocol"
 	CodeBudget      = "order-budget"
@@ -69,7 +71,7 @@ func CodeOf(err error) string {
 }
 
 // maxShown bounds what is repeated of what others sent.
-const maxShown = 300
+const maxShown = 600
 
 // shown makes text of others safe to print: escaped and short.
 func shown(s string) string {
@@ -77,4 +79,15 @@ func shown(s string) string {
 		return fmt.Sprintf("%q… (%d bytes)", s[:maxShown], len(s))
 	}
 	return fmt.Sprintf("%q", s)
+}
+
+// asRefusal makes one of any error, which then has the code of a broken protocol.
+func asRefusal(err error) *Refusal {
+	if err == nil {
+		return nil
+	}
+	if r := (*Refusal)(nil); errors.As(err, &r) {
+		return r
+	}
+	return &Refusal{Code: CodeProtocol, Rule: "what was being done", Actual: shown(err.Error())}
 }

@@ -3,46 +3,97 @@
 package certs
 
 import (
-	"context"
 	"crypto/tls"
-	"net/http"
-	"time"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/acme"
 )
 
-// Run gets certificates and renews them until ctx ends.
-func (s *Store) Run(ctx context.Context) error { return errUnfinished }
+// ChallengeProtocol must be among the TLS configuration's NextProtos, last, for
+// TLS-ALPN-01 to work. A connection that negotiates it carries nothing: close it.
+const ChallengeProtocol = acme.ALPNProto
 
-// SetNames replaces the names; those already served stay served. The first call
-// with other names than before wakes Run.
-func (s *Store) SetNames(names []string) error { return errUnfinished }
+// served is what handshakes are answered from: made anew at each change, never
+// changed. A wildcard is kept as ".example.com".
+type served struct {
+	certs    map[string]*tls.Certificate
+	known    map[string]bool
+	fallback string
+}
 
-// GetCertificate is for tls.Config.
+// publish puts what is to be served in place, and tells those who wait for a
+// change of it or of the keys. s.mu is held.
+func (s *Store) publish() {
+	next := &served{certs: map[string]*tls.Certificate{}, known: map[string]bool{}, fallback: s.cfg.Default}
+	best := s.state.best(s.cfg.Now(), s.source)
+	for _, name := range s.names {
+		key := strings.TrimPrefix(name, "*")
+		next.known[key] = true
+		if r := pick(best, name); r != nil {
+			next.certs[key] = r.tls
+		}
+	}
+	before := s.served.Swap(next)
+	ids := make([][32]byte, 0, 2)
+	for _, k := range s.state.keys {
+		ids = append(ids, k.id)
+	}
+	if before != nil && maps.Equal(before.certs, next.certs) && slices.Equal(s.shown, ids) {
+		return
+	}
+	s.shown = ids
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// parent is the name above, with the dot before it: ".example.com".
+func parent(name string) string {
+	if i := strings.IndexByte(name, '.'); i > 0 {
+		return name[i:]
+	}
+	return ""
+}
+
+func (in *served) exactly(name string) *tls.Certificate {
+	return in.certs[strings.TrimPrefix(name, "*")]
+}
+
+// GetCertificate is for tls.Config: by server name, or what a CA wants to see.
 func (s *Store) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return nil, errUnfinished
+	name := strings.ToLower(hello.ServerName)
+	if len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == ChallengeProtocol {
+		if c := s.challenges.certificate(name); c != nil {
+			return c, nil
+		}
+		return nil, &Refusal{
+			Code: CodeNoName, Rule: "challenges of " + TLSALPN01, Expected: "a name that a certificate is being asked for", Actual: shown(name),
+		}
+	}
+	in := s.served.Load()
+	if name == "" {
+		if name = in.fallback; name == "" {
+			return nil, &Refusal{
+				Code: CodeNoName, Rule: "server name", Expected: "one of this ingress's names in the ClientHello", Actual: "none",
+				Remedy: "use a client that sends the name (SNI), or configure a default name",
+			}
+		}
+	}
+	if c := in.certs[name]; c != nil {
+		return c, nil
+	}
+	if c := in.certs[parent(name)]; c != nil && !in.known[name] {
+		return c, nil
+	}
+	return nil, in.refusal(name)
 }
 
-// HTTPHandler answers HTTP-01 challenges of this store and leaves the rest to next.
-func (s *Store) HTTPHandler(next http.Handler) http.Handler { return next }
-
-// Changed returns a channel that is closed at the next change of keys or served
-// certificates. Ask before reading them.
-func (s *Store) Changed() <-chan struct{} { return nil }
-
-// Status is the state of one name.
-type Status struct {
-	Name      string    `json:"name"`
-	State     string    `json:"state"`              // valid, expired, not-yet-valid or missing
-	Source    string    `json:"source"`             // acme, csr or self-signed
-	Issuer    string    `json:"issuer,omitempty"`   // of the certificate that is served
-	Serial    string    `json:"serial,omitempty"`   // hexadecimal
-	Key       string    `json:"key,omitempty"`      // SHA-256 of the SubjectPublicKeyInfo, hexadecimal
-	NotBefore time.Time `json:"notBefore,omitzero"` // of the certificate
-	NotAfter  time.Time `json:"notAfter,omitzero"`
-	Renewal   time.Time `json:"renewal,omitzero"`  // when the next one is asked for
-	Orders    int       `json:"orders"`            // in the last seven days
-	Problem   *Refusal  `json:"problem,omitempty"` // of the last try, if it failed
-	NextTry   time.Time `json:"nextTry,omitzero"`
+func (in *served) refusal(name string) *Refusal {
+	r := &Refusal{Code: CodeNoName, Rule: "server name", Expected: "a name of this ingress", Actual: shown(name)}
+	if in.known[name] || in.known[parent(name)] {
+		r.Rule, r.Expected, r.Actual = "a certificate for each name", "one for "+shown(name), "none yet"
+		r.Remedy = "the status of certificates says why"
+	}
+	return r
 }
-
-// Status returns the state of every name, in the order of the configuration.
-func (s *Store) Status() []Status { return nil }
