@@ -14,6 +14,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"log/slog"
+	"net"
 	"testing"
 	"time"
 
@@ -78,8 +80,17 @@ func New(t testing.TB, edits ...func(*policy.Manifest)) *World {
 		options = append(options, policytest.With(edit))
 	}
 	w := &World{CDS: cdstest.New(t, options...), t: t}
-	w.Client, w.TEE = w.CDS.Client(), w.Attester(Machine)
+	w.TEE = w.Attester(Machine)
 	var err error
+	w.Client, err = client.New(client.Config{
+		Addrs: []string{w.Addr}, Operators: w.Operators, Manifest: w.Signed, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) { // it has another address after every start
+			return (&net.Dialer{}).DialContext(ctx, network, w.Addr)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if w.TLSKey, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +150,7 @@ func (w *World) Bundle() *trust.Bundle {
 	return d.Bundle()
 }
 
-// Publish puts the next manifest in force, and returns when.
+// Publish puts the next manifest in force.
 func (w *World) Publish(edit func(*policy.Manifest)) {
 	w.t.Helper()
 	w.Fixture = w.Next(w.t, edit)
