@@ -130,6 +130,9 @@ func (s *Server) Set(objects ...Object) {
 	defer s.mu.Unlock()
 	for _, o := range objects {
 		k, typ := s.kind(o), "ADDED"
+		if o["apiVersion"] == nil {
+			o["apiVersion"] = k.apiVersion
+		}
 		if k.objects[o.key()] != nil {
 			typ = "MODIFIED"
 		}
