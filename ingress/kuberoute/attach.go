@@ -34,7 +34,8 @@ type attached struct {
 	refs   []parent
 	rules  *rules
 	piece  *piece
-	lately []Finding // what came of requests
+	// What came of connecting to its pods.
+	forbidden, failed []Finding
 }
 
 // parent is one reference to a Gateway of ours.
@@ -67,7 +68,7 @@ func (b *build) attach(o *object, convert func(*backends) *rules) {
 			route: route.Route{Source: o.kind + " " + o.meta.Namespace + "/" + o.meta.Name, Since: since(o.meta), Rules: out.rules.list},
 		}
 		b.pieces = append(b.pieces, out.piece)
-		out.lately = refusedLately(b.w, out.rules.list)
+		out.forbidden, out.failed = lately(b.w, out.rules.list)
 	}
 	b.result.attached = append(b.result.attached, out)
 }
@@ -129,7 +130,7 @@ func (b *build) parent(o *object, g *gate, ref gateway.ParentReference) (parent,
 
 // wrong reports whether something of the route cannot be used.
 func (a *attached) wrong() bool {
-	if len(a.rules.invalid)+len(a.rules.partly)+len(a.rules.backends.findings)+len(a.lately) > 0 {
+	if len(a.rules.invalid)+len(a.rules.partly)+len(a.rules.backends.findings)+len(a.forbidden)+len(a.failed) > 0 {
 		return true
 	}
 	if a.piece != nil && (len(a.piece.refused)+len(a.piece.problems) > 0 || a.piece.full) {

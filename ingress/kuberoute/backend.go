@@ -86,9 +86,9 @@ func (b *backends) refuse(out *route.Backend, reason gateway.RouteConditionReaso
 	b.findings = append(b.findings, Finding{string(reason), message})
 }
 
-// refusedLately is what the server heard when it tried the backends of these
-// rules, once for each Service.
-func refusedLately(w *World, rules []route.Rule) (out []Finding) {
+// lately is what came of connecting to the backends of these rules, once for
+// each Service: what the manifest forbids, and what failed otherwise.
+func lately(w *World, rules []route.Rule) (forbidden, failed []Finding) {
 	seen := map[string]bool{}
 	for i := range rules {
 		for j := range rules[i].Backends {
@@ -97,12 +97,19 @@ func refusedLately(w *World, rules []route.Rule) (out []Finding) {
 				continue
 			}
 			seen[service] = true
-			if d, ok := w.Refused[service]; ok {
-				out = append(out, Finding{camel(string(d.Code)), cut("Service "+service+": "+d.Error(), maxMessage)})
+			d, ok := w.Refused[service]
+			if !ok {
+				continue
+			}
+			f := Finding{camel(string(d.Code)), cut("Service "+service+": "+d.Error(), maxMessage)}
+			if ofManifest(&d) {
+				forbidden = append(forbidden, f)
+			} else {
+				failed = append(failed, f)
 			}
 		}
 	}
-	return out
+	return forbidden, failed
 }
 
 // grants are the ReferenceGrants by the namespace that they are for.

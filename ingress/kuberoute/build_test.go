@@ -295,3 +295,23 @@ func TestRefusedBackendsAreSaidOnTheirRoutes(t *testing.T) {
 		t.Errorf("another Service's route says %q", got)
 	}
 }
+
+// That a pod cannot be reached is another matter than that it may not be.
+func TestUnreachedBackendsAreSaidWhileTheyAre(t *testing.T) {
+	w := world(t)
+	text := base + one("hostnames: [bank.example]\n"+toWeb)
+	w.Refused = map[string]policy.Decision{"d/web": {Code: "peer-refused-certificate", Actual: "remote error"}}
+	o := objects(t, text)
+	r := Build(o, w)
+	all := parentsOf(t, r, &w)
+	if got := said(all, ConditionReached); !strings.HasPrefix(got, "False PeerRefusedCertificate Service d/web") {
+		t.Errorf("%q", got)
+	}
+	if got := said(all, ConditionManifest); !strings.HasPrefix(got, "True") {
+		t.Errorf("%q", got)
+	}
+	o.HTTPRoutes[0].Status.Parents, w.Refused = all, nil
+	if got := said(parentsOf(t, Build(o, w), &w), ConditionReached); got != "" {
+		t.Errorf("it is over, and the condition says %q", got)
+	}
+}

@@ -5,6 +5,7 @@ package kuberoute
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	gateway "sigs.k8s.io/gateway-api/apis/v1"
@@ -92,7 +93,12 @@ func (i *ingress) add(b *build, p *piece) {
 	}
 	i.pieces = append(i.pieces, p)
 	b.pieces = append(b.pieces, p)
-	i.lately = append(i.lately, refusedLately(b.w, p.route.Rules)...)
+	forbidden, failed := lately(b.w, p.route.Rules)
+	for _, f := range append(forbidden, failed...) {
+		if !slices.Contains(i.lately, f) {
+			i.lately = append(i.lately, f)
+		}
+	}
 }
 
 func (i *ingress) find(reason, format string, args ...any) {

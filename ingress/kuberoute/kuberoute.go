@@ -19,7 +19,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -35,9 +34,8 @@ import (
 )
 
 const (
-	settle     = 100 * time.Millisecond // the least time between two tables; building one may take no more than a tenth of the time either
-	lookAgain  = 2 * time.Second        // for Services and the manifest, which say nothing when they change
-	maxRefused = 4096                   // Services whose refusals are remembered
+	settle    = 100 * time.Millisecond // the least time between two tables; building one may take no more than a tenth of the time either
+	lookAgain = 2 * time.Second        // for Services and the manifest, which say nothing when they change
 )
 
 // Config is what a Watcher is given. API, Services, Manifest, Set, Now and Log
@@ -68,12 +66,10 @@ type Watcher struct {
 	cfg      Config
 	follower *kube.Follower
 	writer   *writer
-	news     chan struct{} // Refused told some
+	tried    *tried
 
-	mu      sync.Mutex
-	refused map[string]policy.Decision
-	heard   int // changes of refused
-	state   State
+	mu    sync.Mutex
+	state State
 }
 
 // State is how things stand.
@@ -96,35 +92,13 @@ func New(cfg Config) (*Watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Watcher{cfg: cfg, follower: f, refused: map[string]policy.Decision{}, news: make(chan struct{}, 1)}
+	w := &Watcher{cfg: cfg, follower: f, tried: newTried(cfg.Now)}
 	if !cfg.ReadOnly {
 		if w.writer, err = newWriter(&cfg); err != nil {
 			return nil, err
 		}
 	}
 	return w, nil
-}
-
-// Refused tells what came of trying to reach a pod of a Service, namespace/name:
-// why it was refused, or nil that it works. The Service's routes say so to their
-// owners. It never blocks for long.
-func (w *Watcher) Refused(service string, why *policy.Decision) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	had, known := w.refused[service]
-	switch {
-	case why == nil && known:
-		delete(w.refused, service)
-	case why == nil || known && had.Code == why.Code && had.Rule == why.Rule, !known && len(w.refused) >= maxRefused:
-		return
-	default:
-		w.refused[service] = *why
-	}
-	w.heard++
-	select {
-	case w.news <- struct{}{}:
-	default:
-	}
 }
 
 // State reports how things stand.
@@ -148,7 +122,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 // facts is what a table rested on besides the objects, and its signature.
 type facts struct {
 	manifest *policy.Manifest
-	heard    int
+	tried    int
 	services map[string]serviceFact
 	table    [32]byte
 }
@@ -170,7 +144,7 @@ func (w *Watcher) publish(ctx context.Context) error {
 		select {
 		case <-w.follower.Changed():
 			changed = true
-		case <-w.news:
+		case <-w.tried.news:
 		case <-again.C:
 		case <-ctx.Done():
 			return ctx.Err()
@@ -201,10 +175,8 @@ func (w *Watcher) make(all [][]any, had *facts) *facts {
 			return v, ok
 		},
 	}
-	w.mu.Lock()
-	world.Refused = maps.Clone(w.refused)
-	rests.manifest, rests.heard = world.Manifest, w.heard
-	w.mu.Unlock()
+	world.Refused, rests.tried = w.tried.refused()
+	rests.manifest = world.Manifest
 	r := Build(objectsOf(all), world)
 	if w.writer != nil {
 		w.writer.offer(r.Updates(&world, w.cfg.Now()))
@@ -231,10 +203,7 @@ func factOf(v resolve.ServiceView, ok bool) serviceFact {
 
 // moved reports whether a table would rest on something else now.
 func (w *Watcher) moved(last *facts) bool {
-	w.mu.Lock()
-	heard := w.heard
-	w.mu.Unlock()
-	if last.manifest != w.cfg.Manifest() || last.heard != heard {
+	if last.manifest != w.cfg.Manifest() || last.tried != w.tried.changed() {
 		return true
 	}
 	for name, had := range last.services {

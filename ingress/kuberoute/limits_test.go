@@ -3,6 +3,7 @@
 package kuberoute
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gateway "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/c8s-dev/c8s/datapath"
 	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/ingress/route"
 	"github.com/c8s-dev/c8s/policy"
@@ -76,23 +78,58 @@ func BenchmarkBuild(b *testing.B) {
 	}
 }
 
+func notAllowed(code policy.Code, rule string) error {
+	return fmt.Errorf("connecting: %w", &datapath.Refusal{Decision: policy.Decision{Code: code, Rule: rule}})
+}
+
 func TestRefusalsAreBoundedAndNotRepeated(t *testing.T) {
-	w := &Watcher{refused: map[string]policy.Decision{}, news: make(chan struct{}, 1)}
-	for i := range maxRefused + 10 {
-		w.Refused(fmt.Sprintf("d/s%d", i), &policy.Decision{Code: policy.CodeIngressWorkload})
+	now := epoch
+	w := newTried(func() time.Time { return now })
+	for i := range maxTried + 10 {
+		w.tell(fmt.Sprintf("d/s%d", i), notAllowed(policy.CodeIngressWorkload, "x"))
 	}
-	if len(w.refused) != maxRefused {
-		t.Errorf("%d are remembered", len(w.refused))
+	all, changes := w.refused()
+	if len(all) != maxTried {
+		t.Errorf("%d are remembered", len(all))
 	}
-	heard := w.heard
-	w.Refused("d/s0", &policy.Decision{Code: policy.CodeIngressWorkload})
-	w.Refused("d/never", nil)
-	if w.heard != heard {
-		t.Error("what is known already makes another table")
+	w.tell("d/s0", notAllowed(policy.CodeIngressWorkload, "x"))
+	w.tell("d/never", nil)
+	w.tell("d/never", errors.New("another kind of error"))
+	w.tell("d/never", notAllowed("shutdown", ""))
+	if w.changed() != changes {
+		t.Error("what is known already, or says nothing about a pod, makes another table")
 	}
-	w.Refused("d/s0", nil)
-	if w.heard == heard || len(w.refused) != maxRefused-1 {
-		t.Error("that it works again was not taken")
+}
+
+// A Service that works for one host and not for another does not have its
+// statuses written all day.
+func TestRefusalsStandForAWhile(t *testing.T) {
+	now := epoch
+	w := newTried(func() time.Time { return now })
+	stands := func() bool { all, _ := w.refused(); return len(all) > 0 }
+	w.tell("d/web", notAllowed(policy.CodeIngressWorkload, "x"))
+	first := w.changed()
+	for range 10 {
+		now = now.Add(20 * time.Second)
+		w.tell("d/web", nil)
+		w.tell("d/web", notAllowed(policy.CodeIngressWorkload, "x"))
+	}
+	if !stands() || w.changed() != first {
+		t.Error("a refusal that goes on was forgotten in between")
+	}
+	w.tell("d/web", nil)
+	now = now.Add(standsFor + time.Second)
+	if stands() {
+		t.Error("it works, and the refusal stands")
+	}
+	w.tell("d/web", notAllowed(policy.CodeIngressWorkload, "x"))
+	now = now.Add(forgetTime)
+	if !stands() {
+		t.Error("nothing came after the refusal, and it was forgotten at once")
+	}
+	now = now.Add(time.Second)
+	if stands() {
+		t.Error("nobody asks any more, and the refusal stands")
 	}
 }
 

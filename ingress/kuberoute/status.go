@@ -19,6 +19,10 @@ import (
 // came.
 const ConditionManifest = "c8s.dev/ManifestAllows"
 
+// ConditionReached is there, and false, while pods of the object's Services
+// cannot be connected to for reasons other than the manifest.
+const ConditionReached = "c8s.dev/BackendsReached"
+
 // Reasons of ConditionManifest besides codes of refusals, which are spelled
 // "IngressHostUnknown".
 const (
@@ -205,7 +209,8 @@ func (a *attached) status(c *conditions, w *World) (out []gateway.RouteParentSta
 			break
 		}
 		list := c.merge(had, a.accepted(c, p), a.resolved(c), a.allowed(c))
-		list = c.partly(list, a.rules.partly)
+		list = c.whileSo(list, string(gateway.RouteConditionPartiallyInvalid), true, a.rules.partly)
+		list = c.whileSo(list, ConditionReached, false, a.failed)
 		out = append(out, gateway.RouteParentStatus{ParentRef: p.ref, ControllerName: gateway.GatewayController(w.Controller), Conditions: list})
 	}
 	return out
@@ -253,17 +258,16 @@ func (a *attached) allowed(c *conditions) metav1.Condition {
 			all = append(all, Finding{camel(string(d.Code)), d.Error()})
 		}
 	}
-	if all = append(all, a.lately...); len(all) > 0 {
+	if all = append(all, a.forbidden...); len(all) > 0 {
 		return c.of(ConditionManifest, false, all[0].Reason, messages(all))
 	}
-	return c.of(ConditionManifest, true, reasonAllowed, "")
+	return c.of(ConditionManifest, true, reasonAllowed, "the manifest has the hosts; which workload answers is judged with each connection")
 }
 
-// partly adds the condition that is there only while it holds.
-func (c *conditions) partly(list []metav1.Condition, all []Finding) []metav1.Condition {
-	const kind = string(gateway.RouteConditionPartiallyInvalid)
+// whileSo adds a condition that is there only while something was found.
+func (c *conditions) whileSo(list []metav1.Condition, kind string, holds bool, all []Finding) []metav1.Condition {
 	if len(all) > 0 {
-		return c.merge(list, c.of(kind, true, all[0].Reason, messages(all)))
+		return c.merge(list, c.of(kind, holds, all[0].Reason, messages(all)))
 	}
 	return slices.DeleteFunc(list, func(o metav1.Condition) bool { return o.Type == kind })
 }

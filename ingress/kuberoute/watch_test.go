@@ -11,11 +11,13 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"k8s.io/client-go/rest"
 
+	"github.com/c8s-dev/c8s/datapath"
 	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/ingress/route"
 	"github.com/c8s-dev/c8s/kube/kubetest"
@@ -27,6 +29,8 @@ type site struct {
 	t   *testing.T
 	api *kubetest.Server
 	w   *Watcher
+
+	later atomic.Int64 // of the clock, nanoseconds
 
 	mu       sync.Mutex
 	table    *route.Table
@@ -60,7 +64,7 @@ func newSiteWith(t *testing.T, api *kubetest.Server, front http.Handler) *site {
 	go func() { defer close(served); _ = srv.Serve(ln) }()
 	s.w, err = New(Config{
 		API: &rest.Config{Host: "http://" + ln.Addr().String(), QPS: -1}, Name: "ingress-0", HTTPS: 443, HTTP: 80, Addresses: []string{"192.0.2.1"},
-		Services: s, Now: time.Now, Log: slog.New(slog.NewTextHandler(s, nil)),
+		Services: s, Now: func() time.Time { return time.Now().Add(time.Duration(s.later.Load())) }, Log: slog.New(slog.NewTextHandler(s, nil)),
 		Manifest: func() *policy.Manifest { s.mu.Lock(); defer s.mu.Unlock(); return s.manifest },
 		Set:      func(table *route.Table) { s.mu.Lock(); defer s.mu.Unlock(); s.table = table },
 	})
@@ -138,10 +142,10 @@ func TestTheTableFollowsTheAPIServerAndSaysWhatIsWrong(t *testing.T) {
 
 	api.Set(documents(t, one("hostnames: [shop.example]\n"+toWeb))...)
 	s.leads("shop.example", "d/web")
-	s.w.Refused("d/web", &policy.Decision{Code: "ingress-workload-not-allowed", Rule: "ingress[shop].backends", Remedy: "point it elsewhere"})
+	s.w.Tried("d/web", &datapath.Refusal{Decision: policy.Decision{Code: policy.CodeIngressWorkload, Rule: "ingress[shop].backends", Remedy: "point it elsewhere"}})
 	s.says("HTTPRoute", "d/r", "IngressWorkloadNotAllowed")
-	s.w.Refused("d/web", nil)
-	s.says("HTTPRoute", "d/r", ConditionManifest)
+	s.w.Tried("d/web", nil)
+	s.later.Store(int64(standsFor + time.Second))
 	s.until("the refusal to be forgotten", func() (string, bool) {
 		got := fmt.Sprint(api.Get("HTTPRoute", "d/r")["status"])
 		return got, !strings.Contains(got, "IngressWorkloadNotAllowed")
