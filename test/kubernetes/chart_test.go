@@ -130,6 +130,13 @@ func TestTheChartRefusesWhatItDoesNotKnowOrCannotBe(t *testing.T) {
 		"killed while it drains":  {[]string{"node.drain=90s"}, "terminationGracePeriodSeconds"},
 		"killed, in minutes":      {[]string{"node.drain=2m"}, "terminationGracePeriodSeconds"},
 		"nobody to trust":         {[]string{"trust.operators="}, "trust.operators is required"},
+		"ingress without a CA":    {[]string{"ingress.enabled=true"}, "say who issues the ingress's certificates"},
+		"ingress with two":        {[]string{"ingress.enabled=true", "ingress.selfSigned=true", "ingress.csr.enabled=true"}, "say who issues the ingress's certificates"},
+		"ACME without TLS":        {[]string{"ingress.acme.directory=http://ca.example/dir"}, "/ingress/acme/directory"},
+		"requests that are ended": {[]string{"ingress.enabled=true", "ingress.selfSigned=true", "ingress.drain=2m"}, "ingress.terminationGracePeriodSeconds"},
+		"ingress of another kind": {[]string{"ingress.kind=StatefulSet"}, "/ingress/kind"},
+		"ingress without a port":  {[]string{"ingress.httpsAddress=0.0.0.0"}, "/ingress/httpsAddress"},
+		"an address for statuses": {[]string{"ingress.addresses={https://x}"}, "/ingress/addresses/0"},
 		"no manifest to start by": {[]string{"trust.manifest="}, "trust.manifest is required"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -250,16 +257,87 @@ func TestTheChartRunsWhatItShould(t *testing.T) {
 	}
 }
 
-// The daemon's rights are those that docs/kubernetes.md gives, word for word.
-func TestTheChartGivesTheDocumentedRights(t *testing.T) {
-	page, err := os.ReadFile("../../docs/kubernetes.md")
+// The ingress is off until somebody wants it: it opens ports of the nodes.
+func TestTheChartRunsAnIngressForWhoWantsOne(t *testing.T) {
+	all := objects(t, "ingress.enabled=true", "ingress.acme.directory=letsencrypt", "ingress.acme.contact={ops@bank.example}", "ingress.addresses={192.0.2.1,lb.example}",
+		"ingress.httpAddress=", "ingress.http3=true", "ingress.acme.caConfigMap=ca", "ingress.acme.accountSecret=account", "ingress.proxyProtocolFrom={10.0.0.0/8}")
+	pod := func(path ...string) []string { return append([]string{"spec", "template", "spec"}, path...) }
+	in := all["DaemonSet/c8s-ingress"]
+	for _, tt := range []struct {
+		path []string
+		want any
+	}{
+		{[]string{"spec", "updateStrategy"}, map[string]any{"type": "RollingUpdate", "rollingUpdate": map[string]any{"maxSurge": 0, "maxUnavailable": 1}}}, // ports of the node
+		{pod("hostNetwork"), true},
+		{pod("terminationGracePeriodSeconds"), 90},
+		{[]string{"spec", "template", "metadata", "annotations", "c8s.dev/workload"}, "c8s-ingress"},
+		{pod("containers", "ingress", "securityContext", "readOnlyRootFilesystem"), true},
+		{pod("containers", "ingress", "readinessProbe", "httpGet", "path"), "/readyz"},
+		{pod("containers", "ingress", "env", "C8S_FLAG_ADDRESS", "valueFrom", "fieldRef", "fieldPath"), "status.hostIP"},
+		{pod("volumes", "acme-ca", "configMap", "name"), "ca"},
+		{pod("volumes", "acme-account", "secret", "secretName"), "account"},
+	} {
+		if got := in.at(tt.path...); !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%s is %v, want %v", strings.Join(tt.path, "."), got, tt.want)
+		}
+	}
+	args, _ := in.at(pod("containers", "ingress", "command")...).([]any)
+	for _, want := range []string{
+		"/c8s", "ingress", "--cds=c8s-cds.sys.svc:15009", "--acme-directory=letsencrypt", "--acme-contact=ops@bank.example", "--publish-address=192.0.2.1,lb.example",
+		"--https-address=:443", "--http-address=", "--http3", "--acme-ca-file=/acme-ca/ca.pem", "--acme-eab-file=/acme-account/eab.json", "--proxy-protocol-from=10.0.0.0/8",
+		"--ingress-class=c8s", "--gateway-class=c8s", "--state-dir=/var/lib/c8s-ingress", "--tee=auto", "--drain=60s",
+	} {
+		if !slices.Contains(args, any(want)) {
+			t.Errorf("the command %v lacks %s", args, want)
+		}
+	}
+	if all["IngressClass/c8s"].at("spec", "controller") != "c8s.dev/ingress" || all["GatewayClass/c8s"] != nil {
+		t.Error("no IngressClass, or a GatewayClass where nobody said that there is such a thing")
+	}
+	other := objects(t, "ingress.enabled=true", "ingress.csr.enabled=true", "ingress.kind=Deployment", "ingress.replicas=3", "ingress.gatewayClass.create=true", "ingress.gatewayClass.name=inner",
+		"ingress.ingressClass.default=true", "ingress.ingressClass.name=usual")
+	in = other["Deployment/c8s-ingress"]
+	if in.at("spec", "replicas") != 3 || in.at(pod("affinity", "podAntiAffinity")...) == nil || other["DaemonSet/c8s-ingress"] != nil {
+		t.Error("a Deployment without its replicas on different nodes")
+	}
+	args, _ = in.at(pod("containers", "ingress", "command")...).([]any)
+	if !slices.Contains(args, any("--csr-out=/var/lib/c8s-ingress/request.csr")) || slices.ContainsFunc(args, func(a any) bool { return strings.HasPrefix(a.(string), "--acme") }) {
+		t.Errorf("the command %v is not that for an internal CA", args)
+	}
+	if other["GatewayClass/inner"].at("spec", "controllerName") != "c8s.dev/ingress" || other["IngressClass/usual"].at("metadata", "annotations", "ingressclass.kubernetes.io/is-default-class") != "true" {
+		t.Error("classes are not those that were asked for")
+	}
+}
+
+// The ingress's rights are those that docs/ingress-kubernetes.md gives.
+func TestTheChartGivesTheIngressTheDocumentedRights(t *testing.T) {
+	all := objects(t, "ingress.enabled=true", "ingress.selfSigned=true")
+	if got, want := all["ClusterRole/rel-c8s-ingress"]["rules"], documentedRules(t, "../../docs/ingress-kubernetes.md"); want == nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("rules %v, documented are %v", got, want)
+	}
+	binding := all["ClusterRoleBinding/rel-c8s-ingress"]
+	if !reflect.DeepEqual(binding["subjects"], []any{map[string]any{"kind": "ServiceAccount", "name": "c8s-ingress", "namespace": "sys"}}) ||
+		binding.at("roleRef", "name") != "rel-c8s-ingress" {
+		t.Errorf("bound: %v", binding)
+	}
+}
+
+// documentedRules are those of the role that a page has.
+func documentedRules(t *testing.T, file string) any {
+	t.Helper()
+	page, err := os.ReadFile(file)
 	must(t, err)
 	_, block, _ := strings.Cut(string(page), "```yaml\napiVersion: rbac")
 	block, _, _ = strings.Cut(block, "```")
 	var documented map[string]any
 	must(t, yaml.Unmarshal([]byte("apiVersion: rbac"+block), &documented))
+	return documented["rules"]
+}
+
+// The daemon's rights are those that docs/kubernetes.md gives, word for word.
+func TestTheChartGivesTheDocumentedRights(t *testing.T) {
 	all := objects(t)
-	if got, want := all["ClusterRole/rel-c8s-node"]["rules"], documented["rules"]; want == nil || !reflect.DeepEqual(got, want) {
+	if got, want := all["ClusterRole/rel-c8s-node"]["rules"], documentedRules(t, "../../docs/kubernetes.md"); want == nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("rules %v, documented are %v", got, want)
 	}
 	binding := all["ClusterRoleBinding/rel-c8s-node"]
