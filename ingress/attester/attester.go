@@ -42,6 +42,7 @@ type CDS interface {
 // Identity holds the ingress's mesh certificate: an *identity.Identity.
 type Identity interface {
 	Enrolled() *client.Credential // nil while there is none that may be used
+	Suspect()                     // have it replaced: another CDS issued it; must not block
 }
 
 // Keys holds the TLS keys that clients meet: a *certs.Store.

@@ -48,6 +48,9 @@ func set[T int | time.Duration](value *T, otherwise T) {
 // some are forgotten: the rate of all together holds in any case.
 const maxClients = 4096
 
+// forgetAtOnce bounds what one new client costs when there are so many.
+const forgetAtOnce = 8
+
 // rates limits all clients together, and each.
 type rates struct {
 	all    *rate.Limiter
@@ -92,19 +95,22 @@ func (r *rates) of(client netip.Prefix, now time.Time) *rate.Limiter {
 	return l
 }
 
-// forget drops the clients that are at rest, and any of them if none is. It
-// needs the lock.
+// forget makes room: it looks at a few, as they come, and drops those at rest,
+// or one that is not. It needs the lock.
 func (r *rates) forget(now time.Time) {
+	var victim netip.Prefix
+	looked := 0
 	for client, l := range r.clients {
+		victim = client
 		if l.TokensAt(now) >= float64(r.burst) {
 			delete(r.clients, client)
 		}
-	}
-	for client := range r.clients {
-		if len(r.clients) < maxClients {
-			return
+		if looked++; looked == forgetAtOnce {
+			break
 		}
-		delete(r.clients, client)
+	}
+	if len(r.clients) >= maxClients {
+		delete(r.clients, victim)
 	}
 }
 

@@ -80,6 +80,7 @@ func (a *Attester) round(ctx context.Context) (*shown, error) {
 		return nil, attest.NewFailure(CodeNotEnrolled, "a mesh certificate", "none yet", "see why the CDS does not certify this machine")
 	}
 	if root, err := w.bundle.RootCertificate(); err != nil || !slices.ContainsFunc(cred.Roots, root.Equal) {
+		a.cfg.Identity.Suspect()
 		return nil, attest.NewFailure(CodeForeignRoot, "a mesh certificate of the CDS that answers", "one of another CDS", "the ingress enrols again by itself")
 	}
 	next := &shown{made: a.cfg.Now(), beacon: w.beacon, bundle: w.bundle, keys: map[[32]byte]*keyProof{}}

@@ -33,6 +33,7 @@ type world struct {
 	clock   atomic.Int64 // ahead of the real one, nanoseconds
 	nobody  atomic.Bool  // has no certificate
 	adopted atomic.Int32
+	suspect atomic.Int32
 	t       testing.TB
 }
 
@@ -64,6 +65,9 @@ func (w *world) Enrolled() *client.Credential {
 	}
 	return w.Credential
 }
+
+// Suspect implements Identity.
+func (w *world) Suspect() { w.suspect.Add(1) }
 
 // prove makes a round that must succeed.
 func (w *world) prove() {

@@ -66,16 +66,17 @@ func (i *Identity) machineDenied() policy.Decision {
 	return i.DenyList().Denies(h)
 }
 
-// holds reports whether the certificate itself is good still: a denied one is
-// replaced at once.
+// holds reports whether the certificate itself is good still: a denied or
+// suspected one is replaced at once.
 func (i *Identity) holds(cred *client.Credential) bool {
-	return i.DenyList().Denies(cred.Peer.Holder()).Allowed
+	return !i.suspect.Load() && i.DenyList().Denies(cred.Peer.Holder()).Allowed
 }
 
 // take puts a credential in use: its roots first, so that nobody is met with a
 // certificate whose root is not known yet.
 func (i *Identity) take(cred *client.Credential) {
 	i.roots.set(cred.Roots, i.cfg.Now())
+	i.suspect.Store(false)
 	i.current.Store(&enrolled{cred, datapath.NewCredential(&cred.TLS, cred.Peer)})
 	i.setErr(nil)
 	i.cfg.Log.Info("ingress enrolled", "id", cred.Peer.ID.String(), "notAfter", cred.TLS.Leaf.NotAfter, "simulated", cred.Peer.Claims.Simulated)

@@ -51,6 +51,7 @@ type Identity struct {
 	current atomic.Pointer[enrolled]
 	roots   roots
 	kick    chan struct{}
+	suspect atomic.Bool // the certificate is to be replaced
 
 	mu  sync.Mutex
 	why error // the last enrolment failed
@@ -124,6 +125,13 @@ func (i *Identity) usable() *enrolled {
 	return e
 }
 
+// Suspect has the machine enrol again, because the CDS that answers now did not
+// issue its certificate: it was made anew. It does not block.
+func (i *Identity) Suspect() {
+	i.suspect.Store(true)
+	i.wake()
+}
+
 // Ready says why there is no credential to use, or nil.
 func (i *Identity) Ready() error {
 	if i.usable() != nil {
@@ -163,6 +171,10 @@ func (i *Identity) news(n client.News) {
 		i.cfg.Log.Info("manifest in force", "version", n.Manifest.Manifest.Version, "digest", n.Manifest.Digest)
 	}
 	i.cfg.Changed()
+	i.wake()
+}
+
+func (i *Identity) wake() {
 	select {
 	case i.kick <- struct{}{}:
 	default: // it looks again anyhow

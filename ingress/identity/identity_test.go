@@ -281,6 +281,24 @@ func TestDeniedCertificateIsReplacedAtOnce(t *testing.T) {
 	}, answer{life: time.Hour, root: root(t, 1)})
 }
 
+func TestSuspectedCertificateIsReplacedSoon(t *testing.T) {
+	run(t, func(w *world) {
+		first := w.Enrolled()
+		w.Suspect()
+		w.Suspect()
+		time.Sleep(minLife)
+		synctest.Wait()
+		if now := w.Enrolled(); now == nil || now == first || len(w.cds.times()) != 2 {
+			t.Errorf("still %v, asked %v", now, w.cds.times())
+		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if asked := w.cds.times(); len(asked) != 2 {
+			t.Errorf("asked %v", asked)
+		}
+	}, answer{life: time.Hour, root: root(t, 1)})
+}
+
 func TestReplacedRootIsAcceptedUntilItsLastLeafIsOver(t *testing.T) {
 	old, next := root(t, 1), root(t, 2)
 	both, one := x509.NewCertPool(), x509.NewCertPool()
