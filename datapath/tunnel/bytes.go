@@ -54,7 +54,8 @@ func (b *byteSide) pump(s *stream) error {
 			err = b.in.fill(0)
 		}
 		if b.in.buffered() > 0 {
-			more, werr := b.sendData(s)
+			more, werr := s.sendData(b.in.buf.b, b.in.r, b.in.w)
+			b.in.consume(b.in.buffered())
 			if werr != nil || !more {
 				return werr
 			}
@@ -68,25 +69,6 @@ func (b *byteSide) pump(s *stream) error {
 		b.abort()
 		return s.reset(ReasonReset)
 	}
-}
-
-// sendData frames the buffered bytes where they lie.
-func (b *byteSide) sendData(s *stream) (more bool, err error) {
-	s.t.wmu.Lock()
-	defer s.t.wmu.Unlock()
-	if !s.may(typeData) {
-		return false, nil
-	}
-	n := b.in.buffered()
-	prefix := s.takePrefix()
-	from := b.in.r - headerLen - len(prefix)
-	frame := b.in.buf.b[from:b.in.w]
-	copy(frame, prefix)
-	putHeader(frame[len(prefix):], typeData, n)
-	err = s.t.write(frame)
-	b.in.consume(n)
-	s.sent.Add(int64(n))
-	return true, err
 }
 
 // deliver writes data to the application. A failure is the application's

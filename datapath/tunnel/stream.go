@@ -73,27 +73,43 @@ func (t *Tunnel) RelayPackets(app *Packets, h Header) Result {
 }
 
 func (t *Tunnel) relay(app endpoint, h Header, proto uint8) Result {
+	s := newStream(t, app)
+	if failed := t.open(s, h, proto); failed != nil {
+		app.abort()
+		return *failed
+	}
+	return t.carry(s)
+}
+
+func newStream(t *Tunnel, app endpoint) *stream {
+	return &stream{t: t, app: app, upDone: make(chan struct{})}
+}
+
+// open makes s the tunnel's stream, for carry, or says why it cannot be.
+func (t *Tunnel) open(s *stream, h Header, proto uint8) *Result {
 	err := h.check()
 	if err == nil && h.Proto != proto {
 		err = fmt.Errorf("opening a stream of protocol %d: the application's side is of protocol %d", h.Proto, proto)
 	}
 	if err != nil {
-		app.abort()
-		return Result{Reason: ReasonInternal, Err: err}
+		return &Result{Reason: ReasonInternal, Err: err}
 	}
-	s := &stream{t: t, app: app, upDone: make(chan struct{})}
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	if !t.state.opener || !t.state.over() || t.closed.Load() {
-		t.mu.Unlock()
-		app.abort()
-		return t.ended(errors.New("opening a stream: the tunnel is busy or closed"))
+		res := t.ended(errors.New("opening a stream: the tunnel is busy or closed"))
+		return &res
 	}
 	t.state.begin(h.Proto)
 	t.header, t.reserved = h, false
 	s.seq = t.state.seq
-	t.stream = s
-	t.mu.Unlock()
 	s.prefix = appendOpen(make([]byte, 0, maxOpen), h)
+	t.stream = s
+	return nil
+}
+
+// carry returns when both sides have finished with the stream.
+func (t *Tunnel) carry(s *stream) Result {
 	go s.up()
 	for !s.over() {
 		if _, err := t.step(); err != nil {
@@ -229,6 +245,23 @@ func (s *stream) up() {
 	if s.end != nil {
 		s.finish()
 	}
+}
+
+// sendData sends b[from:to] as one frame, made where it lies: appHead bytes in
+// front of it are free. more is false when the stream takes nothing any more.
+func (s *stream) sendData(b []byte, from, to int) (more bool, err error) {
+	s.t.wmu.Lock()
+	defer s.t.wmu.Unlock()
+	if !s.may(typeData) {
+		return false, nil
+	}
+	prefix := s.takePrefix()
+	frame := b[from-headerLen-len(prefix) : to]
+	copy(frame, prefix)
+	putHeader(frame[len(prefix):], typeData, to-from)
+	err = s.t.write(frame)
+	s.sent.Add(int64(to - from))
+	return true, err
 }
 
 func (s *stream) sendOpen() error {
