@@ -13,7 +13,6 @@ package datapath
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,7 +24,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/datapath/external"
 	"github.com/c8s-dev/c8s/datapath/flow"
 	"github.com/c8s-dev/c8s/datapath/relay"
@@ -50,13 +48,11 @@ type LocalPod struct {
 // Mesh is what the datapath is told. Its methods are called for every
 // connection, by many goroutines: they must not block.
 type Mesh interface {
+	Word
 	Pod(addr netip.Addr) (*LocalPod, bool)
 	// Resolve says which pod a connection means and which node carries it. Trust
 	// never rests on it.
 	Resolve(q resolve.Query) (resolve.Target, resolve.Verdict)
-	Manifest() *policy.Signed
-	DenyList() *policy.DenyList // nil denies nobody
-	Roots() *x509.CertPool
 }
 
 // Limits bound what pods and peers can make the daemon hold. Zero fields get
@@ -136,12 +132,12 @@ type Stats struct {
 
 // Proxy carries the connections of one node's pods.
 type Proxy struct {
+	verifier
 	cfg     Config
 	bufs    tunnel.Buffers
 	budget  *tunnel.Budget // of bufs and relays
 	pool    *tunnel.Pool
 	server  *tunnel.Server
-	issuers *ratls.Issuers // of peers
 	avoid   *avoided       // endpoints of Services
 
 	out, in limiter
@@ -198,7 +194,7 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.TunnelPort == 0 {
 		cfg.TunnelPort = TunnelPort
 	}
-	p := &Proxy{cfg: cfg, origDst: localAddr, ownAddr: ownAddr, dialOutside: dialOutside, issuers: ratls.NewIssuers(), active: map[*carried]struct{}{}}
+	p := &Proxy{verifier: newVerifier(cfg.Mesh, cfg.Now), cfg: cfg, origDst: localAddr, ownAddr: ownAddr, dialOutside: dialOutside, active: map[*carried]struct{}{}}
 	l := cfg.Limits
 	p.budget = tunnel.NewBudget(int64(l.Buffers), int64(l.BuffersPerPod))
 	p.bufs.Budget, p.relays.Budget = p.budget, p.budget

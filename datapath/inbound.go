@@ -19,6 +19,7 @@ import (
 // inboundSession is one accepted tunnel: which pod it was opened to, and by
 // whom. It is written by the handshake and only read afterwards.
 type inboundSession struct {
+	from netip.Addr // of the host that opened it
 	dst  netip.Addr // from the server name
 	pod  *LocalPod
 	self *Credential
@@ -43,14 +44,14 @@ func (p *Proxy) session() (*tls.Config, any) {
 		if why != nil {
 			return nil, why
 		}
-		s.dst, s.pod, s.self = addr, pod, cred
+		s.from, s.dst, s.pod, s.self = unmap(hello.Conn.RemoteAddr()).Addr(), addr, pod, cred
 		return cred.TLS, nil
 	}
 	verify := func(cs tls.ConnectionState) error {
 		if why := checkProtocol(&cs); why != nil {
 			return why
 		}
-		peer, why := p.identify(cs.PeerCertificates)
+		peer, why := p.identify(cs.PeerCertificates, opens)
 		if why != nil {
 			return why
 		}
@@ -95,6 +96,7 @@ func (p *Proxy) accept(ctx context.Context, t *tunnel.Tunnel, h tunnel.Header) (
 		p.refused(rec, why)
 		return nil, nil, code
 	}
+	rec.Rule = p.ingressRule(s, h)
 	if h.Proto == tunnel.ProtoUDP {
 		return p.acceptPackets(ctx, t, h, rec)
 	}
@@ -125,8 +127,8 @@ func (p *Proxy) accept(ctx context.Context, t *tunnel.Tunnel, h tunnel.Header) (
 
 // judge decides an OPEN by the manifest and the pods of this moment.
 func (p *Proxy) judge(s *inboundSession, h tunnel.Header) (tunnel.Reason, *Refusal) {
-	if !s.peer.HasAddr(h.Src.Addr()) {
-		return tunnel.ReasonSourceMismatch, refuse(reasonSourceMismatch, "address in the peer's certificate", s.peer.addrList(), h.Src.Addr().String())
+	if why := p.openedFrom(s, h.Src.Addr()); why != nil {
+		return tunnel.ReasonSourceMismatch, why
 	}
 	if h.Dst.Addr() != s.dst {
 		return tunnel.ReasonDestMismatch, refuse(reasonDestMismatch, "pod the tunnel was opened to", s.dst.String(), h.Dst.Addr().String())
@@ -137,7 +139,7 @@ func (p *Proxy) judge(s *inboundSession, h tunnel.Header) (tunnel.Reason, *Refus
 	if why := p.acceptPair(s.self, s.peer); why != nil {
 		return why.wire(tunnel.ReasonNotAllowed), why
 	}
-	return tunnel.ReasonNotAllowed, p.allowed(s.peer.facts.Workload, s.pod.Workload, h)
+	return tunnel.ReasonNotAllowed, p.mayOpen(s, h)
 }
 
 // current checks that the tunnel's pod is still the one at its address.
@@ -164,7 +166,7 @@ func (p *Proxy) inboundGone(t *tunnel.Tunnel) *Refusal {
 		return why
 	}
 	if h, busy := t.Current(); busy {
-		return p.allowed(s.peer.facts.Workload, s.pod.Workload, h)
+		return p.mayOpen(s, h)
 	}
 	return nil
 }

@@ -26,7 +26,7 @@ func accepted(tb testing.TB) (*node, *inboundSession, tunnel.Header) {
 	must(tb, err)
 	web, db := netip.MustParseAddr(webAddr), netip.MustParseAddr(dbAddr)
 	cert := w.ca.issue(policytest.Peer(w.fixture.Signed, policytest.Web), time.Hour, web)
-	peer, why := n.proxy.identify([]*x509.Certificate{cert.Leaf})
+	peer, why := n.proxy.identify([]*x509.Certificate{cert.Leaf}, opens)
 	if why != nil {
 		tb.Fatal(why)
 	}

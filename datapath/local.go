@@ -33,12 +33,12 @@ func (p *Proxy) sameNode(target resolve.Target) bool {
 }
 
 func (p *Proxy) localAllowed() *Refusal {
-	signed := p.cfg.Mesh.Manifest()
-	if signed == nil || signed.Manifest == nil {
-		return refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
+	manifest, why := p.manifest()
+	if why != nil {
+		return why
 	}
-	if signed.Manifest.SameNode != policy.SameNodeLocal {
-		return refuse(reasonSameNode, "sameNode", policy.SameNodeLocal, fmt.Sprintf("%q", signed.Manifest.SameNode))
+	if manifest.SameNode != policy.SameNodeLocal {
+		return refuse(reasonSameNode, "sameNode", policy.SameNodeLocal, fmt.Sprintf("%q", manifest.SameNode))
 	}
 	return nil
 }
@@ -85,7 +85,7 @@ func (p *Proxy) provenBy(cred *Credential) (*identity, *Refusal) {
 	if !holdsKey(cred.TLS, chain) {
 		return nil, refuse(reasonPeerCertificate, "pod certificate", "the key of its certificate", "another")
 	}
-	id, why := p.identify(chain)
+	id, why := p.identify(chain, answers)
 	if id != nil {
 		cred.proven.Store(id)
 	}

@@ -4,12 +4,10 @@ package datapath
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"net/netip"
 	"time"
 
-	"github.com/c8s-dev/c8s/attest/ratls"
 	"github.com/c8s-dev/c8s/datapath/flow"
 	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/datapath/tunnel"
@@ -135,29 +133,6 @@ func (p *Proxy) handshake(ctx context.Context, key tunnel.Key) (*tunnel.Tunnel, 
 	}
 	t.Charge(key.Owner)
 	return t, tunnel.Meta{NotAfter: earlier(cred.NotAfter, meta.peer.NotAfter), Peer: meta}, nil
-}
-
-// clientTLS presents the pod's certificate and wants that of the pod at dst.
-// The name check of crypto/tls is replaced by ours: identities are SPIFFE
-// URIs and pod addresses, not host names.
-func (p *Proxy) clientTLS(cert *tls.Certificate, dst netip.Addr, peer **identity) *tls.Config {
-	own := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
-	cfg := ratls.ClientConfig(own, func(cs tls.ConnectionState) error {
-		if why := checkProtocol(&cs); why != nil {
-			return why
-		}
-		id, why := p.identify(cs.PeerCertificates)
-		if why != nil {
-			return why
-		}
-		if !id.HasAddr(dst) {
-			return refuse(reasonPeerAddress, "address in the peer's certificate", dst.String(), id.addrList())
-		}
-		*peer = id
-		return nil
-	})
-	cfg.NextProtos, cfg.ServerName = []string{alpn}, serverName(dst)
-	return cfg
 }
 
 // outboundGone says for Recheck why a dialled tunnel must close, if it must.

@@ -201,21 +201,29 @@ func (p *Proxy) client(ctx context.Context, pub *publication, conn *net.TCPConn)
 	}
 }
 
-// stranger refuses clients that are no strangers. A pod's address means an
-// identity to applications, and here nobody proved it; the node's loopback
-// address would be the pod's own.
+// stranger refuses clients that are no strangers.
 func (p *Proxy) stranger(client netip.Addr) *Refusal {
 	const rule, expected = "published port", "a client outside the mesh, at an address that the pod can answer"
-	if client.IsLoopback() && !p.loopback.Load() || client.IsLinkLocalUnicast() || client.IsUnspecified() || client.IsMulticast() {
-		return refuse(reasonClientAddress, rule, expected, client.String())
-	}
-	if _, ours := p.cfg.Mesh.Pod(client); ours {
-		return refuse(reasonClientAddress, rule, expected, client.String()+", a pod of this node")
-	}
-	if _, verdict := p.cfg.Mesh.Resolve(resolve.Query{Protocol: resolve.TCP, Dst: netip.AddrPortFrom(client, 1)}); verdict == resolve.Found {
-		return refuse(reasonClientAddress, rule, expected, client.String()+", a pod of the mesh, which can reach pods through it")
+	if whose := p.taken(client); whose != "" {
+		return refuse(reasonClientAddress, rule, expected, client.String()+whose)
 	}
 	return nil
+}
+
+// taken says whose an address is that a pod must not see as a stranger's. A
+// pod's address means an identity to applications, and here nobody proved it;
+// the node's loopback address would be the pod's own.
+func (p *Proxy) taken(addr netip.Addr) (whose string) {
+	if addr.IsLoopback() && !p.loopback.Load() || addr.IsLinkLocalUnicast() || addr.IsUnspecified() || addr.IsMulticast() {
+		return ", which is of no other machine"
+	}
+	if _, ours := p.cfg.Mesh.Pod(addr); ours {
+		return ", a pod of this node"
+	}
+	if _, verdict := p.cfg.Mesh.Resolve(resolve.Query{Protocol: resolve.TCP, Dst: netip.AddrPortFrom(addr, 1)}); verdict == resolve.Found {
+		return ", a pod of the mesh, which can reach pods through it"
+	}
+	return ""
 }
 
 // serve tries the pods that publish the port. It returns why none may be
@@ -245,11 +253,11 @@ func (p *Proxy) serve(ctx context.Context, pub *publication, conn *net.TCPConn, 
 
 // servedBy says where a client reaches a pod that publishes the port.
 func (p *Proxy) servedBy(pod *LocalPod, port uint16, client netip.Addr) (*end, *policy.Publish, *Refusal) {
-	signed := p.cfg.Mesh.Manifest()
-	if signed == nil || signed.Manifest == nil {
-		return nil, nil, refuse(reasonNoManifest, "manifest", "a signed manifest", "none")
+	manifest, why := p.manifest()
+	if why != nil {
+		return nil, nil, why
 	}
-	rule, decision := signed.Manifest.PublishAllowed(pod.Workload, port, client)
+	rule, decision := manifest.PublishAllowed(pod.Workload, port, client)
 	if why := decided(decision); why != nil {
 		return nil, nil, why
 	}

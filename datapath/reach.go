@@ -4,7 +4,6 @@ package datapath
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -158,11 +157,7 @@ func (p *Proxy) lease(ctx context.Context, key tunnel.Key, left int) (*tunnel.Le
 	if err == nil {
 		return lease, nil
 	}
-	why := asRefusal(err)
-	if errors.Is(err, context.DeadlineExceeded) && !why.elsewhere { // the dial goes on, but nobody waits for it
-		why.aboutPeer()
-	}
-	return nil, why
+	return nil, dialRefusal(err)
 }
 
 // culprit is what to avoid after why: a node that does not answer fails for

@@ -46,6 +46,9 @@ const (
 	reasonTooManyDials    = "too-many-dials"
 	reasonClientAddress   = "client-address"
 	reasonSameNode        = "same-node"
+	reasonIngressProtocol = "ingress-protocol"
+	reasonIngressRole     = "not-an-ingress"
+	reasonNoSource        = "no-source-address"
 )
 
 // Refusal is why a connection does not happen, or may not go on.

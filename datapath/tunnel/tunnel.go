@@ -144,6 +144,9 @@ func (t *Tunnel) State() tls.ConnectionState {
 // RemoteAddr is the other daemon's address.
 func (t *Tunnel) RemoteAddr() net.Addr { return t.conn.RemoteAddr() }
 
+// LocalAddr is this daemon's address.
+func (t *Tunnel) LocalAddr() net.Addr { return t.conn.LocalAddr() }
+
 // Charge has what the tunnel holds in buffers count against owner's part of the
 // budget. Call it before the tunnel is used.
 func (t *Tunnel) Charge(owner string) { t.bufs.owner = owner }
