@@ -133,12 +133,12 @@ type Stats struct {
 // Proxy carries the connections of one node's pods.
 type Proxy struct {
 	verifier
-	cfg     Config
-	bufs    tunnel.Buffers
-	budget  *tunnel.Budget // of bufs and relays
-	pool    *tunnel.Pool
-	server  *tunnel.Server
-	avoid   *avoided       // endpoints of Services
+	cfg    Config
+	bufs   tunnel.Buffers
+	budget *tunnel.Budget // of bufs and relays
+	pool   *tunnel.Pool
+	server *tunnel.Server
+	avoid  *avoided // endpoints of Services
 
 	out, in limiter
 	names   limiter // connections with DNS queries
