@@ -75,7 +75,7 @@ func TestLiesGetNoByteOfARequest(t *testing.T) {
 		}, code: proof.CodeMalformed},
 		"garbage manifest": {lie: func(_ *testing.T, in *clienttest.Ingress) {
 			in.Answer(proof.PathCDS+"/v1/manifest", func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte("{}")) })
-		}, code: string(policy.CodeSyntax)},
+		}, code: "json-missing-field"},
 		"no proof at all": {lie: func(_ *testing.T, in *clienttest.Ingress) {
 			in.Answer(proof.PathAttestation, http.NotFound)
 		}, code: CodeDocument},
