@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Verifier checks one certificate back to the operators' signatures. Its
-// invariant: it says ok only where every link was recomputed from public
-// documents, and it shares no code with what made them. It imports no package
-// of this module (a test sees to that): what it knows, it knows from docs/, so
-// where the two disagree, one of them is wrong. docs/verify.md explains it.
+// Verifier checks one certificate, or what an ingress shows, back to the
+// operators' signatures. Its invariant: it says ok only where every link was
+// recomputed from public documents, and it shares no code with what made them.
+// It imports no package of this module (a test sees to that): what it knows, it
+// knows from docs/, so where the two disagree, one of them is wrong.
+// docs/verify.md explains it.
 //
 // It exits with 0 if everything is as it should be, 1 if something is not, 2
 // if it could not begin, and 3 if nothing is wrong but something is of a kind
@@ -12,6 +13,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -47,11 +49,19 @@ func begin(args []string, problems io.Writer) (*audit, error) {
 	at := f.String("at", "", "judge as of this `time`, RFC 3339 (default now)")
 	beacon := f.Duration("beacon", 0, "require a beacon at most this old")
 	save := f.String("save", "", "keep the documents that were read in this `folder`")
+	attestation := f.String("ingress", "", "judge the attestation of an ingress in this `file`, and the certificate in it")
+	host := f.String("host", "", "the `name` that the ingress was asked for")
+	tlsKey := f.String("tls-key", "", "SHA-256 of the SubjectPublicKeyInfo that the connection ended at, in `hexadecimal`")
+	nonce := f.String("nonce", "", "that was sent to the ingress, in `hexadecimal`")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
-	if f.NArg() != 1 || *operators == "" || *documents == "" {
-		return nil, errors.New("usage: verifier -operators FILE -documents URL|FOLDER [-at TIME] [-beacon AGE] [-save FOLDER] CERTIFICATE.pem")
+	certificates := 1
+	if *attestation != "" {
+		certificates = 0
+	}
+	if f.NArg() != certificates || *operators == "" || *documents == "" || (*attestation == "") != (*host == "") {
+		return nil, errors.New("usage: verifier -operators FILE -documents URL|FOLDER [-at TIME] [-beacon AGE] [-save FOLDER] CERTIFICATE.pem | -ingress FILE -host NAME [-tls-key HEX] [-nonce HEX]")
 	}
 	a := &audit{now: time.Now(), beaconAge: *beacon}
 	var err error
@@ -63,16 +73,38 @@ func begin(args []string, problems io.Writer) (*audit, error) {
 	if a.operatorsFile, err = os.ReadFile(*operators); err != nil {
 		return nil, err
 	}
-	if a.leaf, a.issuer, err = readPEM(f.Arg(0)); err != nil {
+	if *attestation != "" {
+		err = a.beginIngress(*attestation, *host, *tlsKey, *nonce)
+	} else {
+		a.leaf, a.issuer, err = readPEM(f.Arg(0))
+	}
+	if err != nil {
 		return nil, err
 	}
 	a.documents, err = openDocuments(*documents, *save)
 	return a, err
 }
 
+// beginIngress reads what an ingress showed.
+func (a *audit) beginIngress(file, host, tlsKey, nonce string) (err error) {
+	q := &ingressQuestion{host: host, tlsKey: tlsKey}
+	if q.nonce, err = hex.DecodeString(nonce); err != nil {
+		return err
+	}
+	if q.text, err = os.ReadFile(file); err != nil {
+		return err
+	}
+	a.ingress = q
+	a.leaf, a.issuer, err = q.open()
+	return err
+}
+
 // check runs the steps up to the first that fails: each rests on those before.
 func (a *audit) check(out io.Writer) int {
 	all, open := steps(), 0
+	if a.ingress != nil {
+		all = append(all, ingressSteps()...)
+	}
 	for i, s := range all {
 		found, err := s.run(a)
 		switch {

@@ -25,6 +25,8 @@ type audit struct {
 	evidence  *evidence // behind the leaf
 	purpose   string    // of that evidence
 	deny      *denyList // nil: there is none
+
+	ingress *ingressQuestion // nil: a certificate alone is judged
 }
 
 // step is one link of the chain. It says what it found, or what is wrong.
