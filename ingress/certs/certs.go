@@ -152,6 +152,7 @@ func (s *Store) step(ctx context.Context) time.Time {
 func (s *Store) rotate() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.save() // what failed to be kept the last time
 	now, current := s.cfg.Now(), s.state.keys[0]
 	if current.made.After(now) { // the clock was set back
 		current.made = now

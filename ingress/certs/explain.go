@@ -88,8 +88,12 @@ func explain(err error) *Refusal {
 }
 
 func explainProblem(e *acme.Error, err error) *Refusal {
-	what, ok := explanations[strings.TrimPrefix(e.ProblemType, problemPrefix)]
+	kind := strings.TrimPrefix(e.ProblemType, problemPrefix)
+	what, ok := explanations[kind]
+	challenge := (*challengeError)(nil)
 	switch {
+	case kind == "unauthorized" && !errors.As(err, &challenge): // not what a visit found, but who asks
+		what = explanation{CodeAccount, "account with the CA", "an account that may order", "if the account was deactivated, move the state file away and start again: that makes another"}
 	case ok:
 	case e.StatusCode == http.StatusTooManyRequests:
 		what = explanations["rateLimited"]

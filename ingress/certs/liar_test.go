@@ -257,6 +257,7 @@ func TestLyingCAChangesNothing(t *testing.T) {
 		"challenge with a strange token": {func(l *liar) { l.on("authorization", say(pendingWith("http-01", "../../etc"))) }, CodeProtocol, 10},
 		"challenge of another kind":      {func(l *liar) { l.on("authorization", say(pendingWith("dns-01", "token"))) }, CodeNoChallenge, 10},
 		"a thousand authorizations":      {func(l *liar) { l.on("newOrder", l.manyAuthorizations) }, CodeProtocol, 6},
+		"deactivated account":            {func(l *liar) { l.on("newOrder", refuse(http.StatusForbidden, "unauthorized", "")) }, CodeAccount, 6},
 		"rate limit":                     {func(l *liar) { l.on("newOrder", refuse(http.StatusTooManyRequests, "rateLimited", "7200")) }, CodeRateLimit, 6},
 		"CAA":                            {func(l *liar) { l.on("newOrder", refuse(http.StatusForbidden, "caa", "")) }, CodeCAA, 6},
 		"name without DNS":               {func(l *liar) { l.on("newOrder", refuse(http.StatusBadRequest, "dns", "")) }, CodeDNS, 6},

@@ -80,13 +80,22 @@ func (s *Store) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, er
 			}
 		}
 	}
-	if c := in.certs[name]; c != nil {
-		return c, nil
-	}
-	if c := in.certs[parent(name)]; c != nil && !in.known[name] {
+	if c := in.find(name); c != nil {
 		return c, nil
 	}
 	return nil, in.refusal(name)
+}
+
+// find prefers the name's own certificate to a wildcard's, which stands for one
+// label that is not empty and no asterisk.
+func (in *served) find(name string) *tls.Certificate {
+	if name[0] == '.' || name[0] == '*' {
+		return nil
+	}
+	if c := in.certs[name]; c != nil || in.known[name] {
+		return c
+	}
+	return in.certs[parent(name)]
 }
 
 func (in *served) refusal(name string) *Refusal {

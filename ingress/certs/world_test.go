@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -81,22 +82,25 @@ type world struct {
 	denied            map[string]bool
 }
 
-func allowed(rule string) policy.Decision { return policy.Decision{Allowed: true, Rule: rule} }
+// allowed is the manifest.
+func (w *world) allowed(host string) policy.Decision {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.denied[host] {
+		return policy.Decision{Code: "ingress-host-not-allowed", Rule: "ingress[]", Actual: host}
+	}
+	return policy.Decision{Allowed: true, Rule: "ingress[0]"}
+}
+
+func stderrLog() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, nil)) }
 
 func newWorld(t *testing.T, names ...string) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), denied: map[string]bool{}}
 	w.cfg = Config{
 		TrustDomain: domain, Names: names, Sealer: sealer(1), Path: filepath.Join(w.dir, "state", "certs"), Now: w.clock.now,
-		Log: slog.New(slog.NewJSONHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true})),
-		Allowed: func(host string) policy.Decision {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			if w.denied[host] {
-				return policy.Decision{Code: "ingress-host-not-allowed", Rule: "ingress[]", Actual: host}
-			}
-			return allowed("ingress[0]")
-		},
+		Log:     slog.New(slog.NewJSONHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true})),
+		Allowed: w.allowed,
 	}
 	w.listen()
 	t.Cleanup(func() {

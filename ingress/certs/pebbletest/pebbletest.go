@@ -21,6 +21,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,12 +36,13 @@ import (
 
 // Options of a server.
 type Options struct {
-	HTTPPort, TLSPort int               // where names are visited for challenges; of 127.0.0.1
+	HTTPPort, TLSPort int               // where names are visited for challenges
 	Life              time.Duration     // of certificates; zero is 90 days
 	EAB               map[string][]byte // accounts by key id; not nil: required
 	Blocked           []string          // names that are refused
 	BadNonces         int               // how many of a hundred nonces are refused although good
 	Reuse             int               // how many of a hundred valid authorizations serve again
+	Believe           bool              // every answered challenge, without a visit
 }
 
 // Server is a running Pebble.
@@ -63,10 +65,6 @@ func Start(t testing.TB, o Options) *Server {
 }
 
 func start(t testing.TB, o Options) (*Server, error) {
-	folders, err := component.Folders(t.Context(), component.Pebble)
-	if err != nil {
-		return nil, fmt.Errorf("%w (or make pebble)", err)
-	}
 	resolver, err := loopbackDNS(t)
 	if err != nil {
 		return nil, err
@@ -74,20 +72,59 @@ func start(t testing.TB, o Options) (*Server, error) {
 	// Pebble takes no port 0. One that was free may be taken before it listens.
 	for range 5 {
 		var s *Server
-		if s, err = run(t, o, filepath.Join(folders[0], "pebble"), resolver); err == nil {
+		if s, err = run(t, o, resolver); err == nil {
 			return s, nil
 		}
 	}
 	return nil, err
 }
 
-func run(t testing.TB, o Options, binary, resolver string) (*Server, error) {
-	dir, listen, manage := t.TempDir(), freeAddress(t), freeAddress(t)
-	roots, err := writeIdentity(dir)
+// Program is a Pebble that a test starts itself: in another network namespace,
+// for example.
+type Program struct {
+	Path      string
+	Args, Env []string
+	Directory string // URL
+	IssuerURL string // where it tells the root of what it issues
+	Roots     []byte // PEM: for connections to both
+}
+
+// Prepare puts what Pebble needs into a folder. It will listen at two addresses
+// (IP and port) and ask a DNS server at a third.
+func Prepare(ctx context.Context, dir, listen, manage, resolver string, o Options) (*Program, error) {
+	folders, err := component.Folders(ctx, component.Pebble)
+	if err != nil {
+		return nil, fmt.Errorf("%w (or make pebble)", err)
+	}
+	at, err := netip.ParseAddrPort(listen)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := writeIdentity(dir, net.IP(at.Addr().AsSlice()))
 	if err != nil {
 		return nil, err
 	}
 	config, err := writeConfig(dir, listen, manage, o)
+	if err != nil {
+		return nil, err
+	}
+	believe := ""
+	if o.Believe {
+		believe = "1"
+	}
+	return &Program{
+		Path: filepath.Join(folders[0], "pebble"), Args: []string{"-config", config, "-dnsserver", resolver},
+		Env: []string{
+			"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=" + strconv.Itoa(o.BadNonces), "PEBBLE_AUTHZREUSE=" + strconv.Itoa(o.Reuse),
+			"PEBBLE_VA_ALWAYS_VALID=" + believe,
+		},
+		Directory: "https://" + listen + "/dir", IssuerURL: "https://" + manage + "/roots/0", Roots: roots,
+	}, nil
+}
+
+func run(t testing.TB, o Options, resolver string) (*Server, error) {
+	dir := t.TempDir()
+	p, err := Prepare(t.Context(), dir, freeAddress(t), freeAddress(t), resolver, o)
 	if err != nil {
 		return nil, err
 	}
@@ -96,12 +133,8 @@ func run(t testing.TB, o Options, binary, resolver string) (*Server, error) {
 		return nil, err
 	}
 	defer log.Close() // it has its own
-	s := &Server{Directory: "https://" + listen + "/dir", Roots: roots}
-	s.cmd = exec.Command(binary, "-config", config, "-dnsserver", resolver)
-	s.cmd.Stdout, s.cmd.Stderr = log, log
-	s.cmd.Env = append(
-		os.Environ(), "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT="+strconv.Itoa(o.BadNonces), "PEBBLE_AUTHZREUSE="+strconv.Itoa(o.Reuse),
-	)
+	s := &Server{Directory: p.Directory, Roots: p.Roots, cmd: exec.Command(p.Path, p.Args...)}
+	s.cmd.Stdout, s.cmd.Stderr, s.cmd.Env = log, log, append(os.Environ(), p.Env...)
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -115,7 +148,7 @@ func run(t testing.TB, o Options, binary, resolver string) (*Server, error) {
 			t.Logf("Pebble said:\n%s", said[max(0, len(said)-4000):])
 		}
 	})
-	if s.Issuer, err = s.issuer(t.Context(), "https://"+manage+"/roots/0", exited); err != nil {
+	if s.Issuer, err = s.issuer(t.Context(), p.IssuerURL, exited); err != nil {
 		return nil, err
 	}
 	return s, s.ready(t.Context())
@@ -215,14 +248,14 @@ func writeConfig(dir, listen, manage string, o Options) (string, error) {
 }
 
 // writeIdentity makes the certificate of the server's own interface.
-func writeIdentity(dir string) ([]byte, error) {
+func writeIdentity(dir string, at net.IP) ([]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{at}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
