@@ -5,6 +5,8 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -115,7 +117,30 @@ func (l *Loader) attachLSM(name string, prog *ebpf.Program) error {
 
 // removeLSM takes away what an earlier process attached.
 func (l *Loader) removeLSM() error {
-	return errors.Join(l.release(progPodSocket), l.release(progPodBPF))
+	return errors.Join(l.pins.restrictNobody(), l.release(progPodSocket), l.release(progPodBPF))
+}
+
+// restrictNobody empties the map of restricted cgroups: links to security hooks
+// cannot be detached, and a daemon that lives keeps them.
+func (p pins) restrictNobody() error {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(p.maps(), bpf.LSMMapPodCgroups), nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("opening the map of restricted cgroups: %w", err)
+	}
+	defer m.Close()
+	var id uint64
+	for err = m.NextKey(nil, &id); err == nil; err = m.NextKey(nil, &id) {
+		if err := m.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("no longer restricting a cgroup: %w", err)
+		}
+	}
+	if !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("listing the restricted cgroups: %w", err)
+	}
+	return nil
 }
 
 // socketBits are the words of Pod.Sockets: those of policy.Run.Sockets that a

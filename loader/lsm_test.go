@@ -95,21 +95,6 @@ func (p *process) bpf(t *testing.T, allowed bool) {
 	}
 }
 
-// unhardened waits until nothing is refused any more: a pinned link that is
-// removed lives on until the kernel has let go of the pin's inode, which takes
-// a grace period (measured on 6.12 and 7.3).
-func (p *process) unhardened(t *testing.T) {
-	t.Helper()
-	raw := detours["raw"]
-	eventually(t, 20*time.Second, "the hardening's end", func() bool {
-		_, noSocket := p.tell("socket", raw[0], raw[1], raw[2])
-		_, noBPF := p.tell("bpf")
-		return noSocket == nil && noBPF == nil
-	})
-	p.sockets(t, detours, true)
-	p.bpf(t, true)
-}
-
 func (b *bench) setSockets(t *testing.T, p *ownPod, kinds ...string) {
 	t.Helper()
 	err := b.l.SetPod(loader.Pod{Ifindex: p.HostIfindex, NetnsPath: p.Path(), Addrs: p.Addrs(), Open: true, Cgroup: p.cgroup, Sockets: kinds})
@@ -215,7 +200,8 @@ func TestHardeningOutlivesTheLoaderUntilItIsSwitchedOff(t *testing.T) {
 	if got := off.LSM(); got.Active || got.Why != "switched off" {
 		t.Errorf("the status is %+v", got)
 	}
-	p.own.unhardened(t)
+	p.own.sockets(t, detours, true)
+	p.own.bpf(t, true)
 	if links := pinnedLinks(t, b); links["pod_socket"].id != 0 || links["pod_bpf"].id != 0 {
 		t.Errorf("still pinned: %v", links)
 	}
@@ -231,7 +217,8 @@ func TestUninstallEndsTheHardening(t *testing.T) {
 	if err := b.Do(func() error { return loader.Uninstall(b.cfg) }); err != nil {
 		t.Fatal(err)
 	}
-	p.own.unhardened(t)
+	p.own.sockets(t, detours, true)
+	p.own.bpf(t, true)
 }
 
 func TestUnknownModeOfTheHardeningIsRefused(t *testing.T) {

@@ -36,7 +36,7 @@ func Uninstall(cfg Config) error {
 	layouts, err := l.pins.others()
 	errs := []error{err, l.removeFilters()}
 	for _, p := range append(layouts, l.pins) {
-		errs = append(errs, p.unpinLinks(l.log), p.unpinMaps())
+		errs = append(errs, p.restrictNobody(), p.unpinLinks(l.log), p.unpinMaps())
 	}
 	// PinDir may be the administrator's own, or the mount itself.
 	if err := os.Remove(l.cfg.PinDir); err != nil {
@@ -49,7 +49,8 @@ func Uninstall(cfg Config) error {
 	return nil
 }
 
-// unpinLinks detaches at once, also where a running daemon holds a link.
+// unpinLinks detaches at once, also where a running daemon holds a link; those
+// to security hooks end with it, see restrictNobody.
 func (p pins) unpinLinks(log *slog.Logger) error {
 	entries, err := os.ReadDir(p.links())
 	if errors.Is(err, os.ErrNotExist) {
