@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
-	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/cds/translog"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -112,7 +111,7 @@ func (p *proof) check(verifier note.Verifier, chain []*x509.Certificate, m *poli
 	if err := about(e, chain); err != nil {
 		return nil, err
 	}
-	witnesses, err := client.Witnesses(m)
+	witnesses, err := witnessesOf(m)
 	if err != nil {
 		return nil, err
 	}
