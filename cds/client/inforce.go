@@ -7,15 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 
 	"github.com/c8s-dev/c8s/cds/translog"
 	"github.com/c8s-dev/c8s/cds/trust"
 	"github.com/c8s-dev/c8s/policy"
 )
-
-// maxChain bounds how many manifests are followed one after the other.
-const maxChain = 4096
 
 // InForce is the operators' word as the CDS has it. Every part of it was
 // verified: signatures, succession, countersignatures.
@@ -56,7 +52,7 @@ func (d *Documents) InForce(ctx context.Context) (*InForce, error) {
 // operators of the client's own must have signed this one.
 func (d *Documents) follow(ctx context.Context, newest []byte) (*policy.Signed, error) {
 	now := d.c.Manifest()
-	chain, err := d.chain(ctx, newest, func(m *policy.Manifest) bool {
+	chain, err := d.getter().Chain(ctx, newest, func(m *policy.Manifest) bool {
 		return m.Previous == now.Digest || m.Version <= now.Manifest.Version
 	})
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,22 +61,7 @@ func (d *Documents) follow(ctx context.Context, newest []byte) (*policy.Signed, 
 	if err != nil {
 		return nil, err
 	}
-	missing := len(chain) == 1
-	for _, envelope := range chain {
-		next, err := policy.Open(envelope, now.Manifest.Operators)
-		if err != nil {
-			return nil, err
-		}
-		decision := policy.Succeeds(now, next)
-		if unchanged := decision.Code == policy.CodeManifestUnchanged; unchanged || missing && decision.Code == policy.CodeManifestGap {
-			decision.Allowed = true
-		}
-		if err := decision.Err(); err != nil {
-			return nil, err
-		}
-		now = next
-	}
-	return now, nil
+	return Follow(now, chain, len(chain) == 1)
 }
 
 // Manifests returns the envelopes of the manifest in force and of those before
@@ -91,64 +72,17 @@ func (d *Documents) Manifests(ctx context.Context) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, err := d.chain(ctx, newest, func(*policy.Manifest) bool { return false })
+	chain, err := d.getter().Chain(ctx, newest, func(*policy.Manifest) bool { return false })
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil // made anew, from a later manifest
 	}
 	return chain, err
 }
 
-// chain walks back from the newest envelope to the first version, or one that
-// is far enough, and returns what it found with the oldest first. The walk ends
-// with fs.ErrNotExist where the CDS has no further document.
-func (d *Documents) chain(ctx context.Context, newest []byte, enough func(*policy.Manifest) bool) ([][]byte, error) {
-	var found [][]byte
-	for envelope, want := newest, policy.Digest(""); ; {
-		e, err := policy.ParseEnvelope(envelope)
-		if err != nil {
-			return nil, err
-		}
-		digest := policy.DigestOf(e.Payload)
-		if want != "" && digest != want {
-			return nil, fmt.Errorf("the CDS gave %s for the document %s", digest, want)
-		}
-		m, err := policy.Parse(e.Payload)
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, envelope)
-		if m.Previous == "" || enough(m) {
-			break
-		}
-		if len(found) == maxChain {
-			return nil, fmt.Errorf("more than %d manifests from version %d on: start from a newer one", maxChain, m.Version)
-		}
-		want = m.Previous
-		if envelope, err = d.Get(ctx, "/v1/document/"+string(want)); err != nil {
-			slices.Reverse(found)
-			return found, err
-		}
-	}
-	slices.Reverse(found)
-	return found, nil
-}
-
 // Countersignature returns the CDS's word about when a document was put in
 // force, and where the log has it.
 func (d *Documents) Countersignature(ctx context.Context, subject trust.Subject) (*trust.Countersignature, error) {
-	raw, err := d.Get(ctx, "/v1/countersignature/"+string(subject.Digest))
-	if err != nil {
-		return nil, err
-	}
-	key, err := d.Bundle().CountersignKey()
-	if err != nil {
-		return nil, err
-	}
-	proof, err := trust.VerifyCountersignature(raw, key, subject)
-	if err != nil {
-		return nil, &RefusedError{Code: CodeCountersignature, Detail: err.Error()}
-	}
-	return proof, nil
+	return d.getter().Countersignature(ctx, d.Bundle(), subject)
 }
 
 // take makes a verified manifest the client's own if it is newer.
@@ -181,37 +115,21 @@ func (d *Documents) pending(ctx context.Context, now *InForce) error {
 }
 
 func (d *Documents) denyList(ctx context.Context, now *InForce) error {
-	raw, err := d.Get(ctx, "/v1/denylist")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	list, err := policy.OpenDenyList(raw, now.Manifest.Manifest.Operators)
-	if err != nil {
-		return fmt.Errorf("verifying the deny list in force: %w", err)
-	}
-	if now.DenyListProof, err = d.Countersignature(ctx, trust.DenyListSubject(list)); err != nil {
+	list, proof, err := d.getter().DenyList(ctx, d.Bundle(), now.Manifest.Manifest)
+	if list == nil || err != nil {
 		return err
 	}
 	if _, err := d.c.denyList.Adopt(list); err != nil {
 		return fmt.Errorf("verifying the deny list in force: %w", err)
 	}
-	now.DenyList = list
+	now.DenyList, now.DenyListProof = list, proof
 	return nil
 }
 
 // Log fetches files of the log. What it returns is not yet verified.
-func (d *Documents) Log() translog.Fetcher {
-	return func(ctx context.Context, path string) ([]byte, error) { return d.Get(ctx, "/log/"+path) }
-}
+func (d *Documents) Log() translog.Fetcher { return d.getter().Log() }
 
 // Auditor reads the log, with the key that the CDS's evidence stands behind.
-func (d *Documents) Auditor() (*translog.Auditor, error) {
-	verifier, err := d.Bundle().LogVerifier()
-	if err != nil {
-		return nil, err
-	}
-	return translog.NewAuditor(trust.LogOrigin(d.Bundle().TrustDomain), verifier, d.Log()), nil
-}
+func (d *Documents) Auditor() (*translog.Auditor, error) { return d.getter().Auditor(d.Bundle()) }
+
+func (d *Documents) getter() Getter { return d.Get }

@@ -12,9 +12,11 @@
 package kept
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -36,6 +38,26 @@ func disk() filer {
 // Replace makes content the file at path: a crash leaves the old or the new.
 func Replace(path string, content []byte) error { return disk().replace(path, content) }
 
+// Update replaces the file at path by what change makes of its content, at most
+// limit bytes, nil where there is none. Other processes that update or replace
+// files of the folder wait meanwhile. An error of change leaves the file alone.
+func Update(path string, limit int, change func(old []byte) ([]byte, error)) error {
+	return disk().update(path, limit, change)
+}
+
+func (d filer) update(path string, limit int, change func(old []byte) ([]byte, error)) error {
+	var content []byte
+	prepare := func() (bool, error) {
+		old, err := read(path, limit)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		content, err = change(old)
+		return err == nil && !(old != nil && bytes.Equal(old, content)), err
+	}
+	return d.replaceWith(path, func() []byte { return content }, prepare)
+}
+
 // replace makes content the file at path. The new content has its final name
 // only once it is on the disk, and replace returns only once the name is, too.
 // The temporary name is always the same: a crash leaves at most one, which the
@@ -48,6 +70,10 @@ func (d filer) replace(path string, content []byte) error {
 // the folder: two daemons of a node share it while one takes over from the
 // other, and neither may take back what the other has learned meanwhile.
 func (d filer) replaceIf(path string, content []byte, wanted func() (bool, error)) error {
+	return d.replaceWith(path, func() []byte { return content }, wanted)
+}
+
+func (d filer) replaceWith(path string, content func() []byte, wanted func() (bool, error)) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -63,7 +89,7 @@ func (d filer) replaceIf(path string, content []byte, wanted func() (bool, error
 		}
 	}
 	temp := filepath.Join(dir, "."+filepath.Base(path)+".new")
-	if err := d.fill(temp, content); err != nil {
+	if err := d.fill(temp, content()); err != nil {
 		return errors.Join(err, os.Remove(temp)) // a full disk has no room for leftovers
 	}
 	if err := d.rename(temp, path); err != nil {

@@ -141,6 +141,30 @@ func (e *Endorsement) verify(manifest *policy.Manifest, operators policy.Operato
 	if e.Bundle.TrustDomain != manifest.TrustDomain {
 		return nil, attest.NewFailure(CodeTrustDomain, manifest.TrustDomain, e.Bundle.TrustDomain, "ask a CDS of this trust domain")
 	}
+	v, err := e.appraise(manifest, now)
+	if err != nil {
+		return v, err
+	}
+	if want := operatorsHex(operators); !OperatorsBound(v.HostData, operators) {
+		return v, notBound("HOST_DATA", want, v.HostData)
+	} else if e.Bundle.Operators != want {
+		return v, notBound("the bundle", want, e.Bundle.Operators)
+	}
+	return v, nil
+}
+
+// Appraise judges the evidence for the bundle as that of a CDS under p, at now.
+// For whom the machine was launched is in the verdict's HostData: the caller
+// checks it, as Verify does.
+func (e *Endorsement) Appraise(p appraise.Policy, now time.Time) (*attest.Verdict, error) {
+	v, err := e.appraise(p, now)
+	if err != nil {
+		return v, fmt.Errorf("appraising the CDS's endorsement: %w", err)
+	}
+	return v, nil
+}
+
+func (e *Endorsement) appraise(p appraise.Policy, now time.Time) (*attest.Verdict, error) {
 	if err := e.checkDates(now); err != nil {
 		return nil, err
 	}
@@ -152,16 +176,8 @@ func (e *Endorsement) verify(manifest *policy.Manifest, operators policy.Operato
 	if err != nil {
 		return nil, err
 	}
-	v := appraise.Appraise(evidence, appraise.Request{Policy: manifest, Role: policy.RoleCDS, Now: now, ReportData: data})
-	if err := v.Err(); err != nil {
-		return v, err
-	}
-	if want := operatorsHex(operators); !OperatorsBound(v.HostData, operators) {
-		return v, notBound("HOST_DATA", want, v.HostData)
-	} else if e.Bundle.Operators != want {
-		return v, notBound("the bundle", want, e.Bundle.Operators)
-	}
-	return v, nil
+	v := appraise.Appraise(evidence, appraise.Request{Policy: p, Role: policy.RoleCDS, Now: now, ReportData: data})
+	return v, v.Err()
 }
 
 func notBound(where, want, got string) error {
@@ -172,8 +188,13 @@ func notBound(where, want, got string) error {
 // operators: HOST_DATA of SEV-SNP, and MRCONFIGID of TDX, which has 48 bytes,
 // padded with zeros.
 func OperatorsBound(hostData string, operators policy.Operators) bool {
-	want := operatorsHex(operators)
-	return operators.Validate() == nil && (hostData == want || hostData == want+strings.Repeat("0", 2*mrConfigPadding))
+	return operators.Validate() == nil && DigestBound(hostData, operatorsHex(operators))
+}
+
+// DigestBound is OperatorsBound for the digest of valid operators, in lower-case
+// hexadecimal.
+func DigestBound(hostData, digest string) bool {
+	return len(digest) == 2*sha256.Size && (hostData == digest || hostData == digest+strings.Repeat("0", 2*mrConfigPadding))
 }
 
 const mrConfigPadding = 48 - 32 // bytes

@@ -18,6 +18,7 @@ import (
 	_ "golang.org/x/crypto/x509roots/fallback" // roots for the vendors' servers: the image has no file of them
 
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/attestcmd"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/clientcmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/collateralcmd"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/demo"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/denylistcmd"
@@ -62,6 +63,10 @@ func newRoot() *cobra.Command {
   c8s log       follows, verifies and cosigns what the CDS did
   c8s measure   computes what a machine's hardware will report, from its files
   c8s collateral  fetches and bundles what vendors publish beside evidence
+  c8s verify    checks step by step what a host behind an attested ingress proves
+  c8s curl      sends a request to such a host, once it has proven itself
+  c8s proxy     lets any program on this machine talk to one
+  c8s receipt   checks signed answers that were kept
   c8s status    shows what a node daemon is doing
   c8s flows     shows allowed and refused connections, with reasons
   c8s demo      shows all of it on this machine, without TEE hardware
@@ -91,6 +96,7 @@ not everything proven. A command's own help says what they mean there.`,
 		newNode(), newCDS(), newStatus(), newFlows(), newVersion(),
 		manifestcmd.New(), denylistcmd.New(), logcmd.New(), attestcmd.New(), measurecmd.New(), demo.New(),
 	)
+	root.AddCommand(clientcmd.Commands()...)
 	return root
 }
 

@@ -15,8 +15,6 @@ import (
 	"github.com/c8s-dev/c8s/cds/beacon"
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/cds/translog"
-	"github.com/c8s-dev/c8s/cds/trust"
-	"github.com/c8s-dev/c8s/cmd/c8s/internal/logcmd"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -40,15 +38,7 @@ func (j *judge) log(ctx context.Context) error {
 	if err != nil {
 		return j.judged(name, err)
 	}
-	first := errors.New("it is empty")
-	err = auditor.Entries(ctx, *latest, 0, min(1, latest.Size), func(_ int64, raw []byte) error {
-		var e *translog.Entry
-		if e, first = translog.ParseEntry(raw); first == nil && (e.Type != translog.TypeBundle || e.Digest != j.bundle.Digest()) {
-			first = fmt.Errorf("its first entry is about %s %s, not about these keys", e.Type, e.Digest)
-		}
-		return nil
-	})
-	if err = errors.Join(err, first); err != nil {
+	if err := client.OwnLog(ctx, auditor, *latest, j.bundle); err != nil {
 		return j.judged(name, err)
 	}
 	j.r.proven(name, "%d entries, root %s", latest.Size, latest.Root)
@@ -56,13 +46,10 @@ func (j *judge) log(ctx context.Context) error {
 }
 
 func (j *judge) latest(ctx context.Context) (*translog.Auditor, *translog.Checkpoint, error) {
-	verifier, err := j.bundle.LogVerifier()
+	auditor, err := client.Getter(j.p.get).Auditor(j.bundle)
 	if err != nil {
 		return nil, nil, err
 	}
-	auditor := translog.NewAuditor(trust.LogOrigin(j.bundle.TrustDomain), verifier, func(ctx context.Context, path string) ([]byte, error) {
-		return j.p.get(ctx, "/log/"+path)
-	})
 	latest, _, err := auditor.Latest(ctx)
 	return auditor, latest, err
 }
@@ -175,7 +162,7 @@ func (j *judge) cosigned(ctx context.Context, signed []byte, m *policy.Manifest)
 	if err != nil {
 		return 0, nil, err
 	}
-	c, by, err := logcmd.Cosigned(ctx, auditor, verifier, signed, *latest, m)
+	c, by, err := client.Cosigned(ctx, auditor, verifier, signed, *latest, m)
 	if err != nil {
 		return 0, nil, err
 	}

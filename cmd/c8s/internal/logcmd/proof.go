@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/cds/translog"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -111,7 +112,7 @@ func (p *proof) check(verifier note.Verifier, chain []*x509.Certificate, m *poli
 	if err := about(e, chain); err != nil {
 		return nil, err
 	}
-	witnesses, err := witnessesOf(m)
+	witnesses, err := client.Witnesses(m)
 	if err != nil {
 		return nil, err
 	}

@@ -181,7 +181,7 @@ func (s *source) cosigned(ctx context.Context, c translog.Checkpoint) (*witnesse
 	if err != nil {
 		return nil, err
 	}
-	if w.checkpoint, w.By, err = Cosigned(ctx, s.Auditor, s.verifier, signed, c, s.manifest); err != nil {
+	if w.checkpoint, w.By, err = client.Cosigned(ctx, s.Auditor, s.verifier, signed, c, s.manifest); err != nil {
 		return nil, fmt.Errorf("reading the cosigned checkpoint: %w", err)
 	}
 	w.signed, w.Size = signed, w.checkpoint.Size
@@ -191,48 +191,12 @@ func (s *source) cosigned(ctx context.Context, c translog.Checkpoint) (*witnesse
 	return w, nil
 }
 
-// Cosigned verifies a cosigned checkpoint, which must be of the very log that
-// latest is of, and returns the witnesses' cosignatures: those that m names.
-func Cosigned(ctx context.Context, a *translog.Auditor, key note.Verifier, signed []byte, latest translog.Checkpoint, m *policy.Manifest) (*translog.Checkpoint, []translog.Cosignature, error) {
-	witnesses, err := witnessesOf(m)
-	if err != nil {
-		return nil, nil, err
-	}
-	c, err := translog.OpenCheckpoint(signed, key.Name(), key)
-	if err != nil {
-		return nil, nil, err
-	}
-	older, newer := *c, latest
-	if older.Size > newer.Size { // another replica may be ahead
-		older, newer = newer, older
-	}
-	if err := a.Consistent(ctx, older, newer); err != nil {
-		return nil, nil, err
-	}
-	return c, translog.Cosignatures(signed, witnesses), nil
-}
-
 // readCosigned gets a file that is beside the log and not of it.
 func (s *source) readCosigned(ctx context.Context) ([]byte, error) {
 	if s.dir != "" {
 		return desk.ReadFile(filepath.Join(s.dir, cosignedFile), translog.MaxNote)
 	}
 	return s.fetch(ctx, cosignedFile)
-}
-
-func witnessesOf(m *policy.Manifest) ([]*translog.CosignerVerifier, error) {
-	if m == nil {
-		return nil, nil
-	}
-	var all []*translog.CosignerVerifier
-	for _, w := range m.Witnesses {
-		v, err := translog.NewCosignerVerifier(w.Key)
-		if err != nil {
-			return nil, fmt.Errorf("witness %s of the manifest: %w", w.Name, err)
-		}
-		all = append(all, v)
-	}
-	return all, nil
 }
 
 func readBundle(dir string) (*trust.Bundle, error) {

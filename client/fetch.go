@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"strings"
+
+	"github.com/c8s-dev/c8s/attest"
+	cds "github.com/c8s-dev/c8s/cds/client"
+	"github.com/c8s-dev/c8s/cds/translog"
+	"github.com/c8s-dev/c8s/client/proof"
+	"github.com/c8s-dev/c8s/policy"
+)
+
+// maxSmallDocument bounds documents that have no limit of their own, in bytes.
+const maxSmallDocument = 8 << 20
+
+// limitOf bounds what is read of a document, whatever the other end sends.
+func limitOf(path string) int64 {
+	switch {
+	case strings.HasPrefix(path, proof.PathAttestation):
+		return proof.MaxAttestation
+	case strings.HasPrefix(path, proof.PathCDS+"/v1/denylist"):
+		return policy.MaxDenyListEnvelope
+	case strings.HasPrefix(path, proof.PathCDS+"/v1/manifest"), strings.HasPrefix(path, proof.PathCDS+"/v1/document/"):
+		return policy.MaxEnvelope
+	case strings.HasPrefix(path, proof.PathCDS+"/log/checkpoint"):
+		return translog.MaxNote
+	}
+	return maxSmallDocument
+}
+
+// fetch reads one document from the very connection that rt is. Nothing is
+// followed: who redirects does not have it.
+func (p *peer) fetch(ctx context.Context, path string) ([]byte, error) {
+	body, err := p.read(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	p.keep(path, body)
+	return body, nil
+}
+
+func (p *peer) read(ctx context.Context, path string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.base+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("User-Agent", "c8s")
+	req.Header.Set("Accept-Encoding", "identity")
+	resp, err := p.rt.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	limit := limitOf(path)
+	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case int64(len(body)) > limit:
+		return nil, attest.NewFailure(CodeDocument, fmt.Sprintf("at most %d bytes", limit), "more", "")
+	case resp.StatusCode == http.StatusNotFound:
+		return nil, fmt.Errorf("%w (HTTP status 404)", fs.ErrNotExist)
+	case resp.StatusCode == http.StatusTooManyRequests:
+		return nil, attest.NewFailure(CodeUnavailable, "a document", "HTTP status 429: asked too often", "try again in "+clip(resp.Header.Get("Retry-After"))+" seconds")
+	case resp.StatusCode != http.StatusOK:
+		return nil, attest.NewFailure(CodeUnavailable, "HTTP status 200", fmt.Sprintf("%d", resp.StatusCode), "is this host served by an attested ingress of c8s?")
+	}
+	return body, nil
+}
+
+// getter reads the CDS's documents as the other end serves them.
+func (p *peer) getter() cds.Getter {
+	return func(ctx context.Context, path string) ([]byte, error) { return p.fetch(ctx, proof.PathCDS+path) }
+}
+
+// keep collects what was read, for reports. The log's files are fetched by
+// several goroutines.
+func (p *peer) keep(path string, body []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.documents = append(p.documents, Document{path, body})
+}
+
+func (p *peer) taken() []Document {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	found := p.documents
+	p.documents = nil
+	return found
+}
