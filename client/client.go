@@ -158,17 +158,29 @@ func (c *Client) originOf(host, port string) (*origin, error) {
 	return o, nil
 }
 
-// memoryOf returns what is known of a trust domain's past.
+// memoryOf returns what is known of a trust domain's past. Its name may be a
+// stranger's: nothing is kept under it before keep.
 func (c *Client) memoryOf(trustDomain string) (*memory, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	m := c.memory[trustDomain]
+	if m := c.memory[trustDomain]; m != nil {
+		return m, nil
+	}
+	return newMemory(c.cfg.StateDir, trustDomain)
+}
+
+// keep is called with what was verified.
+func (c *Client) keep(next seen) error {
+	c.mu.Lock()
+	m := c.memory[next.TrustDomain]
 	if m == nil {
 		var err error
-		if m, err = newMemory(c.cfg.StateDir, trustDomain); err != nil {
-			return nil, err
+		if m, err = newMemory(c.cfg.StateDir, next.TrustDomain); err != nil {
+			c.mu.Unlock()
+			return err
 		}
-		c.memory[trustDomain] = m
+		c.memory[next.TrustDomain] = m
 	}
-	return m, nil
+	c.mu.Unlock()
+	return m.advance(next)
 }

@@ -89,8 +89,8 @@ func (o *origin) connect(ctx context.Context, h1 bool) (*conn, error) {
 	}
 	t := &http.Transport{
 		DialTLSContext:    func(ctx context.Context, _, _ string) (net.Conn, error) { return l.Conn, nil },
-		ForceAttemptHTTP2: true,
-		HTTP2:             &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait},
+		ForceAttemptHTTP2: true, ExpectContinueTimeout: time.Second,
+		HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait},
 	}
 	cc, err := t.NewClientConn(ctx, "https", o.addr)
 	if err != nil {

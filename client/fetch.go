@@ -8,7 +8,9 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/c8s-dev/c8s/attest"
 	cds "github.com/c8s-dev/c8s/cds/client"
@@ -17,8 +19,12 @@ import (
 	"github.com/c8s-dev/c8s/policy"
 )
 
-// maxSmallDocument bounds documents that have no limit of their own, in bytes.
-const maxSmallDocument = 8 << 20
+const (
+	// maxSmallDocument bounds documents that have no limit of their own, in bytes.
+	maxSmallDocument = 8 << 20
+	// maxRetryAfter is how long the other end may have a client wait.
+	maxRetryAfter = 5 * time.Second
+)
 
 // limitOf bounds what is read of a document, whatever the other end sends.
 func limitOf(path string) int64 {
@@ -38,41 +44,56 @@ func limitOf(path string) int64 {
 // fetch reads one document from the very connection that rt is. Nothing is
 // followed: who redirects does not have it.
 func (p *peer) fetch(ctx context.Context, path string) ([]byte, error) {
-	body, err := p.read(ctx, path)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
+	for {
+		body, later, err := p.read(ctx, path)
+		if err == nil {
+			p.keep(path, body)
+			return body, nil
+		}
+		if later <= 0 || later > maxRetryAfter {
+			return nil, fmt.Errorf("reading %s: %w", path, err)
+		}
+		select {
+		case <-time.After(later):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("reading %s: %w: %w", path, context.Cause(ctx), err)
+		}
 	}
-	p.keep(path, body)
-	return body, nil
 }
 
-func (p *peer) read(ctx context.Context, path string) ([]byte, error) {
+// read asks once. later is when the other end, which cannot answer now, wants to
+// be asked again.
+func (p *peer) read(ctx context.Context, path string) (body []byte, later time.Duration, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.base+path, nil)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	req.Header.Set("User-Agent", "c8s")
 	req.Header.Set("Accept-Encoding", "identity")
 	resp, err := p.rt.RoundTrip(req)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer resp.Body.Close()
 	limit := limitOf(path)
-	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	body, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, 0, err
 	case int64(len(body)) > limit:
-		return nil, attest.NewFailure(CodeDocument, fmt.Sprintf("at most %d bytes", limit), "more", "")
+		return nil, 0, attest.NewFailure(CodeDocument, fmt.Sprintf("at most %d bytes", limit), "more", "")
 	case resp.StatusCode == http.StatusNotFound:
-		return nil, fmt.Errorf("%w (HTTP status 404)", fs.ErrNotExist)
-	case resp.StatusCode == http.StatusTooManyRequests:
-		return nil, attest.NewFailure(CodeUnavailable, "a document", "HTTP status 429: asked too often", "try again in "+clip(resp.Header.Get("Retry-After"))+" seconds")
+		return nil, 0, fmt.Errorf("%w (HTTP status 404)", fs.ErrNotExist)
 	case resp.StatusCode != http.StatusOK:
-		return nil, attest.NewFailure(CodeUnavailable, "HTTP status 200", fmt.Sprintf("%d", resp.StatusCode), "is this host served by an attested ingress of c8s?")
+		seconds, _ := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16)
+		remedy := "is this host served by an attested ingress of c8s?"
+		if seconds > 0 {
+			remedy = fmt.Sprintf("try again in %d seconds", seconds)
+		}
+		code, _, _ := strings.Cut(string(body[:min(len(body), 64)]), "\n")
+		return nil, time.Duration(seconds) * time.Second, attest.NewFailure(CodeUnavailable, "HTTP status 200", fmt.Sprintf("%d %q", resp.StatusCode, code), remedy)
 	}
-	return body, nil
+	return body, 0, nil
 }
 
 // getter reads the CDS's documents as the other end serves them.
@@ -83,6 +104,7 @@ func (p *peer) getter() cds.Getter {
 // keep collects what was read, for reports. The log's files are fetched by
 // several goroutines.
 func (p *peer) keep(path string, body []byte) {
+	path, _, _ = strings.Cut(path, "?")
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.documents = append(p.documents, Document{path, body})

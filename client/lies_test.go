@@ -5,6 +5,8 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"io"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"github.com/c8s-dev/c8s/cds/store/storetest"
+	"github.com/c8s-dev/c8s/cds/translog"
 	"github.com/c8s-dev/c8s/client/clienttest"
 	"github.com/c8s-dev/c8s/client/proof"
 	"github.com/c8s-dev/c8s/policy"
@@ -264,6 +267,74 @@ func TestCDSThatWasMadeAnewIsRefusedUntilTheOperatorsSpeak(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code, err := send(t, newClient(t, cfg)); err != nil {
+		t.Error(code, err)
+	}
+}
+
+func TestAnIngressMayAskForPatience(t *testing.T) {
+	w := clienttest.New(t)
+	busy := true
+	in := w.Ingress(func(in *clienttest.Ingress) {
+		in.Lie(func(path string, rw http.ResponseWriter, _ *http.Request) bool {
+			if path != proof.PathCDS+"/v1/manifest" || !busy {
+				return false
+			}
+			busy = false
+			rw.Header().Set("Retry-After", "1")
+			http.Error(rw, "too-many", http.StatusTooManyRequests)
+			return true
+		})
+	})
+	if code, err := send(t, newClient(t, config(w, in))); err != nil {
+		t.Error(code, err)
+	}
+	in.Answer(proof.PathAttestation, func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Retry-After", "3600")
+		http.Error(rw, "too-many", http.StatusTooManyRequests)
+	})
+	if code, err := send(t, newClient(t, config(w, in))); code != CodeUnavailable || !strings.Contains(err.Error(), "in 3600 seconds") {
+		t.Errorf("code %q: %v", code, err)
+	}
+}
+
+func TestWitnessesAreCounted(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cosigner, err := translog.NewCosigner("w.example", key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := clienttest.New(t, policytest.With(func(m *policy.Manifest) {
+		m.Witnesses, m.WitnessQuorum = []policy.Witness{{Name: "w.example", Key: cosigner.VerifierKey()}}, 1
+	}))
+	in := w.Ingress()
+	if code, err := send(t, newClient(t, config(w, in))); code != CodeUnwitnessed {
+		t.Errorf("without cosignatures: code %q: %v", code, err)
+	}
+	in.NothingArrived(t)
+	cfg := config(w, in)
+	cfg.AllowUnwitnessed = true
+	if code, err := send(t, newClient(t, cfg)); err != nil {
+		t.Error(code, err)
+	}
+	signed, err := w.Docs.Get(t.Context(), "/log/checkpoint")
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := w.Docs.Bundle().LogVerifier()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cosigned, err := translog.AddCosignature(signed, verifier.Name(), verifier, cosigner, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.CDS.Client().Cosign(t.Context(), cosigned); err != nil {
+		t.Fatal(err)
+	}
+	if code, err := send(t, newClient(t, config(w, in))); err != nil {
 		t.Error(code, err)
 	}
 }

@@ -15,6 +15,9 @@ const (
 	idleTime = 90 * time.Second
 	// maxIdle bounds such connections to one origin.
 	maxIdle = 32
+	// maxStale bounds on how many old connections one request has their proof
+	// renewed.
+	maxStale = 4
 )
 
 // origin is one host and port: its connections, what is known of the keys at
@@ -104,10 +107,10 @@ func (o *origin) pick(h1 bool) *conn {
 
 // acquire returns a proven connection with a place reserved for one request.
 func (o *origin) acquire(ctx context.Context, h1 bool) (*conn, error) {
-	for {
+	for range maxStale {
 		cn := o.pick(h1)
 		if cn == nil {
-			return o.open(ctx, h1)
+			break
 		}
 		s, now := o.standing(cn.key), o.c.cfg.Now()
 		if s.fresh(now) {
@@ -125,6 +128,7 @@ func (o *origin) acquire(ctx context.Context, h1 bool) (*conn, error) {
 			o.retire(cn)
 		}
 	}
+	return o.open(ctx, h1)
 }
 
 // reprove asks on a live connection for a newer proof.

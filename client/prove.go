@@ -126,9 +126,10 @@ func (o *origin) judge(ctx context.Context, p *peer) (*Report, error) {
 		return nil, err
 	}
 	first := o.report(p)
-	path := proof.PathAttestation
+	// An ingress with several keys may not know which one the connection has.
+	path := proof.PathAttestation + "?key=" + hex.EncodeToString(p.key[:])
 	if nonce != nil {
-		path += "?nonce=" + base64.RawURLEncoding.EncodeToString(nonce)
+		path += "&nonce=" + base64.RawURLEncoding.EncodeToString(nonce)
 	}
 	var a *proof.Attestation
 	raw, err := p.fetch(ctx, path)

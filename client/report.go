@@ -104,6 +104,8 @@ func (r *Report) refute(name, expected string, err error) error {
 		s.Code, s.Expected, s.Actual, s.Remedy = v.Code, v.Check.Expected, v.Check.Actual, v.Check.Remedy
 	case errors.As(err, &d):
 		s.Code, s.Expected, s.Actual, s.Remedy = string(d.Code), d.Expected, d.Actual, d.Remedy
+	case isNetwork(err):
+		s.Code = CodeUnavailable
 	default:
 		if code := policy.CodeOf(err); code != "" { // a document with several problems
 			s.Code = string(code)

@@ -38,8 +38,7 @@ type reading struct {
 	get         cds.Getter
 	r           *Report
 	w           *word
-	known       *seen // nil: nothing
-	memory      *memory
+	known       *seen  // nil: nothing
 	newest      []byte // envelope
 	endorsement *trust.Endorsement
 	verdict     *attest.Verdict // of the CDS's evidence, under the manifest in force
@@ -79,8 +78,9 @@ func (v *reading) fetch(ctx context.Context) error {
 	// Not signed yet, but a name to look under; what is found is compared by
 	// digest with what is signed.
 	v.r.TrustDomain = m.TrustDomain
-	if v.memory, err = v.c.memoryOf(m.TrustDomain); err == nil {
-		v.known, err = v.memory.recall()
+	memory, err := v.c.memoryOf(m.TrustDomain)
+	if err == nil {
+		v.known, err = memory.recall()
 	}
 	if err != nil {
 		return v.r.refute(StepMemory, "what was seen before", err)

@@ -204,7 +204,7 @@ func (v *reading) remember(context.Context) error {
 	if l := v.w.denyList; l != nil {
 		next.DenyList = proof.Followed{Version: l.List.Version, Digest: l.Digest}
 	}
-	if err := v.memory.advance(next); err != nil {
+	if err := v.c.keep(next); err != nil {
 		return v.r.refute(StepMemory, expected, err)
 	}
 	if v.known == nil {

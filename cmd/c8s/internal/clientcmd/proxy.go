@@ -211,7 +211,7 @@ func (v *proxyCommand) serve(c *cobra.Command, cl *client.Client, doors []*door)
 		all.Go(func() {
 			defer cancel()
 			if d.to != nil {
-				errs <- serveHTTP(ctx, d, cl, c.ErrOrStderr())
+				errs <- v.serveHTTP(ctx, d, cl, c.ErrOrStderr())
 			} else {
 				errs <- v.serveTCP(ctx, d, cl, c.ErrOrStderr())
 			}

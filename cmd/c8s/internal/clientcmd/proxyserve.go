@@ -32,9 +32,9 @@ func listenUnix(file string) (net.Listener, error) {
 }
 
 // serveHTTP carries requests until ctx ends, and then those under way.
-func serveHTTP(ctx context.Context, d *door, cl *client.Client, out io.Writer) error {
+func (v *proxyCommand) serveHTTP(ctx context.Context, d *door, cl *client.Client, out io.Writer) error {
 	server := &http.Server{
-		Handler: ownHosts(d, reverse(d.to, cl.Transport(), out)), ReadHeaderTimeout: headerTime,
+		Handler: v.ownHosts(d, reverse(d.to, cl.Transport(), out)), ReadHeaderTimeout: headerTime,
 		ErrorLog: log.New(io.Discard, "", 0), // programs that hang up are no news
 	}
 	done := make(chan error, 1)
@@ -57,9 +57,9 @@ func serveHTTP(ctx context.Context, d *door, cl *client.Client, out io.Writer) e
 
 // ownHosts refuses requests that a web page made to somebody else's name which
 // now points here (DNS rebinding): it would use the service as this user.
-func ownHosts(d *door, next http.Handler) http.Handler {
+func (v *proxyCommand) ownHosts(d *door, next http.Handler) http.Handler {
 	listen, _, err := net.SplitHostPort(d.addr)
-	if err != nil { // a unix socket, which no web page reaches
+	if err != nil || v.remote { // a unix socket, which no web page reaches; or open to all anyway
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
