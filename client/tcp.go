@@ -71,7 +71,7 @@ func (l *line) peer() *peer {
 }
 
 // maxAnswer bounds a whole answer that is held in memory, in bytes.
-const maxAnswer = 64 << 20
+const maxAnswer = 32 << 20
 
 // exchange speaks HTTP/1.1 on a line that is to be handed on afterwards, which
 // no http.Transport can do.

@@ -31,8 +31,8 @@ func Commands() []*cobra.Command {
 
 const trustHelp = `What is trusted is --operators, the public keys of those who sign the manifest; or
 --cds-policy, an appraisal policy with the measurements a CDS must have. Everything
-else is read from the host itself and verified. Both, and every other flag, may come
-from the environment: C8S_FLAG_OPERATORS is --operators.
+else is read from the host itself and verified. Every flag may also come from the
+environment: C8S_FLAG_OPERATORS is --operators.
 
 What was seen is kept in --state: an older manifest, deny list or log, or another
 CDS, is refused later.`
@@ -127,6 +127,8 @@ func (t *trust) client(c *cobra.Command, edit func(*client.Config)) (*client.Cli
 
 func (t *trust) anchor() (client.Anchor, error) {
 	switch {
+	case t.operators != "" && t.cdsPolicy != "": // one of them from the environment
+		return client.Anchor{}, exit.Usage(errors.New("--operators and --cds-policy exclude each other: which of them is trusted? (see C8S_FLAG_ in the environment)"))
 	case t.operators != "":
 		o, err := desk.ReadOperators(t.operators)
 		return client.FromOperators(o), err

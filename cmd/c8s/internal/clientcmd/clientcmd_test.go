@@ -111,6 +111,17 @@ func TestWrongUsage(t *testing.T) {
 	}
 }
 
+func TestAnchorFromTheEnvironment(t *testing.T) {
+	s := newSite(t)
+	t.Setenv("C8S_FLAG_OPERATORS", s.Path("operators.json"))
+	t.Setenv("C8S_FLAG_UNKNOWN_TO_THIS", "1")
+	flags := strings.Replace(s.flags(), "--operators @operators.json", "", 1) + " --allow-simulated"
+	if got := s.Must("curl -sS " + url + flags); got.Out != "hello HTTP/2.0" {
+		t.Errorf("%q", got.Out)
+	}
+	s.Refused(exit.Misuse, "curl "+url+flags+" --cds-policy @operators.json", "exclude each other")
+}
+
 func operatorsFile(t *testing.T) []byte {
 	t.Helper()
 	o, _ := policytest.Operators(t, 1, 1)

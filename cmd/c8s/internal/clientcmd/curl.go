@@ -59,6 +59,8 @@ status of 400 or more; 2 wrong usage.`,
 	f.BoolVarP(&v.follow, "location", "L", false, "follow redirections, to hosts that prove themselves too")
 	f.BoolVarP(&v.verbose, "verbose", "v", false, "say on standard error what the host proved")
 	f.BoolP("no-buffer", "N", false, "accepted for curl's sake: nothing is ever buffered")
+	f.BoolP("silent", "s", false, "accepted for curl's sake: no progress is ever shown")
+	f.BoolP("show-error", "S", false, "accepted for curl's sake: errors are always shown")
 	f.BoolVar(&v.http1, "http1.1", false, "speak HTTP/1.1")
 	f.StringVarP(&v.out, "out", "o", desk.Stdio, "file for the body, or - for standard output")
 	f.StringVar(&v.receipt, "receipt", "", "ask for a signed answer, verify it and keep the receipt in this file")
