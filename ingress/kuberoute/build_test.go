@@ -291,6 +291,9 @@ func TestRefusedBackendsAreSaidOnTheirRoutes(t *testing.T) {
 			t.Errorf("%q lacks %q", got, part)
 		}
 	}
+	if got := said(parentsOf(t, Build(objects(t, base+one("hostnames: [evil.example]\n"+toWeb)), w), &w), ConditionManifest); strings.Contains(got, "workload") {
+		t.Errorf("a route that gets no requests says what came of others': %q", got)
+	}
 	if got := said(parentsOf(t, Build(objects(t, base+one("hostnames: [bank.example]\nrules: [{backendRefs: [{name: next, port: 80}]}]")), w), &w), ConditionManifest); !strings.HasPrefix(got, "True") {
 		t.Errorf("another Service's route says %q", got)
 	}

@@ -258,7 +258,10 @@ func (a *attached) allowed(c *conditions) metav1.Condition {
 			all = append(all, Finding{camel(string(d.Code)), d.Error()})
 		}
 	}
-	if all = append(all, a.forbidden...); len(all) > 0 {
+	if a.piece != nil && len(a.piece.route.Hosts) > 0 { // else they are other routes' requests
+		all = append(all, a.forbidden...)
+	}
+	if len(all) > 0 {
 		return c.of(ConditionManifest, false, all[0].Reason, messages(all))
 	}
 	return c.of(ConditionManifest, true, reasonAllowed, "the manifest has the hosts; which workload answers is judged with each connection")
