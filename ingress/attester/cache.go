@@ -57,6 +57,8 @@ type cache struct {
 	places chan struct{}
 	fetch  atomic.Uint64 // fetches, for the status
 
+	changed atomic.Pointer[time.Time] // what is from before is not fresh; nil: nothing changed
+
 	mu      sync.Mutex
 	entries map[string]*list.Element
 	order   *list.List // of *document, most recently used first
@@ -74,7 +76,7 @@ func newCache(cfg *Config, s *source) *cache {
 // get returns a document, and whether it is older than it should be.
 func (c *cache) get(ctx context.Context, client netip.Prefix, path string, k kind) (d *document, stale bool, err error) {
 	held, now := c.held(path), c.cfg.Now()
-	if held != nil && held.fresh(now) {
+	if held != nil && c.fresh(held, now) {
 		return held, false, nil
 	}
 	if _, wait := c.rates.take(client, now); wait > 0 {
@@ -100,14 +102,16 @@ func (d *document) age(now time.Time) time.Duration {
 	return age
 }
 
-func (d *document) fresh(now time.Time) bool {
-	switch {
-	case d.absent:
-		return d.age(now) < absentLife
-	case d.kind.immutable:
+func (c *cache) fresh(d *document, now time.Time) bool {
+	if d.kind.immutable && !d.absent {
 		return true
 	}
-	return d.age(now) < mutableLife
+	life := mutableLife
+	if d.absent {
+		life = absentLife
+	}
+	changed := c.changed.Load()
+	return d.age(now) < life && (changed == nil || !d.at.Before(*changed))
 }
 
 // shared fetches for all who want the same at once. The fetch goes on when the
@@ -185,18 +189,11 @@ func (c *cache) remove(e *list.Element) {
 	c.bytes -= cost(d)
 }
 
-// forgetMutable has everything asked for again that may have changed. It stays
-// for when the CDS is gone.
+// forgetMutable has everything asked for again that may have changed, also
+// what is being fetched now. It stays for when the CDS is gone.
 func (c *cache) forgetMutable() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, e := range c.entries {
-		if d := e.Value.(*document); !d.kind.immutable || d.absent {
-			old := *d
-			old.at = old.at.Add(-mutableLife)
-			e.Value = &old
-		}
-	}
+	now := c.cfg.Now()
+	c.changed.Store(&now)
 }
 
 func cost(d *document) int { return len(d.body) + len(d.path) + entryCost }

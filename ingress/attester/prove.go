@@ -97,6 +97,14 @@ func (a *Attester) round(ctx context.Context) (*shown, error) {
 	return next, nil
 }
 
+// word is what the proofs say is in force.
+func (s *shown) word() (w [2]proof.Followed, cds policy.Digest) {
+	for _, p := range s.keys {
+		return [2]proof.Followed{p.proven.Statement.Manifest, p.proven.Statement.DenyList}, s.bundle.Digest()
+	}
+	return w, ""
+}
+
 func keyHashes(keys []*ecdsa.PublicKey) ([][32]byte, error) {
 	if len(keys) == 0 {
 		return nil, attest.NewFailure(CodeNoKey, "a TLS key", "none", "see why the store of certificates has none")
@@ -131,11 +139,8 @@ func (a *Attester) askWord(ctx context.Context) (*word, error) {
 		w.inForce, err = d.InForce(ctx)
 		return err
 	})
-	if a.knows() != knew {
-		a.cache.forgetMutable()
-		if a.cfg.Adopted != nil {
-			a.cfg.Adopted()
-		}
+	if a.knows() != knew && a.cfg.Adopted != nil {
+		a.cfg.Adopted()
 	}
 	return w, err
 }

@@ -44,6 +44,11 @@ func (a *Attester) Prove(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if err == nil {
+		// First: who sees the new proof finds what it is to be judged by.
+		was, of := a.shown.Load().word()
+		if is, by := next.word(); is != was || by != of {
+			a.cache.forgetMutable()
+		}
 		a.shown.Store(next)
 	}
 	a.note(err)
