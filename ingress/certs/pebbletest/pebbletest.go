@@ -275,13 +275,9 @@ func writeIdentity(dir string, at net.IP) ([]byte, error) {
 
 // loopbackDNS answers 127.0.0.1 for every name.
 func loopbackDNS(t testing.TB) (string, error) {
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	conn, listener, err := samePort()
 	if err != nil {
 		return "", err
-	}
-	listener, err := net.Listen("tcp", conn.LocalAddr().String())
-	if err != nil {
-		return "", errors.Join(err, conn.Close())
 	}
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg).SetReply(q)
@@ -306,4 +302,19 @@ func loopbackDNS(t testing.TB) (string, error) {
 		})
 	}
 	return conn.LocalAddr().String(), nil
+}
+
+// samePort listens at a port that is free for both UDP and TCP: one that the
+// system gives for one may be taken for the other.
+func samePort() (conn net.PacketConn, listener net.Listener, err error) {
+	for range 20 {
+		if conn, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+			return nil, nil, err
+		}
+		if listener, err = net.Listen("tcp", conn.LocalAddr().String()); err == nil {
+			return conn, listener, nil
+		}
+		err = errors.Join(err, conn.Close())
+	}
+	return nil, nil, err
 }
