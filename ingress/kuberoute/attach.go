@@ -36,6 +36,7 @@ type attached struct {
 	piece  *piece
 	// What came of connecting to its pods.
 	forbidden, failed []Finding
+	cleared           bool // this ingress said one of these until lately
 }
 
 // parent is one reference to a Gateway of ours.
@@ -69,6 +70,9 @@ func (b *build) attach(o *object, convert func(*backends) *rules) {
 		}
 		b.pieces = append(b.pieces, out.piece)
 		out.forbidden, out.failed = lately(b.w, out.rules.list)
+		out.cleared = slices.ContainsFunc(out.rules.list, func(r route.Rule) bool {
+			return slices.ContainsFunc(r.Backends, func(to route.Backend) bool { return b.w.Cleared[to.Service] })
+		})
 	}
 	b.result.attached = append(b.result.attached, out)
 }

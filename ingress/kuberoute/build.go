@@ -29,6 +29,7 @@ type World struct {
 	Manifest     *policy.Manifest
 	Service      func(namespace, name string) (resolve.ServiceView, bool)
 	Refused      map[string]policy.Decision // by Service, namespace/name: what the server heard when it tried
+	Cleared      map[string]bool            // Services for which it heard so until lately
 }
 
 // Result is what the objects come to.

@@ -313,7 +313,7 @@ func TestUnreachedBackendsAreSaidWhileTheyAre(t *testing.T) {
 	if got := said(all, ConditionManifest); !strings.HasPrefix(got, "True") {
 		t.Errorf("%q", got)
 	}
-	o.HTTPRoutes[0].Status.Parents, w.Refused = all, nil
+	o.HTTPRoutes[0].Status.Parents, w.Refused, w.Cleared = all, nil, map[string]bool{"d/web": true}
 	if got := said(parentsOf(t, Build(o, w), &w), ConditionReached); got != "" {
 		t.Errorf("it is over, and the condition says %q", got)
 	}

@@ -175,7 +175,7 @@ func (w *Watcher) make(all [][]any, had *facts) *facts {
 			return v, ok
 		},
 	}
-	world.Refused, rests.tried = w.tried.refused()
+	world.Refused, world.Cleared, rests.tried = w.tried.refused()
 	rests.manifest = world.Manifest
 	r := Build(objectsOf(all), world)
 	if w.writer != nil {

@@ -88,7 +88,7 @@ func TestRefusalsAreBoundedAndNotRepeated(t *testing.T) {
 	for i := range maxTried + 10 {
 		w.tell(fmt.Sprintf("d/s%d", i), notAllowed(policy.CodeIngressWorkload, "x"))
 	}
-	all, changes := w.refused()
+	all, _, changes := w.refused()
 	if len(all) != maxTried {
 		t.Errorf("%d are remembered", len(all))
 	}
@@ -106,7 +106,7 @@ func TestRefusalsAreBoundedAndNotRepeated(t *testing.T) {
 func TestRefusalsStandForAWhile(t *testing.T) {
 	now := epoch
 	w := newTried(func() time.Time { return now })
-	stands := func() bool { all, _ := w.refused(); return len(all) > 0 }
+	stands := func() bool { all, _, _ := w.refused(); return len(all) > 0 }
 	w.tell("d/web", notAllowed(policy.CodeIngressWorkload, "x"))
 	first := w.changed()
 	for range 10 {

@@ -28,6 +28,7 @@ const ConditionReached = "c8s.dev/BackendsReached"
 const (
 	reasonAllowed    = "Allowed"
 	reasonNotAllowed = "NotAllowedByManifest"
+	hostReasons      = "IngressHost" // how reasons about hosts begin: these every ingress knows by itself
 )
 
 // Update is what an object's status should say.
@@ -208,9 +209,11 @@ func (a *attached) status(c *conditions, w *World) (out []gateway.RouteParentSta
 		if len(out) == maxParents {
 			break
 		}
-		list := c.merge(had, a.accepted(c, p), a.resolved(c), a.allowed(c))
+		list := c.merge(had, a.accepted(c, p), a.resolved(c), a.allowed(c, had))
 		list = c.whileSo(list, string(gateway.RouteConditionPartiallyInvalid), true, a.rules.partly)
-		list = c.whileSo(list, ConditionReached, false, a.failed)
+		if len(a.failed) > 0 || a.othersSay(c, had, ConditionReached) == nil {
+			list = c.whileSo(list, ConditionReached, false, a.failed)
+		}
 		out = append(out, gateway.RouteParentStatus{ParentRef: p.ref, ControllerName: gateway.GatewayController(w.Controller), Conditions: list})
 	}
 	return out
@@ -251,7 +254,7 @@ func (a *attached) resolved(c *conditions) metav1.Condition {
 
 // allowed says what the manifest says. Why a workload is not allowed for a host
 // is known once a request asked for it.
-func (a *attached) allowed(c *conditions) metav1.Condition {
+func (a *attached) allowed(c *conditions, had []metav1.Condition) metav1.Condition {
 	var all []Finding
 	if a.piece != nil {
 		for _, d := range a.piece.refused {
@@ -264,7 +267,21 @@ func (a *attached) allowed(c *conditions) metav1.Condition {
 	if len(all) > 0 {
 		return c.of(ConditionManifest, false, all[0].Reason, messages(all))
 	}
+	if other := a.othersSay(c, had, ConditionManifest); other != nil && !strings.HasPrefix(other.Reason, hostReasons) {
+		return *other
+	}
 	return c.of(ConditionManifest, true, reasonAllowed, "the manifest has the hosts; which workload answers is judged with each connection")
+}
+
+// othersSay is what another ingress of the controller said lately of the
+// object's pods; nil: nothing. One that heard no refusal leaves it alone: two
+// that take turns in writing would never end.
+func (a *attached) othersSay(c *conditions, had []metav1.Condition, kind string) *metav1.Condition {
+	i := slices.IndexFunc(had, func(o metav1.Condition) bool { return o.Type == kind && o.Status == metav1.ConditionFalse })
+	if i < 0 || a.cleared || had[i].ObservedGeneration != c.generation || c.now.Sub(had[i].LastTransitionTime.Time) > forgetTime {
+		return nil
+	}
+	return &had[i]
 }
 
 // whileSo adds a condition that is there only while something was found.

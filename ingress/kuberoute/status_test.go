@@ -10,7 +10,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/time/rate"
 	gateway "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/c8s-dev/c8s/policy"
 )
 
 // gatewayStatus spells what a Gateway with these listeners says.
@@ -164,5 +167,59 @@ func TestMessagesAreBounded(t *testing.T) {
 		if got := camel(in); got != want {
 			t.Errorf("%q became %q, want %q", in, got, want)
 		}
+	}
+}
+
+// Of two ingresses only one hears a refusal: the other leaves its word alone,
+// until it is old or about another specification.
+func TestWhatAnotherIngressHeardStands(t *testing.T) {
+	hears, deaf := world(t), world(t)
+	o := objects(t, base+one("hostnames: [bank.example]\n"+toWeb))
+	write := func(w *World, at time.Time) int {
+		t.Helper()
+		all := Build(o, *w).Updates(w, at)
+		for _, u := range all {
+			apply(t, o, &u)
+		}
+		return len(all)
+	}
+	says := func() string { return said(o.HTTPRoutes[0].Status.Parents, ConditionManifest) }
+	for _, code := range []policy.Code{policy.CodeIngressWorkload, "peer-refused-certificate"} {
+		hears.Refused = map[string]policy.Decision{"d/web": {Code: code}}
+		write(&hears, epoch)
+		if n := write(&deaf, epoch.Add(time.Minute)); n != 0 {
+			t.Errorf("%s: who heard nothing writes %d statuses", code, n)
+		}
+		hears.Refused, hears.Cleared = nil, map[string]bool{"d/web": true}
+		if write(&hears, epoch.Add(time.Minute)); !strings.HasPrefix(says(), "True") || said(o.HTTPRoutes[0].Status.Parents, ConditionReached) != "" {
+			t.Errorf("%s: who said so does not take it back: %q", code, says())
+		}
+		hears.Cleared = nil
+	}
+	hears.Refused = map[string]policy.Decision{"d/web": {Code: policy.CodeIngressWorkload}}
+	write(&hears, epoch)
+	if write(&deaf, epoch.Add(forgetTime+time.Second)); !strings.HasPrefix(says(), "True") {
+		t.Errorf("what nobody says any more stands: %q", says())
+	}
+	write(&hears, epoch)
+	o.HTTPRoutes[0].Generation++
+	if write(&deaf, epoch.Add(time.Second)); !strings.HasPrefix(says(), "True") {
+		t.Errorf("what was said of another specification stands: %q", says())
+	}
+}
+
+func TestOneObjectIsNotWrittenAllDay(t *testing.T) {
+	now, n := epoch, 0
+	w := &writer{now: func() time.Time { return now }}
+	for range 3600 {
+		now = now.Add(time.Second)
+		limits := w.limits
+		w.limits = map[string]*rate.Limiter{}
+		if w.mayWrite("HTTPRoute d/r", limits) {
+			n++
+		}
+	}
+	if n < 200 || n > perObject+241 {
+		t.Errorf("%d times in an hour", n)
 	}
 }

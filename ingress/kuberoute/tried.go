@@ -33,9 +33,10 @@ type tried struct {
 }
 
 type refusal struct {
-	why   policy.Decision
-	last  time.Time
-	works bool // since last
+	why     policy.Decision
+	last    time.Time
+	works   bool // since last
+	cleared bool // it stands no more: remembered, because it was this ingress that said it
 }
 
 func newTried(now func() time.Time) *tried {
@@ -58,7 +59,7 @@ func (t *tried) tell(service string, err error) {
 	case r == nil && had != nil:
 		had.works = true
 	case r == nil, had == nil && len(t.services) >= maxTried:
-	case had != nil && had.why.Code == r.Code && had.why.Rule == r.Rule:
+	case had != nil && !had.cleared && had.why.Code == r.Code && had.why.Rule == r.Rule:
 		had.last, had.works = t.now(), false
 	default:
 		t.services[service] = &refusal{why: r.Decision, last: t.now()}
@@ -70,17 +71,21 @@ func (t *tried) tell(service string, err error) {
 	}
 }
 
-// refused are the refusals that stand now, and a number that is another one when
-// they are others.
-func (t *tried) refused() (all map[string]policy.Decision, changes int) {
+// refused are the refusals that stand now, those that stood until lately, and a
+// number that is another one when they are others.
+func (t *tried) refused() (stand map[string]policy.Decision, cleared map[string]bool, changes int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.forget()
-	all = make(map[string]policy.Decision, len(t.services))
+	stand, cleared = map[string]policy.Decision{}, map[string]bool{}
 	for service, r := range t.services {
-		all[service] = r.why
+		if r.cleared {
+			cleared[service] = true
+		} else {
+			stand[service] = r.why
+		}
 	}
-	return all, t.changes
+	return stand, cleared, t.changes
 }
 
 // changed is the number that refused would return.
@@ -94,8 +99,12 @@ func (t *tried) changed() int {
 func (t *tried) forget() {
 	now := t.now()
 	for service, r := range t.services {
-		if age := now.Sub(r.last); age > forgetTime || r.works && age > standsFor {
+		switch age := now.Sub(r.last); {
+		case age > forgetTime:
 			delete(t.services, service)
+			t.changes++
+		case r.works && !r.cleared && age > standsFor:
+			r.cleared = true
 			t.changes++
 		}
 	}

@@ -28,6 +28,7 @@ const (
 	writesAtOnce    = 50
 	writeTimeout    = 10 * time.Second
 	retryWrites     = 15 * time.Second
+	perObject       = 10               // writes at once about one object, and then one for each retry
 	eventEvery      = 30 * time.Minute // the API server forgets events after an hour
 	maxEvents       = 4096             // remembered
 )
@@ -40,9 +41,10 @@ type writer struct {
 	log    *slog.Logger
 	limit  *rate.Limiter
 
-	latest chan []Update        // the newest that should be, at most one
-	sent   map[string]string    // by object: the version that was written about
-	events map[string]time.Time // by object and finding: when it was said
+	latest chan []Update            // the newest that should be, at most one
+	sent   map[string]string        // by object: the version that was written about
+	limits map[string]*rate.Limiter // by object
+	events map[string]time.Time     // by object and finding: when it was said
 	failed bool
 }
 
@@ -59,7 +61,7 @@ func newWriter(cfg *Config) (*writer, error) {
 	}
 	return &writer{
 		client: client, name: cmp.Or(cfg.Name, "c8s-ingress"), now: cfg.Now, log: cfg.Log, limit: rate.NewLimiter(writesPerSecond, writesAtOnce),
-		latest: make(chan []Update, 1), sent: map[string]string{}, events: map[string]time.Time{},
+		latest: make(chan []Update, 1), sent: map[string]string{}, limits: map[string]*rate.Limiter{}, events: map[string]time.Time{},
 	}, nil
 }
 
@@ -91,15 +93,15 @@ func (w *writer) run(ctx context.Context) error {
 
 // write does what was not done yet.
 func (w *writer) write(ctx context.Context, all []Update) error {
-	before := w.sent
-	w.sent = make(map[string]string, len(all))
+	before, limits := w.sent, w.limits
+	w.sent, w.limits = make(map[string]string, len(all)), map[string]*rate.Limiter{}
 	failed := error(nil)
 	for i := range all {
 		u := &all[i]
 		key := u.Kind + " " + u.Namespace + "/" + u.Name
 		if before[key] == u.Version && u.Version != "" {
 			w.sent[key] = u.Version // its change is on its way here
-		} else if u.Status != nil {
+		} else if u.Status != nil && w.mayWrite(key, limits) {
 			if err := w.limit.Wait(ctx); err != nil {
 				return err
 			}
@@ -118,6 +120,17 @@ func (w *writer) write(ctx context.Context, all []Update) error {
 	}
 	w.tell(ctx, failed)
 	return ctx.Err()
+}
+
+// mayWrite holds the writing about one object to a rate: somebody else may want
+// another status each time.
+func (w *writer) mayWrite(key string, before map[string]*rate.Limiter) bool {
+	l := before[key]
+	if l == nil {
+		l = rate.NewLimiter(rate.Every(retryWrites), perObject)
+	}
+	w.limits[key] = l
+	return l.AllowN(w.now(), 1)
 }
 
 // tell logs once that writing fails, and that it works again.
