@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -154,6 +155,28 @@ func TestPodEnrolsAtAnotherReplicaThanItsNode(t *testing.T) {
 	}
 	if string(a.document("/v1/evidence/"+hexOf(node.Peer.Claims.EvidenceHash))) != string(b.document("/v1/evidence/"+hexOf(node.Peer.Claims.EvidenceHash))) {
 		t.Error("the replicas have different evidence")
+	}
+	for _, r := range []*replica{a, b} {
+		for _, cred := range []*client.Credential{node, pod} {
+			r.issued(cred)
+		}
+	}
+}
+
+// issued asks the replica where in the log the certificate is.
+func (r *replica) issued(cred *client.Credential) {
+	r.g.t.Helper()
+	d, err := r.g.client(nil, r).Documents(r.g.t.Context())
+	if err != nil {
+		r.g.t.Fatal(err)
+	}
+	defer d.Close()
+	digest := policy.DigestOf(cred.TLS.Certificate[0])
+	if i, err := d.Issuance(r.g.t.Context(), digest); err != nil || i.Index == 0 {
+		r.g.t.Errorf("%s: %v, %+v", r.name, err, i)
+	}
+	if _, err := d.Issuance(r.g.t.Context(), policy.DigestOf(nil)); !errors.Is(err, fs.ErrNotExist) {
+		r.g.t.Errorf("%s knows a certificate that there is not: %v", r.name, err)
 	}
 }
 

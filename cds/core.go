@@ -51,6 +51,7 @@ type core struct {
 	touch       *touch
 	challenges  *challenges
 	evidence    *evidenceStore
+	issuances   *issuances
 	verified    *appraise.Cache
 	beacons     beacons
 	endorsement endorsements
@@ -61,7 +62,7 @@ type core struct {
 func (c *core) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
-		c.ledger.Run, c.policies.follow, c.keepIssuing, c.evidence.keepTidy, c.publishGiven, c.keepShares, c.keepInTouch,
+		c.ledger.Run, c.policies.follow, c.keepIssuing, c.evidence.keepTidy, c.issuances.keepTidy, c.publishGiven, c.keepShares, c.keepInTouch,
 	} {
 		g.Go(func() error { return part(ctx) })
 	}

@@ -19,6 +19,7 @@ type document struct {
 	body        []byte
 	contentType string
 	immutable   bool // its name determines its content
+	maxAge      time.Duration
 }
 
 const (
@@ -64,6 +65,10 @@ func (s *Server) handleDocuments(mux *http.ServeMux) {
 	get("/v1/evidence/{hash}", func(ctx context.Context, c *core, r *http.Request) (*document, error) {
 		body, err := c.evidence.document(ctx, r.PathValue("hash"))
 		return &document{body: body, contentType: jsonType, immutable: true}, err
+	})
+	get("/v1/issuance/{digest}", func(ctx context.Context, c *core, r *http.Request) (*document, error) {
+		body, err := c.issuances.document(ctx, policy.Digest(r.PathValue("digest")))
+		return &document{body: body, contentType: jsonType, maxAge: issuanceMaxAge}, err
 	})
 	get("/v1/recovery", func(ctx context.Context, c *core, _ *http.Request) (*document, error) {
 		body, err := c.recoveryDocument(ctx)
@@ -112,9 +117,12 @@ func (s *Server) serveDocument(w http.ResponseWriter, r *http.Request, find func
 	h := w.Header()
 	h.Set("Content-Type", doc.contentType)
 	h.Set("Content-Length", fmt.Sprint(len(doc.body)))
-	if doc.immutable {
+	switch {
+	case doc.immutable:
 		h.Set("Cache-Control", "public, max-age=31536000, immutable")
-	} else {
+	case doc.maxAge > 0:
+		h.Set("Cache-Control", fmt.Sprintf("public, max-age=%d", int(doc.maxAge/time.Second)))
+	default:
 		h.Set("Cache-Control", "no-cache")
 	}
 	_, _ = w.Write(doc.body) // the caller may be gone

@@ -262,7 +262,7 @@ func FuzzDocumentPath(f *testing.F) {
 	h := g.handler()
 	for _, path := range []string{
 		"/v1/manifest", "/v1/document/" + string(g.l.f.Digest), "/v1/document/sha256:%2e%2e/head", "/v1/document/../../head", "/v1/document/a/b",
-		"/v1/certificate/root", "/v1/evidence/" + strings.Repeat("0", 64), "/v1/evidence/%00", "/v1/countersignature/" + string(g.l.f.Digest),
+		"/v1/certificate/root", "/v1/evidence/" + strings.Repeat("0", 64), "/v1/evidence/%00", "/v1/issuance/" + string(g.l.f.Digest), "/v1/issuance/sha256:%2e%2e/head", "/v1/countersignature/" + string(g.l.f.Digest),
 		"/log/checkpoint", "/log/tile/0/000", "/log/tile/0/000.p/1", "/log/tile/entries/000.p/2", "/log/tile/8/../../head", "/log/tile/-1/x", "/boot/seed/x", "/",
 	} {
 		f.Add(path)

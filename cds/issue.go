@@ -52,16 +52,17 @@ func (c *core) issue(ctx context.Context, now *inForce, r *request, f *finding, 
 			}
 		}()
 	}
-	began := time.Now()
+	began, digest := time.Now(), policy.DigestOf(leaf.Raw)
 	receipt, err := c.ledger.Do(ctx, func(d *ledger.Draft) error {
 		if !now.matches(d.Head) {
 			return errPolicyMoved
 		}
 		d.Put(files...)
-		_, err := d.Append(translog.Entry{
-			Type: translog.TypeIssuance, Time: d.Now, Certificate: policy.DigestOf(leaf.Raw), Issuer: policy.DigestOf(chain[1]),
+		index, err := d.Append(translog.Entry{
+			Type: translog.TypeIssuance, Time: d.Now, Certificate: digest, Issuer: policy.DigestOf(chain[1]),
 			Evidence: policy.DigestFrom(f.claims.EvidenceHash), Manifest: now.manifest.Digest, Role: f.claims.Role, NotAfter: leaf.NotAfter,
 		})
+		d.Put(issuanceItem(digest, leaf.NotAfter, index))
 		return err
 	})
 	c.s.metrics.step("log", began)

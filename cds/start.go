@@ -171,7 +171,7 @@ func (s *Server) forget(ctx context.Context, head store.Version) error {
 	_, err := ledger.Reach(s.cfg.Store).Commit(ctx, store.Txn{
 		If:           []store.Condition{{Key: headName, Version: head}},
 		Delete:       []string{headName, rootKey, cosignedKey},
-		DeletePrefix: []string{"log/", "document/", "recovery/", "countersignature/", "certificate/", "evidence/", expiryPrefix, "boot/"},
+		DeletePrefix: []string{"log/", "document/", "recovery/", "countersignature/", "certificate/", "evidence/", expiryPrefix, issuancePrefix, "boot/"},
 	})
 	if errors.Is(err, store.ErrConflict) {
 		return fmt.Errorf("%w: forgetting the old state: somebody still changes it: stop all replicas of the CDS that is to be forgotten", errNoWay)
@@ -328,6 +328,7 @@ func (c *core) prepare(ctx context.Context) error {
 	c.checkpoints = newCheckpoints(trust.LogOrigin(c.trustDomain), verifier)
 	c.challenges = newChallenges(c.clock.Now)
 	c.evidence = newEvidenceStore(c.clock.Now, c.sealed, c.s.cfg.Limits)
+	c.issuances = &issuances{now: c.clock.Now, store: c.sealed, ledger: c.ledger}
 	if c.policies, err = openPolicies(ctx, c); err != nil {
 		return err
 	}

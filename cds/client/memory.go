@@ -169,26 +169,35 @@ func (m *memory) remember(b *trust.Bundle, signed []byte) (*translog.Checkpoint,
 
 // verifyReceipt checks that the certificate is in the log.
 func (m *memory) verifyReceipt(b *trust.Bundle, r *api.Receipt, chain []*x509.Certificate) error {
-	cp, err := m.remember(b, r.GetCheckpoint())
+	entry, err := m.verifyLogged(b, r)
 	if err != nil {
 		return err
-	}
-	entry, err := translog.ParseEntry(r.GetEntry())
-	if err != nil {
-		return &RefusedError{Code: CodeReceipt, Detail: err.Error()}
 	}
 	if entry.Type != translog.TypeIssuance || entry.Certificate != policy.DigestOf(chain[0].Raw) || entry.Issuer != policy.DigestOf(chain[1].Raw) {
 		return &RefusedError{Code: CodeReceipt, Detail: "the log's entry is about another certificate"}
 	}
+	return nil
+}
+
+// verifyLogged checks that the entry is in the log.
+func (m *memory) verifyLogged(b *trust.Bundle, r *api.Receipt) (*translog.Entry, error) {
+	cp, err := m.remember(b, r.GetCheckpoint())
+	if err != nil {
+		return nil, err
+	}
+	entry, err := translog.ParseEntry(r.GetEntry())
+	if err != nil {
+		return nil, &RefusedError{Code: CodeReceipt, Detail: err.Error()}
+	}
 	proof := make([]translog.Hash, len(r.GetProof()))
 	for i, h := range r.GetProof() {
 		if len(h) != sha256.Size {
-			return &RefusedError{Code: CodeReceipt, Detail: fmt.Sprintf("hash %d of the proof has %d bytes", i, len(h))}
+			return nil, &RefusedError{Code: CodeReceipt, Detail: fmt.Sprintf("hash %d of the proof has %d bytes", i, len(h))}
 		}
 		proof[i] = translog.Hash(h)
 	}
 	if err := translog.VerifyInclusion(r.GetEntry(), r.GetIndex(), *cp, proof); err != nil {
-		return &RefusedError{Code: CodeReceipt, Detail: err.Error()}
+		return nil, &RefusedError{Code: CodeReceipt, Detail: err.Error()}
 	}
-	return nil
+	return entry, nil
 }

@@ -6,9 +6,11 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -29,10 +31,12 @@ func BenchmarkDo(b *testing.B) {
 			l := benchLedger(b)
 			d := policy.DigestOf(nil)
 			change := func(draft *ledger.Draft) error {
-				_, err := draft.Append(translog.Entry{
+				index, err := draft.Append(translog.Entry{
 					Type: translog.TypeIssuance, Time: draft.Now, Certificate: d, Issuer: d, Evidence: d, Manifest: d,
 					Role: policy.RoleWorkload, NotAfter: draft.Now.Add(time.Hour),
 				})
+				certificate := sha256.Sum256(strconv.AppendInt(nil, index, 10))
+				draft.Put(store.Item{Key: fmt.Sprintf("issuance/%08x/%x", 1<<20, certificate), Data: make([]byte, 8)})
 				return err
 			}
 			b.ReportAllocs()

@@ -84,6 +84,23 @@ func (t *Tree) entries(ctx context.Context, s Storage, n int64, width int) ([]by
 	return bundlePrefix(bundle, records, width), nil
 }
 
+// Record returns the record with this index. It is proven to be the tree's.
+func (t *Tree) Record(ctx context.Context, s Storage, index int64) ([]byte, error) {
+	if index < 0 || index >= t.size {
+		return nil, fmt.Errorf("reading entry %d of %d: %w", index, t.size, fs.ErrNotExist)
+	}
+	width := int(min(t.size-index/tileWidth*tileWidth, tileWidth))
+	bundle, err := t.entries(ctx, s, index/tileWidth, width)
+	if err != nil {
+		return nil, fmt.Errorf("reading entry %d of %d: %w", index, t.size, err)
+	}
+	records, err := ParseBundle(bundle)
+	if err != nil {
+		return nil, fmt.Errorf("reading entry %d of %d: %w", index, t.size, err)
+	}
+	return records[index%tileWidth], nil
+}
+
 // reader reads hashes of a tree, from the right edge where they are there and
 // otherwise from storage: a tlog.HashReader. What it returns is part of the
 // tree: a tile from storage is compared with its hash in the level above, up to

@@ -28,7 +28,11 @@ func use(t *testing.T, s *memStorage, size int64, ref *reference) error {
 		if err != nil {
 			return err
 		}
-		if err := VerifyInclusion(record(index), index, Checkpoint{Size: size, Root: root}, proof); err != nil {
+		raw, err := tree.Record(ctx, s, index)
+		if err != nil {
+			return err
+		}
+		if err := VerifyInclusion(raw, index, Checkpoint{Size: size, Root: root}, proof); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -32,6 +32,11 @@ func TestTreeHasTheRootsAndProofsOfTheReference(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		for _, index := range []int64{-1, size, size + 1} {
+			if raw, err := tree.Record(ctx, s, index); !errors.Is(err, fs.ErrNotExist) {
+				t.Fatalf("entry %d of %d: %q, %v", index, size, raw, err)
+			}
+		}
 		for range min(size, 50) {
 			index, old := random.Int64N(size), 1+random.Int64N(size)
 			want, _ := tlog.ProveRecord(size, index, ref)
@@ -40,6 +45,9 @@ func TestTreeHasTheRootsAndProofsOfTheReference(t *testing.T) {
 				got, err := tree.ProveRecord(ctx, s, index)
 				if err != nil || !slices.Equal(got, want) {
 					t.Fatalf("proof of %d in %d: %v, %v", index, size, got, err)
+				}
+				if raw, err := tree.Record(ctx, s, index); err != nil || !bytes.Equal(raw, record(index)) {
+					t.Fatalf("entry %d of %d: %q, %v", index, size, raw, err)
 				}
 				got, err = tree.ProveTree(ctx, s, old)
 				if err != nil || !slices.Equal(got, wantTree) {
