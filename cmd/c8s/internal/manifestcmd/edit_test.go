@@ -5,6 +5,7 @@ package manifestcmd_test
 import (
 	"bytes"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -199,6 +200,13 @@ func TestEditsThatNodesWouldRefuseAreNotWritten(t *testing.T) {
 		{"add-signer @manifest.json --name x", exit.Misuse, "--key are required"},
 		{"add-signer @manifest.json --name x --key @unknown.json", exit.Refused, "publisher's key"},
 		{"add-sandbox @manifest.json", exit.Misuse, "--image"},
+		{"add-ingress @manifest.json --name x", exit.Misuse, "--host or --backend"},
+		{"add-ingress @manifest.json --host x.example", exit.Misuse, "--name is required"},
+		{"add-ingress @manifest.json --name x --backend web", exit.Misuse, "NAME:PORT"},
+		{"add-ingress @manifest.json --name x --backend web:0", exit.Misuse, "NAME:PORT"},
+		{"add-ingress @manifest.json --name x --backend web:80/udp", exit.Misuse, "NAME:PORT"},
+		{"add-ingress @manifest.json --name x --host x.example", exit.Refused, "list-empty"},
+		{"add-ingress @manifest.json --name x --host x.example --backend shop:80", exit.Refused, "ingress-backend-invalid"},
 		{"add-workload @manifest.json --name web --image " + image("b"), exit.Refused, string(policy.CodeNameDuplicate)},
 		{"add-workload @manifest.json --name Web --image " + image("b"), exit.Refused, string(policy.CodeNameInvalid)},
 		{"add-workload @manifest.json --name job --to db:1 --image " + image("b"), exit.Refused, string(policy.CodePeerUnknown)},
@@ -255,6 +263,28 @@ func TestPublishersSandboxesAndRunsAreAddedAndShown(t *testing.T) {
 			t.Errorf("show does not say %q:\n%s", want, shown)
 		}
 	}
+}
+
+func TestAddIngressMakesARuleAndExtendsIt(t *testing.T) {
+	d := newDesk(t)
+	d.Must(initLine("--new-key @op.pem"))
+	r := d.Must("add-ingress @manifest.json --name bank --host bank.example --backend web:8080")
+	if !strings.Contains(r.ErrOut, "widens  ingress[bank]") {
+		t.Errorf("said %q", r.ErrOut)
+	}
+	d.Must("add-ingress @manifest.json --name bank --host *.bank.example --backend web:8080,8081 --backend web:5432/tcp")
+	d.Must("add-ingress @manifest.json --name shop --host shop.example --backend web:8080/http")
+	web := func(mode string, ports ...uint16) policy.IngressBackend {
+		return policy.IngressBackend{Workload: "web", Mode: mode, Ports: ports}
+	}
+	want := []policy.IngressRule{
+		{Name: "bank", Hosts: []string{"bank.example", "*.bank.example"}, Backends: []policy.IngressBackend{web("http", 8080, 8081), web("tcp", 5432)}},
+		{Name: "shop", Hosts: []string{"shop.example"}, Backends: []policy.IngressBackend{web("http", 8080)}},
+	}
+	if got := parse(t, d.Read("manifest.json")).Ingress; !reflect.DeepEqual(got, want) {
+		t.Errorf("the rules are %+v", got)
+	}
+	d.Refused(exit.Refused, "add-ingress @manifest.json --name shop --host bank.example", "value-duplicate")
 }
 
 func TestShowAndDiffSayWhatIsOutsideTheMesh(t *testing.T) {

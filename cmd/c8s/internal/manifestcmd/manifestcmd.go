@@ -34,7 +34,7 @@ Exit codes: 0 success, 1 refused, 2 wrong usage.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.SetFlagErrorFunc(desk.FlagError)
-	c.AddCommand(newInit(), newNext(), newAddWorkload(), newAddImage(), newAddSigner(), newAddSandbox(), newDerive(), newNewKey(), newPublicKey(), newRecoveryKey(), newLint(), newSign(), newVerify(), newShow(), newDiff(), newHistory(), newPublish())
+	c.AddCommand(newInit(), newNext(), newAddWorkload(), newAddImage(), newAddSigner(), newAddSandbox(), newAddIngress(), newDerive(), newNewKey(), newPublicKey(), newRecoveryKey(), newLint(), newSign(), newVerify(), newShow(), newDiff(), newHistory(), newPublish())
 	return c
 }
 
