@@ -5,6 +5,8 @@ package attester
 import (
 	"strings"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -50,17 +52,13 @@ func kindOf(path string) (kind, bool) {
 
 func isDigest(s string) bool { return policy.Digest(s).Valid() }
 
-// isTile accepts what may be the name of a tile (C2SP tlog-tiles); the CDS
-// knows which there are.
+// isTile accepts the names of tiles (C2SP tlog-tiles) in their one spelling;
+// the CDS knows which there are.
 func isTile(s string) bool {
-	level, rest, ok := strings.Cut(s, "/")
-	if !ok || len(s) > 64 || level != "entries" && (len(level) > 2 || strings.Trim(level, "0123456789") != "") {
-		return false
+	n, entries := strings.CutPrefix(s, "entries/")
+	if entries {
+		s = "data/" + n // as package tlog calls them
 	}
-	for part := range strings.SplitSeq(rest, "/") {
-		if part == "" || strings.Trim(strings.TrimSuffix(strings.TrimPrefix(part, "x"), ".p"), "0123456789") != "" {
-			return false
-		}
-	}
-	return true
+	t, err := tlog.ParseTilePath("tile/8/" + s)
+	return err == nil && len(s) <= 64 && t.L < 64 && (t.L < 0) == entries
 }

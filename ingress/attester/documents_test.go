@@ -72,7 +72,7 @@ func TestOnlyPublicDocumentsArePassedOn(t *testing.T) {
 		"/readyz", "/v1", "/v1/", "/v1/manifest/", "/v1/manifest/x", "/v1/document/", "/v1/document/x", "/v1/document/" + digest + "/x", "/v1/document/" + strings.ToUpper(digest),
 		"/v1/evidence/" + digest, "/v1/evidence/xyz", "/v1/evidence/../manifest", "/c8s.cds.v1.Attestation/Challenge", "/log", "/log/", "/log/tile", "/log/tile/", "/log/tile/0",
 		"/log/tile/0/", "/log/tile/0/../0", "/log/tile/entries/", "/log/tile/999/000", "/log/tile/0//000", "/log/tile/x/000", "/log/tile/0/" + strings.Repeat("x000/", 20) + "000", "/log/checkpoint/",
-		"/log/tile/-1/000", "//v1/manifest", "/v1/beacon%00",
+		"/log/tile/-1/000", "/log/tile/data/000", "/log/tile//0", "/log/tile/00/000", "//v1/manifest", "/v1/beacon%00",
 	} {
 		if resp := w.get(proof.PathCDS + path); resp.StatusCode != 404 {
 			t.Errorf("%s: %s", path, resp.Status)
