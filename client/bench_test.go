@@ -32,6 +32,7 @@ func BenchmarkRequest(b *testing.B) {
 		name := map[bool]string{true: "http1", false: "http2"}[h1]
 		for kind, rt := range map[string]http.RoundTripper{"plain": plain, "proven": newClient(b, cfg).Transport()} {
 			b.Run(name+"/"+kind, func(b *testing.B) {
+				b.ReportAllocs()
 				for b.Loop() {
 					req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, "https://"+host, nil)
 					if err != nil {

@@ -124,10 +124,11 @@ func needsHTTP1(req *http.Request) bool {
 }
 
 // outgoing is req with what this package adds: the wish for a signed answer, and
-// a look at how far it came.
+// a look at how far it came. A header that was not written to its end is no
+// request to anybody.
 func (c *Client) outgoing(req *http.Request, sent, answered *atomic.Bool) (*http.Request, error) {
 	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
-		WroteHeaderField:     func(string, []string) { sent.Store(true) },
+		WroteHeaders:         func() { sent.Store(true) },
 		GotFirstResponseByte: func() { answered.Store(true) },
 	})
 	out := req.WithContext(ctx)
