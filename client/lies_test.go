@@ -81,7 +81,7 @@ func TestLiesGetNoByteOfARequest(t *testing.T) {
 		}, code: "json-missing-field"},
 		"no proof at all": {lie: func(_ *testing.T, in *clienttest.Ingress) {
 			in.Answer(proof.PathAttestation, http.NotFound)
-		}, code: CodeDocument},
+		}, code: CodeUnavailable},
 		"endless": {lie: func(_ *testing.T, in *clienttest.Ingress) {
 			in.Answer(proof.PathAttestation, func(rw http.ResponseWriter, _ *http.Request) {
 				block := bytes.Repeat([]byte{'x'}, 1<<20)

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"sync"
 	"time"
@@ -167,6 +168,9 @@ func (o *origin) unproven(ctx context.Context, p *peer, r *Report, cause error) 
 	if ctx.Err() == nil && !isNetwork(cause) {
 		_, _ = o.c.readWord(ctx, p.getter(), r) // its steps are in the report
 	}
+	if errors.Is(cause, fs.ErrNotExist) {
+		cause = refusal(CodeUnavailable, "the attestation of an ingress", cause.Error(), "is this host served by an attested ingress of c8s?")
+	}
 	err := r.refute("statement", "the attestation of an ingress, for the key of this connection", cause)
 	r.Documents = p.taken()
 	r.conclude()
@@ -205,7 +209,7 @@ func (o *origin) report(p *peer) *Report {
 	r := &Report{URL: o.base, Address: p.addr, At: o.c.cfg.Now(), Anchor: o.c.cfg.Anchor.String(), TLSKey: policy.Digest("sha256:" + hex.EncodeToString(p.key[:]))}
 	pki := "its certificate's names and issuer play no part"
 	if !o.c.cfg.InsecureSkipWebPKI {
-		pki = "its certificate is the web's for " + o.host
+		pki = "its web certificate is good for " + o.host
 	}
 	r.proven(StepConnection, "TLS 1.3", "%s with %s; %s", tls.VersionName(p.state.Version), p.addr, pki)
 	return r

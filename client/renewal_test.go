@@ -110,7 +110,7 @@ func TestProofsAreRenewedWhileConnectionsLive(t *testing.T) {
 	}
 	w.Pass(4 * time.Minute)
 	before := in.Requests.Load()
-	if code, _ := send(t, c); code != CodeDocument || in.Requests.Load() != before {
+	if code, _ := send(t, c); code != CodeUnavailable || in.Requests.Load() != before {
 		t.Errorf("code %q, %d requests more, want none after the proof is too old", code, in.Requests.Load()-before)
 	}
 }

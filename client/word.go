@@ -117,7 +117,7 @@ func (v *reading) anchor(ctx context.Context) error {
 	if err != nil {
 		return v.r.refute(StepAnchor, expected, err)
 	}
-	v.r.proven(StepAnchor, expected, "they stand behind manifest %d", first.Manifest.Version)
+	v.r.proven(StepAnchor, expected, "stands behind manifest %d", first.Manifest.Version)
 	now, err := cds.Follow(first, rest, false)
 	if err != nil {
 		return v.r.refute(StepManifest, "each manifest signed by the operators of the one before", err)
