@@ -52,6 +52,7 @@ func (b *backends) transport() *http.Transport {
 	return &http.Transport{
 		DialContext:            b.dial,
 		DisableCompression:     true, // bodies pass as they are
+		MaxIdleConns:           64 * l.IdleBackend,
 		MaxIdleConnsPerHost:    l.IdleBackend,
 		IdleConnTimeout:        90 * time.Second,
 		ExpectContinueTimeout:  time.Second,
@@ -172,15 +173,17 @@ func (b *backends) got(a *attempt, info httptrace.GotConnInfo) {
 	a.dialling.Store(false)
 	c, ok := info.Conn.(*backendConn)
 	if !ok {
-		a.refused = errors.New("sending a request: the connection is none into the mesh")
+		a.refused = errors.New("sending a request: the connection is none into the mesh") // and nothing was judged
 		_ = info.Conn.Close()
 		return
 	}
 	a.conn = c
 	version, decision := b.allowed(a.x.host, c.said.workload, policy.ModeHTTP, a.to.Pod.Port())
-	if c.key != a.key || !decision.Allowed {
-		a.refused = decision
-		c.refuse(decision)
+	if a.refused = decision.Err(); c.key != a.key {
+		a.refused = errors.New("sending a request: the connection is for something else")
+	}
+	if a.refused != nil {
+		c.refuse(a.refused)
 		return
 	}
 	a.manifest = version

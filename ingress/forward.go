@@ -24,7 +24,7 @@ func (s *Server) newProxy() http.Handler {
 		Rewrite:        s.rewrite,
 		Transport:      s.back,
 		ModifyResponse: s.label,
-		BufferPool:     &buffers{sync.Pool{New: func() any { return new([copyBuffer]byte) }}},
+		BufferPool:     newBuffers(),
 		ErrorLog:       log.New(discard{}, "", 0), // what fails has an exchange, and is said there
 		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) {
 			x := exchangeOf(r.Context())
@@ -37,6 +37,10 @@ const copyBuffer = 32 << 10
 
 // buffers are for copying bodies.
 type buffers struct{ sync.Pool }
+
+func newBuffers() *buffers {
+	return &buffers{sync.Pool{New: func() any { return new([copyBuffer]byte) }}}
+}
 
 func (b *buffers) Get() []byte  { return b.Pool.Get().(*[copyBuffer]byte)[:] }
 func (b *buffers) Put(p []byte) { b.Pool.Put((*[copyBuffer]byte)(p)) }

@@ -14,9 +14,11 @@ import (
 	"time"
 )
 
-// guard ends a request whose client neither sends nor takes what we wait for.
-// It looks at reads and writes that are waiting, so that a slow backend is not
-// mistaken for a slow client, and costs two stores for each of them.
+// guard ends a request whose client does not send its body, or does not take
+// the answer. It looks at reads and writes that are waiting, so that a slow
+// backend is not mistaken for a slow client, and costs two stores for each of
+// them. Once there is an answer, or where gRPC streams both ways, a client may
+// be silent for as long as it likes.
 type guard struct {
 	limit  time.Duration
 	w      http.ResponseWriter
@@ -24,6 +26,7 @@ type guard struct {
 	epoch  time.Time
 
 	reading, writing atomic.Int64 // since when, in ns after epoch; 0: not
+	answering        atomic.Bool
 
 	mu    sync.Mutex
 	timer *time.Timer // nil: stopped
@@ -53,6 +56,9 @@ func (g *guard) look() {
 		return
 	}
 	oldest := g.reading.Load()
+	if g.answering.Load() {
+		oldest = 0
+	}
 	if w := g.writing.Load(); w != 0 && (oldest == 0 || w < oldest) {
 		oldest = w
 	}
@@ -80,13 +86,16 @@ var errBodyTooLarge = errors.New("the request's body is larger than allowed")
 // reader is a request's body.
 type reader struct {
 	io.ReadCloser
-	left  int64
-	over  atomic.Bool
-	guard *guard
+	left    int64
+	over    atomic.Bool
+	guard   *guard
+	patient bool // the client may be silent
 }
 
 func (r *reader) Read(p []byte) (int, error) {
-	r.guard.reading.Store(r.guard.now())
+	if !r.patient {
+		r.guard.reading.Store(r.guard.now())
+	}
 	n, err := r.ReadCloser.Read(p)
 	r.guard.reading.Store(0)
 	if r.left -= int64(n); r.left < 0 {
@@ -112,6 +121,7 @@ func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (w *writer) WriteHeader(status int) {
 	if status >= 200 {
 		w.status = status
+		w.guard.answering.Store(true)
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
@@ -119,6 +129,7 @@ func (w *writer) WriteHeader(status int) {
 func (w *writer) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
+		w.guard.answering.Store(true)
 	}
 	w.guard.writing.Store(w.guard.now())
 	n, err := w.ResponseWriter.Write(p)

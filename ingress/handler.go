@@ -27,6 +27,7 @@ type exchange struct {
 	w       *writer
 	body    *reader // nil: none
 	guard   *guard
+	cancel  context.CancelCauseFunc
 	attempt *attempt // the last one
 	tries   int
 	failure *failure // what the client got instead of an answer
@@ -48,7 +49,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	stop := context.AfterFunc(s.life, func() { cancel(fail(http.StatusServiceUnavailable, codeDraining, nil)) })
 	defer stop()
 
-	x := &exchange{from: parseAddr(r.RemoteAddr)}
+	x := &exchange{from: parseAddr(r.RemoteAddr), cancel: cancel}
 	x.guard = newGuard(s.cfg.Limits.Stall, w, cancel)
 	defer x.guard.stop()
 	x.w = &writer{ResponseWriter: w, guard: x.guard}
@@ -156,7 +157,7 @@ func (s *Server) forward(x *exchange) *failure {
 		}
 		return fail(http.StatusInternalServerError, codeNoBackend, why)
 	}
-	s.send(x, state)
+	s.send(x)
 	return nil
 }
 
@@ -185,7 +186,7 @@ func (s *Server) admit(x *exchange, state *hostState) *failure {
 		return fail(http.StatusRequestEntityTooLarge, codeTooLarge, nil)
 	}
 	if x.in.Body != nil && x.in.Body != http.NoBody {
-		x.body = &reader{ReadCloser: x.in.Body, left: body, guard: x.guard}
+		x.body = &reader{ReadCloser: x.in.Body, left: body, guard: x.guard, patient: route.IsGRPC(x.in.Header)}
 		x.in.Body = x.body
 	}
 	return nil
@@ -201,13 +202,13 @@ func headerSize(r *http.Request) int {
 	return n
 }
 
-func (s *Server) send(x *exchange, _ *hostState) {
-	if t := x.found.Rule.Timeouts.Request; t > 0 {
-		ctx, cancel := context.WithTimeoutCause(x.in.Context(), t, fail(http.StatusGatewayTimeout, codeTimeout, nil))
-		defer cancel()
-		x.in = x.in.WithContext(ctx)
-	}
+// send has the request answered by a backend. What was upgraded has no end that
+// a timeout could wait for.
+func (s *Server) send(x *exchange) {
 	onlyWebSocket(x)
+	if t := x.found.Rule.Timeouts.Request; t > 0 && len(x.in.Header["Upgrade"]) == 0 {
+		defer time.AfterFunc(t, func() { x.cancel(fail(http.StatusGatewayTimeout, codeTimeout, nil)) }).Stop()
+	}
 	s.proxy.ServeHTTP(x.w, x.in)
 }
 

@@ -214,6 +214,38 @@ func TestClientsThatStallAreLeft(t *testing.T) {
 	}
 }
 
+func TestSilenceOfStreamsIsNoStall(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits.Stall = 100 * time.Millisecond })
+	w.addPod("d/web", policytest.Web, serve(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(rw).EnableFullDuplex()
+		if r.URL.Path == "/answered" {
+			rw.WriteHeader(http.StatusOK)
+			http.NewResponseController(rw).Flush()
+		}
+		body, err := io.ReadAll(r.Body)
+		fmt.Fprint(rw, string(body), err)
+	})))
+	for path, kind := range map[string]string{"/answered": "text/plain", "/grpc": "application/grpc"} {
+		in, out := io.Pipe()
+		go func() {
+			out.Write([]byte("late"))
+			time.Sleep(300 * time.Millisecond) // longer than a stall
+			out.Close()
+		}()
+		req, _ := http.NewRequest(http.MethodPost, "https://bank.example"+path, in)
+		req.Header.Set("Content-Type", kind)
+		res, err := w.client(h2).Do(req)
+		if err != nil {
+			t.Fatal(path, err)
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if string(body) != "late<nil>" || err != nil {
+			t.Errorf("%s: %d %q %v", path, res.StatusCode, body, err)
+		}
+	}
+}
+
 func TestPlainPortOnlyRedirects(t *testing.T) {
 	w := newWorld(t)
 	for _, tc := range []struct {

@@ -38,7 +38,7 @@ const podPort = 8080
 
 // world is an ingress with doubles for what it stands on.
 type world struct {
-	*testing.T
+	testing.TB
 	mesh    *mesh
 	certs   *certs
 	server  *Server
@@ -265,9 +265,9 @@ func (w *world) route(cfg route.Config) {
 }
 
 // newWorld has the Service d/web, which bank.example leads to, without pods.
-func newWorld(t *testing.T, edits ...func(*Config)) *world {
+func newWorld(t testing.TB, edits ...func(*Config)) *world {
 	t.Helper()
-	w := &world{T: t, certs: &certs{pool: x509.NewCertPool()}, https: listen(t), plain: listen(t), records: &records{}}
+	w := &world{TB: t, certs: &certs{pool: x509.NewCertPool()}, https: listen(t), plain: listen(t), records: &records{}}
 	w.certs.rotate(t)
 	signed := policytest.New(t, policytest.With(ingressRules)).Signed
 	w.mesh = &mesh{ca: ratlstest.New(t, policytest.TrustDomain, policytest.Now()), pods: map[netip.AddrPort]*pod{}, services: map[string][]netip.AddrPort{}, open: map[*meshConn]bool{}}
