@@ -57,6 +57,7 @@ func newRoot() *cobra.Command {
   c8s node      holds every pod of a node locked in the kernel and carries its
                 traffic through remotely attested TLS
   c8s cds       turns hardware evidence into short-lived certificates
+  c8s ingress   takes requests from outside to attested pods, and proves it
   c8s attest    collects, shows and verifies evidence of machines
   c8s manifest  writes, signs and checks the operator's manifest
   c8s denylist  takes back at once what the manifest accepts
@@ -93,7 +94,7 @@ not everything proven. A command's own help says what they mean there.`,
 	root.SetFlagErrorFunc(desk.FlagError)
 	root.AddCommand(
 		collateralcmd.New(),
-		newNode(), newCDS(), newStatus(), newFlows(), newVersion(),
+		newNode(), newCDS(), newIngress(), newStatus(), newFlows(), newVersion(),
 		manifestcmd.New(), denylistcmd.New(), logcmd.New(), attestcmd.New(), measurecmd.New(), demo.New(),
 	)
 	root.AddCommand(clientcmd.Commands()...)

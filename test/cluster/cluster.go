@@ -44,8 +44,9 @@ type Options struct {
 	ManyPods  bool              // nodes have addresses for thousands of pods
 	Outside   []string          // hosts next door; those of the CDS and of etcd are added
 	Workloads []policy.Workload // of the first manifest
-	NodeFlags []string          // further flags of every node daemon
-	CDSFlags  []string          // further flags of every replica of the CDS
+	Ingress   []policy.IngressRule
+	NodeFlags []string // further flags of every node daemon
+	CDSFlags  []string // further flags of every replica of the CDS
 	// Kubernetes is called with the lab before a daemon starts, and returns the
 	// kubeconfig of an API server: the node daemons ask it where pods are. With
 	// none they have static routes.
@@ -69,6 +70,7 @@ type Cluster struct {
 	CDS       []*Replica
 	Etcd      []*Member
 	Nodes     []*Node
+	Ingresses []*Ingress
 	Operators policy.Operators
 
 	opts        Options
@@ -188,6 +190,9 @@ func (c *Cluster) processes() (all []*process) {
 	}
 	for _, r := range c.CDS {
 		all = append(all, r.process)
+	}
+	for _, i := range c.Ingresses {
+		all = append(all, i.process)
 	}
 	for _, n := range c.Nodes {
 		all = append(all, n.proc)

@@ -33,7 +33,7 @@ type desk struct {
 // Manifest returns a copy of the manifest last published, for changing.
 func (c *Cluster) Manifest() *policy.Manifest {
 	m := *c.desk.manifest.Load().Manifest
-	m.Workloads = slices.Clone(m.Workloads)
+	m.Workloads, m.Ingress = slices.Clone(m.Workloads), slices.Clone(m.Ingress)
 	return &m
 }
 
@@ -64,7 +64,7 @@ func (c *Cluster) firstManifest() error {
 	}
 	first, err := c.sign(&policy.Manifest{
 		Schema: policy.Schema, TrustDomain: TrustDomain, Version: 1,
-		Operators: c.Operators, Substrates: []policy.Substrate{substrate}, Workloads: c.opts.Workloads,
+		Operators: c.Operators, Substrates: []policy.Substrate{substrate}, Workloads: c.opts.Workloads, Ingress: c.opts.Ingress,
 	})
 	if err != nil {
 		return err

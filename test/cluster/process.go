@@ -92,6 +92,13 @@ func (p *process) exitCode() int {
 
 func (p *process) kill() error { return p.end(syscall.SIGKILL) }
 
+// signal sends sig and does not wait.
+func (p *process) signal(sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd.Process.Signal(sig)
+}
+
 // end sends sig and waits for the process to be gone.
 func (p *process) end(sig syscall.Signal) error {
 	p.mu.Lock()

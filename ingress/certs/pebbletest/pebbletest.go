@@ -31,11 +31,13 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/c8s-dev/c8s/test/lab"
 	"github.com/c8s-dev/c8s/test/stack/component"
 )
 
 // Options of a server.
 type Options struct {
+	In                *lab.NS           // where it runs; nil: here
 	HTTPPort, TLSPort int               // where names are visited for challenges
 	Life              time.Duration     // of certificates; zero is 90 days
 	EAB               map[string][]byte // accounts by key id; not nil: required
@@ -51,7 +53,36 @@ type Server struct {
 	Roots     []byte // PEM: for connections to it
 	Issuer    []byte // PEM: the root of what it issues
 
-	cmd *exec.Cmd
+	cmd  *exec.Cmd
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+func (o *Options) listen(addr string) (net.Listener, error) {
+	if o.In != nil {
+		return o.In.Listen("tcp", addr)
+	}
+	return net.Listen("tcp", addr)
+}
+
+func (o *Options) listenPacket(addr string) (net.PacketConn, error) {
+	if o.In != nil {
+		return o.In.ListenPacket("udp", addr)
+	}
+	return net.ListenPacket("udp", addr)
+}
+
+func (o *Options) start(cmd *exec.Cmd) error {
+	if o.In != nil {
+		return o.In.Start(cmd)
+	}
+	return cmd.Start()
+}
+
+func (o *Options) dialer() func(context.Context, string, string) (net.Conn, error) {
+	if o.In != nil {
+		return o.In.Dial
+	}
+	return new(net.Dialer).DialContext
 }
 
 // Start runs a server until the test ends.
@@ -65,7 +96,7 @@ func Start(t testing.TB, o Options) *Server {
 }
 
 func start(t testing.TB, o Options) (*Server, error) {
-	resolver, err := loopbackDNS(t)
+	resolver, err := loopbackDNS(t, &o)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +155,7 @@ func Prepare(ctx context.Context, dir, listen, manage, resolver string, o Option
 
 func run(t testing.TB, o Options, resolver string) (*Server, error) {
 	dir := t.TempDir()
-	p, err := Prepare(t.Context(), dir, freeAddress(t), freeAddress(t), resolver, o)
+	p, err := Prepare(t.Context(), dir, freeAddress(t, &o), freeAddress(t, &o), resolver, o)
 	if err != nil {
 		return nil, err
 	}
@@ -133,9 +164,9 @@ func run(t testing.TB, o Options, resolver string) (*Server, error) {
 		return nil, err
 	}
 	defer log.Close() // it has its own
-	s := &Server{Directory: p.Directory, Roots: p.Roots, cmd: exec.Command(p.Path, p.Args...)}
+	s := &Server{Directory: p.Directory, Roots: p.Roots, dial: o.dialer(), cmd: exec.Command(p.Path, p.Args...)}
 	s.cmd.Stdout, s.cmd.Stderr, s.cmd.Env = log, log, append(os.Environ(), p.Env...)
-	if err := s.cmd.Start(); err != nil {
+	if err := o.start(s.cmd); err != nil {
 		return nil, err
 	}
 	exited := make(chan error, 1)
@@ -161,7 +192,7 @@ func (s *Server) Stop() error { return s.cmd.Process.Kill() }
 func (s *Server) Client() *http.Client {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(s.Roots)
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
+	return &http.Client{Transport: &http.Transport{DialContext: s.dial, TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}}
 }
 
 // issuer waits until the server tells the root of what it issues.
@@ -212,8 +243,8 @@ func (s *Server) get(ctx context.Context, url string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(res.Body, 1<<20))
 }
 
-func freeAddress(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freeAddress(t testing.TB, o *Options) string {
+	l, err := o.listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,8 +305,8 @@ func writeIdentity(dir string, at net.IP) ([]byte, error) {
 }
 
 // loopbackDNS answers 127.0.0.1 for every name.
-func loopbackDNS(t testing.TB) (string, error) {
-	conn, listener, err := samePort()
+func loopbackDNS(t testing.TB, o *Options) (string, error) {
+	conn, listener, err := samePort(o)
 	if err != nil {
 		return "", err
 	}
@@ -306,12 +337,12 @@ func loopbackDNS(t testing.TB) (string, error) {
 
 // samePort listens at a port that is free for both UDP and TCP: one that the
 // system gives for one may be taken for the other.
-func samePort() (conn net.PacketConn, listener net.Listener, err error) {
+func samePort(o *Options) (conn net.PacketConn, listener net.Listener, err error) {
 	for range 20 {
-		if conn, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+		if conn, err = o.listenPacket("127.0.0.1:0"); err != nil {
 			return nil, nil, err
 		}
-		if listener, err = net.Listen("tcp", conn.LocalAddr().String()); err == nil {
+		if listener, err = o.listen(conn.LocalAddr().String()); err == nil {
 			return conn, listener, nil
 		}
 		err = errors.Join(err, conn.Close())

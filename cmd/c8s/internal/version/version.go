@@ -26,6 +26,12 @@ func String() string {
 	return describe(Version, info) + " (" + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH + ")"
 }
 
+// Software is the name of the source alone, in one word.
+func Software() string {
+	info, _ := debug.ReadBuildInfo()
+	return strings.Join(strings.Fields(describe(Version, info)), "-")
+}
+
 // describe picks the best available name of the source.
 func describe(stamped string, info *debug.BuildInfo) string {
 	if stamped != "" {

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/websocket"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/interop"
+	testgrpc "google.golang.org/grpc/interop/grpc_testing"
+
+	"github.com/c8s-dev/c8s/test/lab"
+	"github.com/c8s-dev/c8s/test/lab/capture"
+)
+
+// An ingress on a machine of its own, from its first request to the end.
+func TestIngress(t *testing.T) {
+	s := newWebSite(t, false)
+	s.onlyTLSOnTheWire(t)
+	for _, step := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"events", s.events},
+		{"websocket", s.websocket},
+		{"grpc", s.interop},
+		{"connect", s.connect},
+		{"page", s.pages},
+		{"operator's commands", s.commands},
+		{"verify", s.verify},
+		{"curl with a receipt", s.curl},
+		{"proxy", s.proxy},
+		{"another listed workload", s.swapToListed},
+		{"a pod that nobody listed", s.swapToUnlisted},
+		{"a host that operators do not have", s.foreignHost},
+		{"restart", s.restart},
+		{"deny list", s.denied},
+		{"without a CDS", s.withoutCDS},
+		{"drain", s.drain},
+	} {
+		if !t.Run(step.name, step.run) {
+			return
+		}
+	}
+}
+
+func TestIngressOnThePodsNode(t *testing.T) {
+	s := newWebSite(t, true)
+	s.onlyTLSOnTheWire(t)
+	s.verify(t)
+}
+
+// onlyTLSOnTheWire has browsers ask, and looks at every packet between the
+// machines meanwhile.
+func (s *webSite) onlyTLSOnTheWire(t *testing.T) {
+	t.Helper()
+	canary := capture.NewCanary()
+	wire, err := capture.Start(s.Lab.Wire, lab.WireBridge, capture.Options{Canary: canary, Pods: podPrefixes(s.Cluster)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.plainRequests(t)
+	s.upload(t, canary)
+	s.wantLogged(t)
+	onlyTunnels(t, wire)
+}
+
+func (s *webSite) plainRequests(t *testing.T) {
+	for _, host := range []string{bankHost, shopHost} {
+		resp, body := s.get(t, "https://"+host+"/hello")
+		workload := strings.TrimSuffix(host, ".example")
+		if workload == "bank" {
+			workload = "web"
+		}
+		want := fmt.Sprintf("%s for %s at /hello, from %s by %s:", workload, host, s.user.Addr4, s.edge.Addr4)
+		if resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 || !strings.HasPrefix(body, want) {
+			t.Errorf("%s over %s: %q, want %q", resp.Status, resp.Proto, body, want)
+		}
+		if got := resp.Header.Get("C8s-Workload"); !strings.Contains(got, workload) || resp.Header.Get("C8s-Manifest") == "" || resp.Header.Get("C8s-Evidence") == "" {
+			t.Errorf("headers %v", resp.Header)
+		}
+	}
+	if resp, _ := s.get(t, "http://"+bankHost+"/hello?a=b"); resp.StatusCode != http.StatusPermanentRedirect || resp.Header.Get("Location") != "https://"+bankHost+"/hello?a=b" {
+		t.Errorf("without TLS: %s to %q", resp.Status, resp.Header.Get("Location"))
+	}
+}
+
+// wantLogged waits until answers say where their pod's certificate is logged.
+func (s *webSite) wantLogged(t *testing.T) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		resp, _ := s.get(t, "https://"+bankHost+"/")
+		if resp.Header.Get("C8s-Log") != "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no index of the log: %v", resp.Header)
+		}
+	}
+}
+
+func (s *webSite) upload(t *testing.T, canary []byte) {
+	body := bytes.Repeat(append(canary, bytes.Repeat([]byte("x"), 4<<10)...), 8<<10) // 32 MiB
+	resp, err := s.browser().Post("https://"+bankHost+"/upload", "application/octet-stream", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(resp.Body)
+	if want := fmt.Sprintf("%d %x <nil>", len(body), sha256.Sum256(body)); err != nil || string(got) != want {
+		t.Errorf("%q, want %q (%v)", got, want, err)
+	}
+}
+
+// events must come while the answer goes on: it has no end.
+func (s *webSite) events(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+bankHost+"/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := s.browser().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	for want := "data: 0\n\ndata: 1\n\ndata: 2\n\n"; want != ""; want = want[1:] {
+		one := make([]byte, 1)
+		if _, err := io.ReadFull(resp.Body, one); err != nil || one[0] != want[0] {
+			t.Fatalf("%q %v, want %q next", one, err, want)
+		}
+	}
+}
+
+func (s *webSite) websocket(t *testing.T) {
+	conn, err := s.dial(t.Context(), "tcp", bankHost+":443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := tls.Client(conn, &tls.Config{ServerName: bankHost, RootCAs: s.roots, NextProtos: []string{"http/1.1"}})
+	defer over.Close()
+	config, err := websocket.NewConfig("wss://"+bankHost+"/ws", "https://"+bankHost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ws, err := websocket.NewClient(config, over)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"hello", strings.Repeat("long ", 20_000)} {
+		var back string
+		if err := websocket.Message.Send(ws, text); err != nil {
+			t.Fatal(err)
+		}
+		for len(back) < len(text) { // the echo may come in other frames
+			var part string
+			if err := websocket.Message.Receive(ws, &part); err != nil {
+				t.Fatal(err)
+			}
+			back += part
+		}
+		if back != text {
+			t.Errorf("%d bytes came back, want %d", len(back), len(text))
+		}
+	}
+}
+
+// interop is what gRPC's implementations check each other with.
+func (s *webSite) interop(t *testing.T) {
+	conn, err := grpc.NewClient("passthrough:///"+bankHost+":443",
+		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{ServerName: bankHost, RootCAs: s.roots})),
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return s.dial(ctx, "tcp", addr) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	client, ctx := testgrpc.NewTestServiceClient(conn), timeout(t, time.Minute)
+	for name, check := range map[string]func(context.Context, testgrpc.TestServiceClient, ...grpc.CallOption){
+		"empty unary": interop.DoEmptyUnaryCall, "large unary": interop.DoLargeUnaryCall,
+		"client streaming": interop.DoClientStreaming, "server streaming": interop.DoServerStreaming, "ping pong": interop.DoPingPong, "empty stream": interop.DoEmptyStream,
+		"cancel after begin": interop.DoCancelAfterBegin, "cancel after first response": interop.DoCancelAfterFirstResponse,
+		"timeout on sleeping server": interop.DoTimeoutOnSleepingServer,
+		"custom metadata":            interop.DoCustomMetadata, "status code and message": interop.DoStatusCodeAndMessage, "special status message": interop.DoSpecialStatusMessage,
+	} {
+		t.Log(name) // these end the process where they fail
+		check(ctx, client)
+	}
+}
+
+func (s *webSite) connect(t *testing.T) {
+	conn, err := s.dial(t.Context(), "tcp", bankHost+":443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := tls.Client(conn, &tls.Config{ServerName: bankHost, RootCAs: s.roots, NextProtos: []string{"http/1.1"}})
+	defer over.Close()
+	if err := over.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(over, "CONNECT %s:%d HTTP/1.1\r\nHost: %s:%d\r\n\r\n", bankHost, echoPort, bankHost, echoPort)
+	answer := make([]byte, len("HTTP/1.1 200"))
+	if _, err := io.ReadFull(over, answer); err != nil || string(answer) != "HTTP/1.1 200" {
+		t.Fatalf("%q %v", answer, err)
+	}
+	if _, err := io.WriteString(over, "by tunnel"); err != nil {
+		t.Fatal(err)
+	}
+	if err := over.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	rest, err := io.ReadAll(over)
+	if err != nil || !strings.HasSuffix(string(rest), "by tunnel") || !strings.Contains(string(rest), s.edge.Addr4.String()) {
+		t.Errorf("%q %v", rest, err)
+	}
+}
+
+// pages are the documents for people and programs, on every host.
+func (s *webSite) pages(t *testing.T) {
+	for _, host := range []string{bankHost, shopHost} {
+		resp, body := s.get(t, "https://"+host+"/.well-known/c8s/status")
+		if resp.StatusCode != http.StatusOK || !strings.Contains(body, "SIMULATED") || !strings.Contains(body, "fresh proof") || !strings.Contains(body, host) {
+			t.Errorf("%s:\n%s", resp.Status, body)
+		}
+		var facts struct {
+			State    string
+			Backends []struct{ Workload string }
+			Ingress  struct{ Certificate struct{ LogIndex *uint64 } }
+		}
+		if _, raw := s.get(t, "https://"+host+"/.well-known/c8s/status.json"); json.Unmarshal([]byte(raw), &facts) != nil || facts.State != "fresh" || len(facts.Backends) == 0 || facts.Ingress.Certificate.LogIndex == nil {
+			t.Errorf("facts %+v of %s", facts, raw)
+		}
+		for _, path := range []string{"", "/attestation", "/cds/v1/manifest", "/cds/v1/endorsement", "/cds/log/checkpoint"} {
+			if resp, body := s.get(t, "https://"+host+"/.well-known/c8s"+path); resp.StatusCode != http.StatusOK || body == "" {
+				t.Errorf("%s: %s %q", path, resp.Status, body)
+			}
+		}
+	}
+}
+
+// commands are those for the operator of the machine.
+func (s *webSite) commands(t *testing.T) {
+	run := func(args ...string) string {
+		t.Helper()
+		out, err := s.edge.Command(t.Context(), binary, append(args, "--run-dir", s.ingress.RunDir())...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	if text := run("ingress", "status"); !strings.Contains(text, "SIMULATED") || !strings.Contains(text, bankHost) || !strings.Contains(text, "accepted for") {
+		t.Errorf("status:\n%s", text)
+	}
+	if text := run("ingress", "ready"); strings.TrimSpace(text) != "ready" {
+		t.Errorf("ready: %s", text)
+	}
+	if text := run("ingress", "status", "-o", "json"); !json.Valid([]byte(text)) {
+		t.Errorf("no JSON:\n%s", text)
+	}
+	for path, want := range map[string]string{"/readyz": "ok", "/healthz": "ok", "/metrics": "c8s_ingress_ready 1"} {
+		hc := &http.Client{Transport: &http.Transport{DialContext: s.edge.Dial, DisableKeepAlives: true}}
+		resp, err := hc.Get("http://127.0.0.1:15022" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(body), want) {
+			t.Errorf("%s: %s %v\n%s", path, resp.Status, err, body)
+		}
+	}
+}
