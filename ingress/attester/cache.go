@@ -87,7 +87,7 @@ func (c *cache) get(ctx context.Context, client netip.Prefix, path string, k kin
 	if err == nil {
 		return d, false, nil
 	}
-	if held != nil && !held.absent && held.age(now) < staleLife {
+	if held != nil && held.age(now) < staleLife { // also that there is none: most clusters have no deny list
 		return held, true, nil
 	}
 	return nil, false, err

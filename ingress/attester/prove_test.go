@@ -159,6 +159,9 @@ func TestWithoutTheCDSTheLastProofStays(t *testing.T) {
 	w.prove()
 	shown := w.attestation(proof.PathAttestation, nil)
 	manifest := body(t, w.get(proof.PathCDS+"/v1/manifest"))
+	if resp := w.get(proof.PathCDS + "/v1/denylist"); resp.StatusCode != 404 {
+		t.Fatalf("there is a deny list, so this test proves less: %s", resp.Status)
+	}
 	against := w.Against()
 	w.Stop()
 	w.fails(CodeUnreachable)
@@ -183,6 +186,9 @@ func TestWithoutTheCDSTheLastProofStays(t *testing.T) {
 	resp := w.get(proof.PathCDS + "/v1/manifest")
 	if got := body(t, resp); string(got) != string(manifest) || resp.Header.Get("Cache-Status") == "" {
 		t.Errorf("a document that is old: %s, %v", resp.Status, resp.Header)
+	}
+	if resp := w.get(proof.PathCDS + "/v1/denylist"); resp.StatusCode != 404 {
+		t.Errorf("that there is no deny list: %s", resp.Status)
 	}
 	w.clock.Store(int64(staleLife + time.Minute))
 	if resp := w.get(proof.PathCDS + "/v1/manifest"); resp.StatusCode != 502 || string(body(t, resp)) != CodeUnreachable+"\n" {
