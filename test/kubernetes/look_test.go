@@ -34,6 +34,8 @@ func (s *Site) Report(ctx context.Context) string {
 		{"get", "events", "-A", "--sort-by=.lastTimestamp", "--field-selector=type=Warning"},
 		{"logs", "-n", systemNamespace, "-l", "app.kubernetes.io/component=node", "-c", "install", "--prefix", "--tail=20"},
 		{"logs", "-n", systemNamespace, "-l", "app.kubernetes.io/component=node", "-c", "node", "--prefix", "--tail=60"},
+		{"logs", "-n", systemNamespace, "-l", "app.kubernetes.io/component=ingress", "--prefix", "--tail=60"},
+		{"get", "gateways,httproutes,ingresses", "-A", "-o", "yaml"},
 		{"logs", "-n", systemNamespace, "-l", "app.kubernetes.io/component=cds", "--all-containers", "--prefix", "--tail=20"},
 	} {
 		said, err := s.Kubectl(ctx, args...)

@@ -50,13 +50,33 @@ type Site struct {
 	manifest  *policy.Signed
 	before    []nodeState // of each node, without C8s
 	holds     int         // pods made that keep a connection
+
+	settings []string             // of the chart, beside those that every site has
+	ingress  []policy.IngressRule // of the first manifest
+}
+
+// Option changes what a Site is.
+type Option func(s *Site)
+
+// WithIngress has an ingress on a node, for hosts of these rules.
+func WithIngress(node string, rules ...policy.IngressRule) Option {
+	return func(s *Site) {
+		s.ingress = rules
+		s.settings = append(
+			s.settings, "--set", "ingress.enabled=true", "--set", "ingress.selfSigned=true", "--set", "ingress.drain=5s", "--set", "ingress.logLevel=debug",
+			"--set", "ingress.nodeSelector.kubernetes\\.io/hostname="+node, "--set", "ingress.addresses={192.0.2.1}",
+		)
+	}
 }
 
 // New brings a cluster up and installs C8s by its chart, with entries for these
 // workloads.
-func New(t testing.TB, workloads func(s *Site) []policy.Workload) *Site {
+func New(t testing.TB, workloads func(s *Site) []policy.Workload, options ...Option) *Site {
 	t.Helper()
 	s := &Site{dir: t.TempDir()}
+	for _, o := range options {
+		o(s)
+	}
 	ctx := t.Context()
 	var err error
 	s.cwd, err = os.Getwd()
@@ -153,7 +173,7 @@ func (s *Site) firstManifest(ctx context.Context, workloads []policy.Workload) e
 	return s.sign(&policy.Manifest{
 		Schema: policy.Schema, TrustDomain: "kubernetes.c8s.example", Version: 1, Operators: s.operators, Substrates: []policy.Substrate{substrate},
 		Sandboxes: []policy.Image{{Name: s.Pause.Ref, Digest: policy.Digest(s.Pause.Config)}},
-		Workloads: slices.Concat(own, workloads),
+		Workloads: slices.Concat(own, workloads), Ingress: s.ingress,
 	})
 }
 
@@ -213,13 +233,13 @@ func (s *Site) chart() string { return filepath.Join(s.cwd, chartDir) }
 // values are the chart's settings here.
 func (s *Site) values() []string {
 	name, tag, _ := strings.Cut(s.C8s.Ref, ":")
-	return []string{
+	return append([]string{
 		"--set", "image.repository=" + name, "--set", "image.tag=" + tag, "--set", "image.pullPolicy=Never",
 		"--set", "tee.kind=sim", "--set", "tee.simulated=true", "--set", "tee.simDir=" + s.sim,
 		"--set", "node.drain=10s", "--set", "node.logLevel=debug",
 		"--set", "cds.nodeSelector.kubernetes\\.io/hostname=" + s.Nodes[0].Name(),
 		"--set", "node.cds={" + s.Nodes[0].Addr().String() + ":15009}",
-	}
+	}, s.settings...)
 }
 
 // ownEntries has the chart say what it runs, and lists that.
