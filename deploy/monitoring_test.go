@@ -33,9 +33,9 @@ func exported(t *testing.T) map[string]string {
 	t.Helper()
 	found := map[string]string{}
 	full := regexp.MustCompile(`"(c8s_[a-z0-9_]+)"`)
-	prefix := regexp.MustCompile(`NewDesc\("(c8s_[a-z_]*)"\+name`)
-	short := regexp.MustCompile(`desc\("([a-z0-9_]+)"`)
-	for _, dir := range []string{"../agent", "../cds", "../nri", "../datapath", "../cmd"} {
+	prefix := regexp.MustCompile(`"(c8s_[a-z_]*)" ?\+ ?name`)
+	short := regexp.MustCompile(`\b(?:desc|describe|counter|gauge)\("([a-z0-9_]+)"`)
+	for _, dir := range []string{"../agent", "../cds", "../nri", "../datapath", "../ingress", "../cmd"} {
 		must(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 				return err

@@ -158,7 +158,7 @@ func TestTheChartBringsDashboardAndAlertsToWhoWantsThem(t *testing.T) {
 	}
 	rules := all["PrometheusRule/c8s"]
 	groups, _ := rules.at("spec", "groups").([]any)
-	if len(groups) != 3 || rules.at("metadata", "labels", "release") != "prom" {
+	if len(groups) != 4 || rules.at("metadata", "labels", "release") != "prom" {
 		t.Errorf("the rules have %d groups, or not the label that was asked for", len(groups))
 	}
 	raw, err := os.ReadFile(filepath.Join(chartDir, "files/alerts.yaml"))
