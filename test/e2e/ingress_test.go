@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/interop"
 	testgrpc "google.golang.org/grpc/interop/grpc_testing"
 
+	"github.com/c8s-dev/c8s/test/browser"
 	"github.com/c8s-dev/c8s/test/lab"
 	"github.com/c8s-dev/c8s/test/lab/capture"
 )
@@ -39,6 +40,7 @@ func TestIngress(t *testing.T) {
 		{"grpc", s.interop},
 		{"connect", s.connect},
 		{"page", s.pages},
+		{"browser", s.chromium},
 		{"operator's commands", s.commands},
 		{"verify", s.verify},
 		{"curl with a receipt", s.curl},
@@ -248,6 +250,26 @@ func (s *webSite) pages(t *testing.T) {
 				t.Errorf("%s: %s %q", path, resp.Status, body)
 			}
 		}
+	}
+}
+
+// chromium is a browser that knows nothing of C8s: the application and the page
+// for people, by the certificate of the CA.
+func (s *webSite) chromium(t *testing.T) {
+	resp, _ := s.get(t, "https://"+bankHost+"/")
+	b := browser.Start(t, s.user.NS, browser.Options{Hosts: s.edge.Addr4.String() + ":443", Trust: resp.TLS.PeerCertificates[0]})
+	view := browser.View{Width: 1024, Height: 768}
+	var text string
+	p := b.Open("https://"+bankHost+"/hello", view)
+	if p.Eval(`document.body.innerText`, &text); !strings.HasPrefix(text, "web for "+bankHost) {
+		t.Errorf("the application: %q", text)
+	}
+	p = b.Open("https://"+bankHost+"/.well-known/c8s/status", view)
+	if p.Eval(`document.querySelector("h1").innerText + " " + document.getElementById("state").innerText`, &text); !strings.Contains(text, bankHost) || !strings.Contains(text, "fresh proof") {
+		t.Errorf("the page: %q", text)
+	}
+	if c, r := p.Complaints(), p.Requests(); len(c) != 0 || len(r) != 1 {
+		t.Errorf("complaints %v, requests %v", c, r)
 	}
 }
 

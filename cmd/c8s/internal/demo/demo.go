@@ -31,7 +31,7 @@ func New() *cobra.Command {
 		Long: `Build two nodes, a CDS and several pods out of network namespaces on this
 machine, run unmodified programs in the pods, and check what the system
 promises: who talked to whom, what the wire saw, what the kernel refused, that
-killing the daemon opens nothing, that the operators can take back at once what
+killing the daemon opens nothing, what an end user outside can verify, that the operators can take back at once what
 they allowed, and that a killed CDS comes back as what it was.
 
 The TEE is SIMULATED; kernel programs, TLS, certificates, the manifest and the
@@ -68,10 +68,10 @@ func run(ctx context.Context, out, progress io.Writer, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	step("building two nodes, a CDS and a host next door out of network namespaces")
+	step("building two nodes, a CDS and hosts next door out of network namespaces")
 	c, err := cluster.New(ctx, cluster.Options{
-		Binary: binary, Name: "demo", Nodes: []string{"node-a", "node-b"}, Outside: []string{"next-door"},
-		Workloads: cast.workloads(), Log: log,
+		Binary: binary, Name: "demo", Nodes: []string{"node-a", "node-b"}, Outside: []string{"next-door", "edge"},
+		Workloads: cast.workloads(), Ingress: ingressRules(), Log: log,
 	})
 	if err != nil {
 		return fmt.Errorf("building the cluster: %w", err)

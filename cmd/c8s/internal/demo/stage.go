@@ -32,6 +32,7 @@ type stage struct {
 	step func(format string, args ...any)
 
 	client, local, web, redis, iperf, unlisted *cluster.Pod
+	ingress                                    *cluster.Ingress
 }
 
 // play runs every act. It returns an error only when the play cannot go on;
@@ -52,6 +53,10 @@ func (s *stage) play(ctx context.Context) error {
 	s.step("unmodified programs talk")
 	s.talk(ctx)
 	s.identities(ctx)
+	s.step("an end user outside verifies, and then asks")
+	if err := s.user(ctx); err != nil {
+		return err
+	}
 	s.step("forbidden traffic is tried")
 	s.refusals(ctx)
 	s.step("the daemon of node-a is killed with SIGKILL, and started again")
@@ -68,6 +73,9 @@ func (s *stage) play(ctx context.Context) error {
 
 // enter starts the pods: routed and bridged, on both nodes.
 func (s *stage) enter(ctx context.Context) error {
+	if err := s.startIngress(); err != nil {
+		return err
+	}
 	a, b := s.Nodes[0], s.Nodes[1]
 	var pods []*cluster.Pod
 	add := func(n *cluster.Node, dst **cluster.Pod, entry string, kind lab.Kind, images ...*program) error {
