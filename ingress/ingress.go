@@ -38,6 +38,7 @@ const ownPath = "/.well-known/c8s"
 type Conn interface {
 	net.Conn
 	CloseWrite() error
+	Reset() error      // ends it so that what was sent does not look complete
 	Peer() *ratls.Peer // who answers, as its certificate proved it
 }
 

@@ -5,11 +5,13 @@ package ingress
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -140,6 +142,17 @@ type counted struct {
 	net.Conn
 	give   func()
 	client *client // nil until it is greeted; set before a request can come
+	fin    atomic.Bool
+}
+
+// Read implements net.Conn. It notes the end of TCP: where the last word of TLS
+// came before it, nobody reads so far.
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err == io.EOF {
+		c.fin.Store(true)
+	}
+	return n, err
 }
 
 // Close implements net.Conn. What connections hold is given back with it, those

@@ -80,8 +80,9 @@ func (w *world) tcpRoute() {
 	}}}})
 }
 
-// shout answers each line in upper case, and "bye" after the client's end.
-func shout(t testing.TB) net.Listener {
+// shout answers each line in upper case, and "bye" after the client's end. How
+// each connection ended is sent to ends, which may be nil.
+func shout(t testing.TB, ends chan<- error) net.Listener {
 	t.Helper()
 	ln := listen(t)
 	go func() {
@@ -100,6 +101,9 @@ func shout(t testing.TB) net.Listener {
 					}
 					fmt.Fprintln(conn, strings.ToUpper(in.Text()))
 				}
+				if ends != nil {
+					ends <- in.Err()
+				}
 				io.WriteString(conn, "bye")
 			}()
 		}
@@ -110,7 +114,7 @@ func shout(t testing.TB) net.Listener {
 func TestConnectOverHTTP1(t *testing.T) {
 	w := newWorld(t)
 	w.tcpRoute()
-	w.addPod("d/db", policytest.Web, shout(t))
+	w.addPod("d/db", policytest.Web, shout(t, nil))
 	open := func(target, first string) (*tls.Conn, *bufio.Reader, *http.Response) {
 		conn := w.dialTLS("bank.example")
 		fmt.Fprintf(conn, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n%s", target, target, first)
@@ -145,16 +149,62 @@ func TestConnectOverHTTP1(t *testing.T) {
 	// A workload that the manifest has for requests only.
 	w = newWorld(t)
 	w.tcpRoute()
-	w.addPod("d/db", policytest.DB, shout(t))
+	w.addPod("d/db", policytest.DB, shout(t, nil))
 	if _, _, res := open("bank.example:5432", ""); res.StatusCode != 502 {
 		t.Error(res.StatusCode)
+	}
+}
+
+func TestConnectThatTheClientBreaksOffNeverLooksComplete(t *testing.T) {
+	w := newWorld(t)
+	w.tcpRoute()
+	ends := make(chan error, 1)
+	w.addPod("d/db", policytest.Web, shout(t, ends))
+	for name, breakOff := range map[string]func(*tls.Conn){
+		"in order":              func(c *tls.Conn) { c.Close() },
+		"without the last word": func(c *tls.Conn) { c.NetConn().Close() },
+		"by a reset": func(c *tls.Conn) {
+			c.NetConn().(*net.TCPConn).SetLinger(0)
+			c.NetConn().Close()
+		},
+	} {
+		conn := w.dialTLS("bank.example")
+		io.WriteString(conn, "CONNECT bank.example:5432 HTTP/1.1\r\nHost: bank.example:5432\r\n\r\nhello\n")
+		in := bufio.NewReader(conn)
+		if _, err := http.ReadResponse(in, &http.Request{Method: http.MethodConnect}); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := in.ReadString('\n'); err != nil || line != "HELLO\n" {
+			t.Fatal(line, err)
+		}
+		breakOff(conn)
+		if err := <-ends; (err == nil) != (name == "in order") {
+			t.Errorf("%s: the backend saw the end %v", name, err)
+		}
+	}
+	// In HTTP/2 a stream that is reset.
+	f, buf, enc := w.framer()
+	enc.WriteField(hpack.HeaderField{Name: ":method", Value: "CONNECT"})
+	enc.WriteField(hpack.HeaderField{Name: ":authority", Value: "bank.example:5432"})
+	f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: buf.Bytes(), EndHeaders: true})
+	f.WriteData(1, false, []byte("hello\n"))
+	for answered := false; !answered; {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, answered = frame.(*http2.DataFrame)
+	}
+	f.WriteRSTStream(1, http2.ErrCodeCancel)
+	if err := <-ends; err == nil {
+		t.Error("a stream that was reset looks complete to the backend")
 	}
 }
 
 func TestConnectOverHTTP2(t *testing.T) {
 	w := newWorld(t)
 	w.tcpRoute()
-	w.addPod("d/db", policytest.Web, shout(t))
+	w.addPod("d/db", policytest.Web, shout(t, nil))
 	for last, want := range map[string]bool{"end": true, "reset": false} {
 		f, buf, enc := w.framer()
 		enc.WriteField(hpack.HeaderField{Name: ":method", Value: "CONNECT"})

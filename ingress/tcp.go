@@ -43,7 +43,7 @@ func (s *Server) connect(x *exchange, port uint16) *failure {
 		return why
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(x.in.Context(), func() { _ = conn.Close() })
+	stop := context.AfterFunc(x.in.Context(), func() { _ = conn.Reset() })
 	defer stop()
 	x.w.Header().Del("Alt-Svc")
 	s.fields(x.attempt).Set(x.w.Header())
@@ -106,9 +106,26 @@ func (s *Server) carryConn(x *exchange, conn *backendConn) *failure {
 	in := struct {
 		io.Reader
 		io.Closer
-	}{buffered(buf.Reader, client), cutter{client}}
+	}{lastWord{buffered(buf.Reader, client), client}, cutter{client}}
 	x.w.bytes, _ = exchangeBytes(in, halfCloser(client), conn)
 	return nil
+}
+
+// lastWord wants the alert that ends TLS in order (RFC 8446 section 6.1), which
+// crypto/tls does not: anybody on the way can end TCP.
+type lastWord struct {
+	io.Reader
+	client net.Conn
+}
+
+func (l lastWord) Read(p []byte) (int, error) {
+	n, err := l.Reader.Read(p)
+	if t, ok := l.client.(*tls.Conn); ok && err == io.EOF {
+		if c, ok := t.NetConn().(*counted); !ok || c.fin.Load() {
+			err = io.ErrUnexpectedEOF
+		}
+	}
+	return n, err
 }
 
 // cutter ends a connection by cutting it off.
@@ -196,7 +213,7 @@ func exchangeBytes(in io.ReadCloser, out closeWriter, conn *backendConn) (n int6
 	var up sync.WaitGroup
 	up.Go(func() {
 		if _, err := io.Copy(conn, in); err != nil {
-			_ = conn.Close() // the client broke off: neither side is complete
+			_ = conn.Reset() // the client broke off, and so is what the backend has
 			return
 		}
 		_ = conn.CloseWrite()

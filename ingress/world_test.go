@@ -73,6 +73,11 @@ type meshConn struct {
 
 func (c *meshConn) Peer() *ratls.Peer { return c.peer }
 func (c *meshConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
+func (c *meshConn) Reset() error {
+	c.Conn.(*net.TCPConn).SetLinger(0)
+	return c.Close()
+}
+
 func (c *meshConn) Close() error {
 	c.m.mu.Lock()
 	delete(c.m.open, c)

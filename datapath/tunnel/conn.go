@@ -88,6 +88,19 @@ func (c *Conn) Close() error {
 	return err
 }
 
+// Reset ends the connection at once and so that what was sent does not look
+// complete to the other side: for an application that was broken off itself.
+func (c *Conn) Reset() error {
+	err := net.ErrClosed
+	c.closing.Do(func() {
+		err = nil
+		c.giveUp() // before the end of what is written could become one in order
+		c.in.close()
+		c.out.close()
+	})
+	return err
+}
+
 func (c *Conn) stopLinger() {
 	if l := c.linger.Load(); l != nil && c.s.over() {
 		l.Stop()

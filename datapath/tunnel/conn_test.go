@@ -162,6 +162,23 @@ func TestConnThatIsClosedUnreadOrWhileTheOtherSideSendsIsReset(t *testing.T) {
 	}
 }
 
+func TestConnThatIsResetNeverLooksComplete(t *testing.T) {
+	r := newRig(t, true)
+	c, done := r.open(t)
+	far := r.farEnd(t)
+	if _, err := c.Write([]byte("half of it")); err != nil {
+		t.Fatal(err)
+	}
+	must(t, c.Reset())
+	wantReset(t, far)
+	if res := await(t, done); res.Reason != ReasonReset {
+		t.Errorf("%+v", res)
+	}
+	if err := c.Close(); !errors.Is(err, net.ErrClosed) {
+		t.Error("closing what was reset:", err)
+	}
+}
+
 func TestConnGivesUpOnASideThatNeverFinishes(t *testing.T) {
 	r := newRig(t, true)
 	c, done := r.open(t)
