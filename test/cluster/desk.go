@@ -37,6 +37,9 @@ func (c *Cluster) Manifest() *policy.Manifest {
 	return &m
 }
 
+// Envelope returns the manifest last published as it was signed.
+func (c *Cluster) Envelope() []byte { return c.desk.manifest.Load().Envelope }
+
 // firstManifest makes the operator's key, the simulated vendor and the first
 // signed manifest, as an operator would with `c8s manifest`.
 func (c *Cluster) firstManifest() error {
