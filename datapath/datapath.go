@@ -5,6 +5,7 @@
 // were verified under the manifest in force, its peer rules allow exactly this
 // pair and port, and the deny list denies neither. Every connection is judged,
 // on both nodes; a tunnel that was once allowed is closed when it no longer is.
+// The same holds between an ingress and a pod, with ingress rules for peer rules.
 //
 // Where a pod's packets come from, how identities are obtained and what the
 // cluster believes about addresses are not its business: Mesh answers those

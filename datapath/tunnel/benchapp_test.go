@@ -72,7 +72,9 @@ func startServer(tb testing.TB, app string) string {
 func runApp(args []string) error {
 	switch args[0] {
 	case "sink":
-		return appSink()
+		return appServe(func(c net.Conn, buf []byte) error { _, err := c.Read(buf); return err })
+	case "fount":
+		return appServe(func(c net.Conn, buf []byte) error { _, err := c.Write(buf); return err })
 	case "source":
 		flows, _ := strconv.Atoi(args[2])
 		chunks, _ := strconv.Atoi(args[3])
@@ -161,7 +163,8 @@ func requests(addr string, n int, reconnect bool) error {
 	return nil
 }
 
-func appSink() error {
+// appServe does step with each connection until it fails.
+func appServe(step func(c net.Conn, buf []byte) error) error {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -174,12 +177,9 @@ func appSink() error {
 				return
 			}
 			go func() {
+				defer c.Close()
 				buf := make([]byte, 256<<10)
-				for {
-					if _, err := c.Read(buf); err != nil {
-						c.Close()
-						return
-					}
+				for step(c, buf) == nil {
 				}
 			}()
 		}
