@@ -57,6 +57,8 @@ type cache struct {
 	places chan struct{}
 	fetch  atomic.Uint64 // fetches, for the status
 
+	chained policy.Digest // the manifest whose predecessors were fetched; warm's own
+
 	changed atomic.Pointer[time.Time] // what is from before is not fresh; nil: nothing changed
 
 	mu      sync.Mutex

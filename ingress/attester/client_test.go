@@ -87,4 +87,19 @@ func TestClientsProveTheIngressByWhatItServes(t *testing.T) {
 	}
 }
 
+// Whoever comes for the first time after the CDS is gone can still judge the
+// proof, for as long as it is believed.
+func TestProofIsJudgedWithoutTheCDS(t *testing.T) {
+	w := newWorld(t)
+	w.Publish(nil) // the first manifest is where trust begins
+	w.Deny(policytest.Deny(policy.DenyWorkload, policytest.DB))
+	w.prove()
+	s := w.listen()
+	w.Stop()
+	w.clock.Store(int64(mutableLife))
+	if r, err := w.visitor(s).Verify(t.Context(), "https://"+prooftest.Host); err != nil || r.Overall == client.Refuted {
+		t.Fatalf("%v: %+v", err, r.Refuted())
+	}
+}
+
 var _ http.Handler = (*Attester)(nil)

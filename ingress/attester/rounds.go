@@ -46,10 +46,12 @@ func (a *Attester) Prove(ctx context.Context) error {
 	if err == nil {
 		// First: who sees the new proof finds what it is to be judged by.
 		was, of := a.shown.Load().word()
-		if is, by := next.word(); is != was || by != of {
+		is, by := next.word()
+		if is != was || by != of {
 			a.cache.forgetMutable()
 		}
 		a.shown.Store(next)
+		a.cache.warm(ctx, next)
 	}
 	a.note(err)
 	return err
