@@ -84,8 +84,8 @@ func TestKillResetsBothApplicationsAndNamesTheReason(t *testing.T) {
 		if res := await(t, done); res.Reason != ReasonPolicyChanged {
 			t.Errorf("%+v", res)
 		}
-		if res := await(t, r.farResult); res.Reason != ReasonTunnelLost {
-			t.Errorf("%+v", res)
+		if res := await(t, r.farResult); res.Reason != ReasonTunnelLost || res.Err == nil {
+			t.Errorf("%+v; want the cause too", res)
 		}
 		if err := await(t, r.served); err == nil {
 			t.Error("Serve calls a broken tunnel an orderly end")

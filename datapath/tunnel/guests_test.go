@@ -112,7 +112,8 @@ func TestConnectionsOfOneHostWaitForTheirTurn(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if s := h.srv.Stats(); s.Handshakes != 16 || s.Crowded != 0 {
+	eventually(t, "sixteen handshakes", func() bool { return h.srv.Stats().Handshakes == 16 })
+	if s := h.srv.Stats(); s.Crowded != 0 {
 		t.Errorf("%+v", s)
 	}
 }

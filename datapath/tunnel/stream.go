@@ -323,8 +323,9 @@ func (t *Tunnel) fail(s *stream, err error) {
 	if errors.Is(err, errStalled) {
 		reason = ReasonStalled
 	}
+	t.ending.CompareAndSwap(nil, &Ending{Reason: reason})
+	s.set(t.ended(fmt.Errorf("stream %d: %w", s.seq, err))) // before Kill, which knows no cause
 	t.Kill(reason)
-	s.set(t.ended(fmt.Errorf("stream %d: %w", s.seq, err)))
 	s.app.abort()
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 
 	"github.com/c8s-dev/c8s/ingress/certs/pebbletest"
@@ -121,6 +122,7 @@ func killedProcess(t *testing.T, w *world) (kill func(), exited chan struct{}) {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), killedEnv+"="+string(raw), killedPathEnv+"="+w.cfg.Path)
 	cmd.Stderr = &w.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the test is killed
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -75,6 +76,7 @@ func (o *Options) start(cmd *exec.Cmd) error {
 	if o.In != nil {
 		return o.In.Start(cmd)
 	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when the test is killed
 	return cmd.Start()
 }
 
