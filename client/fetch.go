@@ -22,6 +22,9 @@ import (
 const (
 	// maxSmallDocument bounds documents that have no limit of their own, in bytes.
 	maxSmallDocument = 8 << 20
+	// maxDocuments bounds all that one judgement reads, in bytes: nobody has proven
+	// anything yet who makes a client read. Years of manifests are a tenth of it.
+	maxDocuments = 256 << 20
 	// maxRetryAfter is how long the other end may have a client wait.
 	maxRetryAfter = 5 * time.Second
 )
@@ -47,8 +50,7 @@ func (p *peer) fetch(ctx context.Context, path string) ([]byte, error) {
 	for {
 		body, later, err := p.read(ctx, path)
 		if err == nil {
-			p.keep(path, body)
-			return body, nil
+			return body, p.keep(path, body)
 		}
 		if later <= 0 || later > maxRetryAfter {
 			return nil, fmt.Errorf("reading %s: %w", path, err)
@@ -101,19 +103,24 @@ func (p *peer) getter() cds.Getter {
 	return func(ctx context.Context, path string) ([]byte, error) { return p.fetch(ctx, proof.PathCDS+path) }
 }
 
-// keep collects what was read, for reports. The log's files are fetched by
-// several goroutines.
-func (p *peer) keep(path string, body []byte) {
+// keep collects what was read, for reports, as long as it is not too much. The
+// log's files are fetched by several goroutines.
+func (p *peer) keep(path string, body []byte) error {
 	path, _, _ = strings.Cut(path, "?")
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.size += int64(len(body)); p.size > maxDocuments {
+		return fmt.Errorf("reading %s: %w", path, attest.NewFailure(CodeDocument, fmt.Sprintf("at most %d bytes of all documents", maxDocuments), "more",
+			"the host has the client read without end: do not use it"))
+	}
 	p.documents = append(p.documents, Document{path, body})
+	return nil
 }
 
 func (p *peer) taken() []Document {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	found := p.documents
-	p.documents = nil
+	p.documents, p.size = nil, 0
 	return found
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/cds/store/storetest"
 	"github.com/c8s-dev/c8s/cds/translog"
 	"github.com/c8s-dev/c8s/client/clienttest"
@@ -153,6 +154,28 @@ func TestStaleProofIsRefused(t *testing.T) {
 	}
 	if n := in.Requests.Load() - before; n != 0 {
 		t.Errorf("%d requests arrived", n)
+	}
+}
+
+type answering func(*http.Request) (*http.Response, error)
+
+func (a answering) RoundTrip(r *http.Request) (*http.Response, error) { return a(r) }
+
+func TestDocumentsOfOneJudgementAreBounded(t *testing.T) {
+	p := &peer{base: "https://" + host, rt: answering(func(*http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader("manifest"))}, nil
+	})}
+	get := p.getter()
+	p.size = maxDocuments - 12
+	if _, err := get(t.Context(), "/v1/document/a"); err != nil {
+		t.Error(err)
+	}
+	if _, err := get(t.Context(), "/v1/document/b"); attest.FailureCode(err) != CodeDocument {
+		t.Errorf("want %s: %v", CodeDocument, err)
+	}
+	p.taken()
+	if _, err := get(t.Context(), "/v1/document/c"); err != nil {
+		t.Errorf("the next judgement: %v", err)
 	}
 }
 

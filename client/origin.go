@@ -150,7 +150,10 @@ func (o *origin) open(ctx context.Context, h1 bool) (*conn, error) {
 		} else {
 			defer o.dialling.leave()
 			if cn := o.pick(h1); cn != nil {
-				return cn, nil
+				if o.standing(cn.key).fresh(o.c.cfg.Now()) {
+					return cn, nil
+				}
+				cn.cc.Release() // too old by now, or one of more than acquire looks at
 			}
 		}
 	}

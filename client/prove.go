@@ -34,6 +34,7 @@ type peer struct {
 
 	mu        sync.Mutex
 	documents []Document
+	size      int64 // of them all
 }
 
 // standing is what is known of one TLS key of an origin.

@@ -115,6 +115,25 @@ func TestProofsAreRenewedWhileConnectionsLive(t *testing.T) {
 	}
 }
 
+func TestConnectionsOfOthersAreNotUsedWithoutANewProof(t *testing.T) {
+	w := clienttest.New(t)
+	in := w.Ingress()
+	c := newClient(t, config(w, in))
+	if code, err := send(t, c); err != nil {
+		t.Fatal(code, err)
+	}
+	o, err := c.originOf(host, "443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Pass(6 * time.Minute)
+	in.Answer(proof.PathAttestation, http.NotFound)
+	// As after a wait for whoever dials: there is a connection by then.
+	if cn, err := o.open(t.Context(), false); codeOf(err) != CodeUnavailable {
+		t.Errorf("%+v, %v: a connection without a proof that is young enough", cn, err)
+	}
+}
+
 func TestClockThatWasSetBackNeedsANewProof(t *testing.T) {
 	w := clienttest.New(t)
 	in := w.Ingress()

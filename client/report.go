@@ -147,8 +147,8 @@ func (r *Report) in(state proof.State) (found []proof.Step) {
 	return found
 }
 
-// Refusal is why a connection is not used. Nothing of a request was written to
-// it, or nothing more.
+// Refusal is why a connection, or an answer, is not used. Nothing of a request
+// was written to the connection, or nothing more.
 type Refusal struct {
 	Step   proof.Step
 	Report *Report // what was found until then
@@ -162,6 +162,10 @@ func (e *Refusal) Error() string {
 	}
 	return s
 }
+
+// Answered reports whether it is the answer that is refused: the request was
+// sent then, and may have taken effect.
+func (e *Refusal) Answered() bool { return e.Step.Code == CodeReceipt }
 
 // Unwrap returns the cause, nil where there is none.
 func (e *Refusal) Unwrap() error { return e.cause }

@@ -21,7 +21,9 @@ import (
 )
 
 // DialTCP connects to a TCP service behind the ingress of its host:
-// "db.example:5432" is asked for, with CONNECT, at https://db.example.
+// "db.example:5432" is asked for, with CONNECT, at https://db.example. The key is
+// proven before; while the connection lives there is nothing to ask on it, so
+// that who must not trust an old proof makes a new connection.
 func (c *Client) DialTCP(ctx context.Context, target string) (net.Conn, error) {
 	host, _, err := net.SplitHostPort(target)
 	if err != nil {

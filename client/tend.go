@@ -57,7 +57,8 @@ func (o *origin) dueForProof() (due []*conn) {
 	now := o.c.cfg.Now()
 	asked := map[[32]byte]bool{}
 	for _, cn := range o.conns {
-		if !asked[cn.key] && !cn.retired && cn.cc.Available() > 0 && o.keys[cn.key].due(now, o.c.renewal()) {
+		s := o.keys[cn.key] // nil: forgotten just before the connection was added
+		if !asked[cn.key] && !cn.retired && cn.cc.Available() > 0 && (s == nil || s.due(now, o.c.renewal())) {
 			asked[cn.key] = true
 			due = append(due, cn)
 		}

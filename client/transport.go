@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/idna"
 
+	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/client/proof"
 	"github.com/c8s-dev/c8s/client/receipt"
 )
@@ -35,7 +36,8 @@ type roundTripper struct{ c *Client }
 func (t roundTripper) CloseIdleConnections() { t.c.CloseIdleConnections() }
 
 // RoundTrip implements http.RoundTripper. The error is a *Refusal where the
-// other end did not prove itself; then nothing of req was sent.
+// other end did not prove itself, and nothing of req was sent then; or where the
+// receipt of its answer is refused: Answered tells.
 func (t roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.roundTrip(req)
 	if err != nil && req.Body != nil {
@@ -198,6 +200,9 @@ func (c *Client) answered(resp *http.Response, out *http.Request, r *Report, key
 		return resp, nil
 	}
 	found, err := receipt.Verify(resp, key, c.cfg.Now())
+	if attest.FailureCode(err) == receipt.CodeMissing { // somebody else's signature, which we know nothing about
+		return resp, nil
+	}
 	if err != nil {
 		resp.Body.Close()
 		return nil, &Refusal{

@@ -150,6 +150,11 @@ func TestReceiptsAreVerified(t *testing.T) {
 	in.Use(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Date", w.Now().UTC().Format(http.TimeFormat))
 		fields.Set(rw.Header())
+		if r.URL.Path == "/backend" {
+			rw.Header().Set("Signature-Input", `sig1=("date");created=1;keyid="pod"`)
+			rw.Header().Set("Signature", "sig1=:AAAA:")
+			return
+		}
 		signer.Sign(rw.Header(), http.StatusOK, r)
 		if r.URL.Path == "/changed" {
 			rw.Header().Set(receipt.HeaderWorkload, policytest.DB)
@@ -172,6 +177,17 @@ func TestReceiptsAreVerified(t *testing.T) {
 	}
 	if _, err := get(t, c, "/changed"); codeOf(err) != CodeReceipt {
 		t.Errorf("a changed answer: %v", err)
+	}
+	var refused *Refusal
+	if _, err := get(t, c, "/changed"); !errors.As(err, &refused) || !refused.Answered() {
+		t.Errorf("an answer was refused, and the error does not say that the request was sent: %v", err)
+	}
+	if resp, err = (&http.Client{Transport: c.Transport()}).Get("https://" + host + "/backend"); err != nil {
+		t.Fatal("a backend's own signature: ", err)
+	}
+	resp.Body.Close()
+	if ReceiptOf(resp) != nil || resp.Header.Get("Signature") == "" {
+		t.Errorf("a backend's own signature: %+v, %v", ReceiptOf(resp), resp.Header)
 	}
 	plain := newClient(t, config(w, in))
 	if resp, err = (&http.Client{Transport: plain.Transport()}).Get("https://" + host); err != nil {

@@ -218,6 +218,13 @@ func TestReceiptIsKeptAndChecked(t *testing.T) {
 	}
 	s.Write("changed.json", []byte(strings.Replace(string(s.Read("receipt.json")), policytest.Web, policytest.DB, 1)))
 	s.Refused(exit.Refused, "receipt verify @changed.json --key @proof/attestation.json", "receipt-signature")
+	s.in.Use(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Date", time.Now().UTC().Format(http.TimeFormat))
+		receipt.Fields{Workload: policytest.Web, Manifest: 1, Evidence: policytest.Digest("e")}.Set(rw.Header())
+		signer.Sign(rw.Header(), http.StatusOK, r)
+		rw.Header().Set(receipt.HeaderWorkload, policytest.DB)
+	})
+	s.Refused(exit.Refused, "curl --receipt @none.json "+url+s.flags()+" --allow-simulated", "the request was sent, its answer is not used")
 	s.in.Use(func(http.ResponseWriter, *http.Request) {})
 	s.Refused(exit.Refused, "curl --receipt @none.json "+url+s.flags()+" --allow-simulated", "not signed")
 	if _, err := os.Stat(filepath.Join(s.Dir, "none.json")); err == nil {

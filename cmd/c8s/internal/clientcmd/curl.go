@@ -126,7 +126,10 @@ func (v *curlCommand) redirect(_ *http.Request, via []*http.Request) error {
 // refusal says it all.
 func plain(err error) error {
 	var refused *client.Refusal
-	if errors.As(err, &refused) {
+	if errors.As(err, &refused) && refused.Answered() {
+		return fmt.Errorf("%w\nthe request was sent, its answer is not used", refused)
+	}
+	if refused != nil {
 		return fmt.Errorf("%w\nnothing was sent; 'c8s verify %s' shows every step", refused, refused.Report.URL)
 	}
 	return err

@@ -38,8 +38,8 @@ func newProxy() *cobra.Command {
 		Short: "Let any program on this machine talk to a host that has proven itself",
 		Long: `Listens on this machine, and carries what comes to an attested service. Programs need
 not know: point their base URL at --listen, or their database address at --tcp. Every
-connection to the service is proven before a byte is carried, and again while it
-lives.
+connection to the service is proven before a byte is carried; one that carries
+requests again while it lives, one of --tcp when it is made.
 
 With --to, requests get the service's Host; streams and WebSockets pass. With --tcp,
 bytes pass as they are, through the ingress of HOST. ADDR is host:port, or unix:PATH
