@@ -205,6 +205,8 @@ func (b *backends) judge(a *attempt, req *http.Request, body *sharedBody, err er
 	switch {
 	case req.Context().Err() != nil:
 		return err, false
+	case a.x.body.spoilt(): // nothing that a pod could do better
+		return err, false
 	case a.refused != nil:
 		return ofDial(a.refused), !body.used.Load()
 	case errors.As(err, &why): // the attempt's timeout

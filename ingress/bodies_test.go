@@ -158,3 +158,59 @@ func TestTrailersAndContinue(t *testing.T) {
 		t.Errorf("100-continue: %v, %d", got100, res.StatusCode)
 	}
 }
+
+func TestClientsSayNothingUnderOurNamesInTrailers(t *testing.T) {
+	w := newWorld(t)
+	w.addPod("d/web", policytest.Web, serve(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		fmt.Fprint(rw, r.Trailer)
+	})))
+	for name, c := range map[string]*http.Client{"h1": w.client(), "h2": w.client(h2)} {
+		req, err := http.NewRequest(http.MethodPost, "https://bank.example/", io.NopCloser(strings.NewReader("body")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.ContentLength, req.Trailer = -1, http.Header{"X-Up": {"loaded"}, "X-Forwarded-For": {"a lie"}, "C8s-Workload": {"a lie"}, "X_real_ip": {"a lie"}}
+		res, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || string(body) != "map[X-Up:[loaded]]" {
+			t.Errorf("%s: %s %v", name, body, err)
+		}
+	}
+	conn := w.dialTLS("bank.example") // trailers that nobody announced
+	_, _ = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: bank.example\r\nConnection: close\r\nTrailer: X-Up\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nX-Up: loaded\r\nC8s-Log: a lie\r\n\r\n")
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.Contains(string(answer), "X-Up:[loaded]") || strings.Contains(string(answer), "lie") {
+		t.Errorf("%s %v", answer, err)
+	}
+}
+
+func TestUploadsThatClientsBreakOffAreNoFailuresOfPods(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits.BodyBytes = 100 })
+	w.addPod("d/web", policytest.Web, serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })))
+	const head = "POST / HTTP/1.1\r\nHost: bank.example\r\n"
+	for name, raw := range map[string]string{
+		"broken off":   head + "Content-Length: 50\r\n\r\nabc",
+		"bad chunks":   head + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nxyz\r\n",
+		"more than it": head + "Transfer-Encoding: chunked\r\n\r\n80\r\n" + strings.Repeat("x", 128) + "\r\n0\r\n\r\n",
+	} {
+		conn := w.dialTLS("bank.example")
+		_, _ = io.WriteString(conn, raw)
+		if err := conn.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.ReadAll(conn)
+		conn.Close()
+		w.until("the request to be over", func() bool { return w.server.running.count() == 0 })
+		if sick := w.server.back.health.avoid(); len(sick) != 0 {
+			t.Errorf("%s: the pod is passed over", name)
+		}
+	}
+	if log := w.records.String(); strings.Contains(log, codeBackendBroke) {
+		t.Error("the pod is blamed:", log)
+	}
+}

@@ -56,6 +56,7 @@ func (s *Server) rewrite(pr *httputil.ProxyRequest) {
 	out.URL.RawQuery = pr.In.URL.RawQuery // as it came: what it means is the backend's business
 	out.Host = pr.In.Host
 	out.Trailer = pr.In.Trailer // filled when the body has been read
+	onlyOthers(out.Trailer)     // what is announced
 	s.introduce(pr.In, out.Header, x.from.Addr())
 	rule := x.found.Rule
 	if w := rule.Rewrite; w != nil {
@@ -133,6 +134,10 @@ func (s *Server) reason(x *exchange, err error) *failure {
 		return f
 	case ctx.Err() != nil:
 		return fail(statusClientGone, codeClientGone, nil)
+	case x.body.spoilt() && (x.in.ProtoMajor > 1 || errors.Is(err, io.ErrUnexpectedEOF)): // a reset, or the end
+		return fail(statusClientGone, codeClientGone, nil)
+	case x.body.spoilt():
+		return fail(http.StatusBadRequest, codeBadRequest, err)
 	case errors.As(err, &f):
 		return f
 	}

@@ -61,7 +61,7 @@ func TestForwardsAndSaysWhoAnswered(t *testing.T) {
 func TestClientsCannotSayWhoTheyAre(t *testing.T) {
 	lies := []func(*http.Request){
 		header("X-Forwarded-For", "1.1.1.1"), header("Forwarded", "for=1.1.1.1"), header("X-Forwarded-Proto", "http"), header("X-Forwarded-Host", "evil.example"),
-		header("X-Real-Ip", "1.1.1.1"), header("X_Forwarded_For", "1.1.1.1"), header("X-Forwarded-Anything", "1.1.1.1"), header("C8s-Workload", "admin 1.1.1.1"),
+		header("X-Real-Ip", "1.1.1.1"), header("X_Forwarded_For", "1.1.1.1"), header("X-Forwarded-Anything", "1.1.1.1"), header("C8s-Workload", "admin 1.1.1.1"), header("X-Forwarded", "for=1.1.1.1"), header("Proxy", "http://1.1.1.1"),
 	}
 	w := newWorld(t)
 	w.addPod("d/web", policytest.Web, serve(t, http.HandlerFunc(echo)))

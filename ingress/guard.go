@@ -88,8 +88,10 @@ type reader struct {
 	io.ReadCloser
 	left    int64
 	over    atomic.Bool
+	broke   atomic.Bool // the client did not send it to its end
 	guard   *guard
-	patient bool // the client may be silent
+	patient bool        // the client may be silent
+	trailer http.Header // filled at the end
 }
 
 func (r *reader) Read(p []byte) (int, error) {
@@ -102,8 +104,17 @@ func (r *reader) Read(p []byte) (int, error) {
 		r.over.Store(true)
 		return 0, errBodyTooLarge
 	}
+	switch {
+	case err == io.EOF:
+		onlyOthers(r.trailer)
+	case err != nil:
+		r.broke.Store(true)
+	}
 	return n, err
 }
+
+// spoilt reports whether it is the body that a request failed at.
+func (r *reader) spoilt() bool { return r != nil && (r.over.Load() || r.broke.Load()) }
 
 // writer is where the answer goes.
 type writer struct {

@@ -186,7 +186,7 @@ func (s *Server) admit(x *exchange, state *hostState) *failure {
 		return fail(http.StatusRequestEntityTooLarge, codeTooLarge, nil)
 	}
 	if x.in.Body != nil && x.in.Body != http.NoBody {
-		x.body = &reader{ReadCloser: x.in.Body, left: body, guard: x.guard, patient: route.IsGRPC(x.in.Header)}
+		x.body = &reader{ReadCloser: x.in.Body, left: body, guard: x.guard, patient: route.IsGRPC(x.in.Header), trailer: x.in.Trailer}
 		x.in.Body = x.body
 	}
 	return nil

@@ -98,11 +98,7 @@ func (s *Server) introduce(in *http.Request, out http.Header, from netip.Addr) {
 	if trusted {
 		list, forwarded = in.Header["X-Forwarded-For"], in.Header["Forwarded"]
 	}
-	for name := range out {
-		if saysWho(name) {
-			delete(out, name)
-		}
-	}
+	onlyOthers(out)
 	addr, node := from.String(), from.String()
 	if from.Is6() {
 		node = `"[` + node + `]"`
@@ -114,16 +110,27 @@ func (s *Server) introduce(in *http.Request, out http.Header, from netip.Addr) {
 	out["Forwarded"] = []string{strings.Join(append(slices.Clone(forwarded), element), ", ")}
 }
 
+// onlyOthers removes what clients say about who they are.
+func onlyOthers(h http.Header) {
+	for name := range h {
+		if saysWho(name) {
+			delete(h, name)
+		}
+	}
+}
+
 // saysWho: CGI and what descends from it cannot tell '_' from '-'.
 func saysWho(name string) bool {
 	switch name[0] { // nearly all end here
-	case 'C', 'c', 'F', 'f', 'T', 't', 'X', 'x':
+	case 'C', 'c', 'F', 'f', 'P', 'p', 'T', 't', 'X', 'x':
 	default:
 		return false
 	}
 	n := strings.ReplaceAll(strings.ToLower(name), "_", "-")
 	switch n {
-	case "forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "client-ip", "cf-connecting-ip":
+	case "proxy": // CGI makes HTTP_PROXY of it, which libraries obey (CVE-2016-5385)
+		return true
+	case "forwarded", "x-forwarded", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "client-ip", "cf-connecting-ip":
 		return true
 	}
 	return strings.HasPrefix(n, "x-forwarded-") || strings.HasPrefix(n, "c8s-")

@@ -361,3 +361,20 @@ func http3Dial(addr string) func(context.Context, string, *tls.Config, *quic.Con
 		return quic.DialAddrEarly(ctx, addr, t, q)
 	}
 }
+
+func TestExtendedConnectIsNoStreamOfBytes(t *testing.T) {
+	for name, tt := range map[string]struct {
+		r    http.Request
+		want bool
+	}{
+		"HTTP/2":             {http.Request{ProtoMajor: 2, Proto: "HTTP/2.0", Header: http.Header{}}, false},
+		"HTTP/3":             {http.Request{ProtoMajor: 3, Proto: "HTTP/3.0", Header: http.Header{}}, false},
+		"RFC 8441, net/http": {http.Request{ProtoMajor: 2, Proto: "HTTP/2.0", Header: http.Header{":protocol": {"websocket"}}}, true},
+		"RFC 9220, quic-go":  {http.Request{ProtoMajor: 3, Proto: "connect-udp", Header: http.Header{}}, true},
+	} {
+		tt.r.Method = http.MethodConnect
+		if got := isExtended(&tt.r); got != tt.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}

@@ -25,7 +25,7 @@ func (s *Server) connect(x *exchange, port uint16) *failure {
 		return fail(http.StatusNotFound, codeHostUnknown, nil)
 	}
 	to := routes.table.TCP(x.host, port)
-	if to == nil || x.in.ProtoMajor == 1 && x.in.ContentLength != 0 || x.in.Header.Get(":protocol") != "" {
+	if to == nil || x.in.ProtoMajor == 1 && x.in.ContentLength != 0 || isExtended(x.in) {
 		return fail(http.StatusNotFound, codeNoRoute, nil)
 	}
 	x.found.Source, x.found.Host = to.Source, name
@@ -51,6 +51,12 @@ func (s *Server) connect(x *exchange, port uint16) *failure {
 		return s.carryConn(x, conn)
 	}
 	return carryStream(x, conn)
+}
+
+// isExtended: RFC 8441 and RFC 9220 make other things of CONNECT. net/http has
+// the protocol in the header, quic-go in place of the version.
+func isExtended(r *http.Request) bool {
+	return r.Header.Get(":protocol") != "" || r.ProtoMajor == 3 && r.Proto != "HTTP/3.0"
 }
 
 // open connects to an endpoint, or to another one where that fails.
