@@ -100,10 +100,14 @@ func checkPairs(list []Pair, path string, header bool, r *report) {
 }
 
 // checkChange refuses changes of what only the server itself may say: framing,
-// who the client is, and who answered.
+// who the client is, and who answered; and of what only the two ends may: in
+// whose name a request is made, and who may read the answer. Whoever writes
+// routes could otherwise have a client's requests land in his own account, or a
+// page of his read a browser's answers.
 func checkChange(name, path string, r *report) {
 	switch n := strings.ToLower(name); {
-	case strings.HasPrefix(n, "c8s-"), strings.HasPrefix(n, "x-forwarded-"):
+	case strings.HasPrefix(n, "c8s-"), strings.HasPrefix(n, "x-forwarded-"), strings.HasPrefix(n, "access-control-"):
+	case n == "authorization", n == "cookie", n == "set-cookie", n == "origin":
 	case n == "host", n == "connection", n == "keep-alive", n == "te", n == "trailer", n == "transfer-encoding", n == "upgrade",
 		n == "content-length", n == "expect", n == "forwarded", n == "x-real-ip", n == "signature", n == "signature-input", strings.HasPrefix(n, "proxy-"):
 	default:
