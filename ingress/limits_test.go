@@ -15,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
 	"github.com/c8s-dev/c8s/ingress/route"
 	"github.com/c8s-dev/c8s/policy/policytest"
 )
@@ -344,4 +347,38 @@ func FuzzReadProxyHeader(f *testing.F) {
 			t.Errorf("%q: %v, then %v %v", read, src, again, err)
 		}
 	})
+}
+
+// A field section of HTTP/2 that never ends holds nobody: neither where nothing
+// more comes, nor where it comes for ever (CVE-2023-45288).
+func TestHeadersOfHTTP2MustEnd(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits.Idle = 200 * time.Millisecond })
+	for name, more := range map[string]int{"nothing more": 0, "for ever": 100_000} {
+		f, buf, enc := w.framer()
+		for _, h := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "bank.example"}, {":path", "/"}} {
+			enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
+		}
+		if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: buf.Bytes(), EndStream: true}); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() {
+			for {
+				if _, err := f.ReadFrame(); err != nil {
+					ended <- err
+					return
+				}
+			}
+		}()
+		buf.Reset()
+		enc.WriteField(hpack.HeaderField{Name: "x-a", Value: strings.Repeat("a", 1000), Sensitive: true})
+		for ; more > 0 && len(ended) == 0; more-- {
+			if f.WriteContinuation(1, false, buf.Bytes()) != nil {
+				break
+			}
+		}
+		if err := <-ended; isTimeout(err) || name == "for ever" && more == 0 {
+			t.Errorf("%s: the connection lives: %v", name, err)
+		}
+	}
 }
