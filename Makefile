@@ -85,6 +85,7 @@ test-kernels: ## the kernel's side on Debian's 6.1, 6.12 and newest kernels, emu
 bench: build etcd ## Go benchmarks, then the ratios of test/bench (root)
 	@hack/need-root "make bench"
 	@hack/deps demo
+	@hack/deps bench
 	go test -run '^$$' -bench . -benchmem $$(hack/packages benchmarks)
 	go run ./test/bench
 

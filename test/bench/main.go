@@ -10,8 +10,9 @@
 // certificate distribution service under load, against a server that does
 // nothing but the same messages over the same TLS. The others are datagrams
 // ("udp"), endpoints outside the mesh ("outside"), pods of one node ("local"),
-// a full node ("memory"), a new daemon under load ("upgrade") and a hostile
-// neighbour ("fair"). All but "cds" need root.
+// a full node ("memory"), a new daemon under load ("upgrade"), a hostile
+// neighbour ("fair") and requests from outside through an ingress, against
+// nginx ("ingress"). All but "cds" need root.
 //
 // Run it with "make bench", or "go run ./test/bench -h".
 package main
@@ -83,6 +84,7 @@ func parts() []namedPart {
 		{"memory", runMemory},
 		{"upgrade", runUpgrade},
 		{"fair", runFair},
+		{"ingress", runIngress},
 		{"cds", runCDS},
 	}
 }

@@ -37,6 +37,7 @@ type site struct {
 	server *lab.NS
 	addr   netip.Addr // of the server
 	pids   []int      // of the proxies, none when routed
+	web    *front     // of part ingress, which has nothing else here but names
 	close  func() error
 }
 

@@ -154,3 +154,6 @@ func (i *Ingress) Wait(ctx context.Context, what string, check func(*daemon.Stat
 		return check(s)
 	})
 }
+
+// PID is its process.
+func (i *Ingress) PID() int { return i.process.pid() }

@@ -29,12 +29,31 @@ func (r RequestResult) PerSecond() float64 {
 	return float64(r.Requests) / r.Elapsed.Seconds()
 }
 
+// Exchange does one request on a connection and returns when the answer is
+// complete.
+type Exchange func() error
+
 // ClosedLoop sends requests of MessageSize to a Respond server for duration d
 // over kept-alive connections: each connection has one request under way and
 // sends the next when the answer is complete. It measures capacity; latencies
 // of a closed loop hide stalls (see OpenLoop).
 func ClosedLoop(ctx context.Context, dial Dial, connections int, d time.Duration) (RequestResult, error) {
-	conns, err := dialAll(ctx, dial, connections, exchangeMessage)
+	return Exchanges(ctx, dial, connections, d, func(c net.Conn) (Exchange, error) {
+		buf := make([]byte, MessageSize)
+		return func() error { return roundTrip(c, buf) }, nil
+	})
+}
+
+// talk is a connection and what is said on it.
+type talk struct {
+	net.Conn
+	exchange Exchange
+}
+
+// Exchanges is ClosedLoop for other requests: begin prepares a connection for
+// them.
+func Exchanges(ctx context.Context, dial Dial, connections int, d time.Duration, begin func(net.Conn) (Exchange, error)) (RequestResult, error) {
+	conns, err := dialAll(ctx, talking(dial, begin), connections, nil)
 	if err != nil {
 		return RequestResult{}, fmt.Errorf("measuring requests in a closed loop: %w", err)
 	}
@@ -49,10 +68,10 @@ func ClosedLoop(ctx context.Context, dial Dial, connections int, d time.Duration
 		until  = began.Add(d)
 	)
 	for i, c := range conns {
+		exchange := c.(*talk).exchange
 		wg.Go(func() {
-			buf := make([]byte, MessageSize)
 			for start := time.Now(); start.Before(until); {
-				if err := roundTrip(c, buf); err != nil {
+				if err := exchange(); err != nil {
 					failed.add(err)
 					return
 				}
@@ -72,6 +91,32 @@ func ClosedLoop(ctx context.Context, dial Dial, connections int, d time.Duration
 	}
 	l := newLatencies(parts...)
 	return RequestResult{Requests: l.Count(), Elapsed: elapsed, Latencies: l}, nil
+}
+
+// talking dials and does one exchange outside the measurement: it pays for what
+// only the first one on a connection costs.
+func talking(dial Dial, begin func(net.Conn) (Exchange, error)) Dial {
+	return func(ctx context.Context) (net.Conn, error) {
+		c, err := dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		t := &talk{Conn: c}
+		if err = c.SetDeadline(time.Now().Add(grace)); err == nil {
+			t.exchange, err = begin(c)
+		}
+		if err == nil {
+			err = t.exchange()
+		}
+		if err == nil {
+			err = c.SetDeadline(time.Time{})
+		}
+		if err != nil {
+			c.Close()
+			return nil, err
+		}
+		return t, nil
+	}
 }
 
 func roundTrip(c net.Conn, buf []byte) error {
