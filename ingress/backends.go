@@ -5,19 +5,16 @@ package ingress
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
-	"net/textproto"
 	"slices"
-	"strings"
+	"strconv"
 	"sync/atomic"
 	"time"
 
-	"github.com/c8s-dev/c8s/client/receipt"
 	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/ingress/route"
 	"github.com/c8s-dev/c8s/policy"
@@ -52,7 +49,7 @@ func (b *backends) transport() *http.Transport {
 	return &http.Transport{
 		DialContext:            b.dial,
 		DisableCompression:     true, // bodies pass as they are
-		MaxIdleConns:           64 * l.IdleBackend,
+		MaxIdleConns:           16 * l.IdleBackend,
 		MaxIdleConnsPerHost:    l.IdleBackend,
 		IdleConnTimeout:        90 * time.Second,
 		ExpectContinueTimeout:  time.Second,
@@ -124,8 +121,26 @@ func (b *backends) choose(to *route.Backend, tried []netip.Addr) (resolve.Target
 // name, because http.Transport keeps connections by it. None of the parts but
 // the host can have '_', so that no two keys are alike.
 func poolKey(x *exchange, pod netip.AddrPort) string {
-	return x.host + "_" + strings.ReplaceAll(x.backend.Service, "/", "_") + "_" + x.backend.Port.String() + "_" +
-		strings.ReplaceAll(pod.Addr().String(), ":", "-") + "_" + fmt.Sprint(pod.Port())
+	b := append(make([]byte, 0, 128), x.host...)
+	b = appendReplaced(append(b, '_'), x.backend.Service, '/', '_')
+	if b = append(b, '_'); x.backend.Port.Name != "" {
+		b = append(b, x.backend.Port.Name...)
+	} else {
+		b = strconv.AppendUint(b, uint64(x.backend.Port.Number), 10)
+	}
+	b = appendReplaced(append(b, '_'), pod.Addr().String(), ':', '-')
+	return string(strconv.AppendUint(append(b, '_'), uint64(pod.Port()), 10))
+}
+
+func appendReplaced(b []byte, s string, from, to byte) []byte {
+	for i := range len(s) {
+		if c := s[i]; c != from {
+			b = append(b, c)
+		} else {
+			b = append(b, to)
+		}
+	}
+	return b
 }
 
 func (b *backends) try(req *http.Request, a *attempt, body *sharedBody) (*http.Response, error) {
@@ -133,10 +148,6 @@ func (b *backends) try(req *http.Request, a *attempt, body *sharedBody) (*http.R
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { a.dialling.Store(true) },
 		GotConn: func(info httptrace.GotConnInfo) { b.got(a, info) },
-		Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
-			receipt.Remove(http.Header(h))
-			return nil
-		},
 	})
 	if t := a.x.found.Rule.Timeouts.Backend; t > 0 {
 		var cancel context.CancelCauseFunc

@@ -78,8 +78,7 @@ func (s *Server) label(res *http.Response) error {
 		return errors.New("an answer came over a connection that nobody knows")
 	}
 	h := res.Header
-	receipt.Remove(h)
-	h.Del("Alt-Svc") // leads elsewhere
+	delete(h, "Alt-Svc") // leads elsewhere
 	if s.altSvc != "" {
 		x.w.Header().Del("Alt-Svc")
 		if x.in.ProtoMajor < 3 {

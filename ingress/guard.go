@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/c8s-dev/c8s/client/receipt"
 )
 
 // guard ends a request whose client does not send its body, or does not take
@@ -133,6 +135,8 @@ func (w *writer) WriteHeader(status int) {
 	if status >= 200 {
 		w.status = status
 		w.guard.answering.Store(true)
+	} else {
+		receipt.Remove(w.Header()) // what a backend says there
 	}
 	w.ResponseWriter.WriteHeader(status)
 }

@@ -27,12 +27,12 @@ type Limits struct {
 	Stall       time.Duration // a client that neither sends nor takes a byte of a request under way; default 1 min
 	Dial        time.Duration // into the mesh, one attempt; default 5 s
 	Drain       time.Duration // what runs when the server stops has so long; default 30 s
-	IdleBackend int           // connections kept for later requests, of one host to one pod; default 64
+	IdleBackend int           // connections kept for later requests, of one host to one pod; default 256
 }
 
 func (l *Limits) fill() error {
 	counts := map[*int]int{
-		&l.Connections: 20_000, &l.PerClient: 1000, &l.Streams: 250, &l.HeaderBytes: 64 << 10, &l.IdleBackend: 64,
+		&l.Connections: 20_000, &l.PerClient: 1000, &l.Streams: 250, &l.HeaderBytes: 64 << 10, &l.IdleBackend: 256,
 	}
 	for v, usual := range counts {
 		if *v < 0 {

@@ -99,15 +99,24 @@ func (s *Server) introduce(in *http.Request, out http.Header, from netip.Addr) {
 		list, forwarded = in.Header["X-Forwarded-For"], in.Header["Forwarded"]
 	}
 	onlyOthers(out)
-	addr, node := from.String(), from.String()
+	addr := from.String()
+	node := addr
 	if from.Is6() {
 		node = `"[` + node + `]"`
 	}
-	out["X-Forwarded-For"] = []string{strings.Join(append(slices.Clone(list), addr), ", ")}
-	out["X-Forwarded-Proto"] = []string{"https"}
-	out["X-Forwarded-Host"] = []string{in.Host}
 	element := "for=" + node + ";host=" + strconv.Quote(in.Host) + ";proto=https"
-	out["Forwarded"] = []string{strings.Join(append(slices.Clone(forwarded), element), ", ")}
+	values := []string{extended(list, addr), "https", in.Host, extended(forwarded, element)} // one piece of memory
+	for i, name := range []string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded"} {
+		out[name] = values[i : i+1 : i+1]
+	}
+}
+
+// extended is a list in a header with one element more.
+func extended(list []string, with string) string {
+	if len(list) == 0 {
+		return with
+	}
+	return strings.Join(list, ", ") + ", " + with
 }
 
 // onlyOthers removes what clients say about who they are.

@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -27,6 +29,7 @@ import (
 	"github.com/c8s-dev/c8s/ingress"
 	"github.com/c8s-dev/c8s/ingress/daemon"
 	"github.com/c8s-dev/c8s/ingress/files"
+	"github.com/c8s-dev/c8s/internal/memlimit"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -158,6 +161,7 @@ func (f *ingressFlags) run(ctx context.Context) error {
 		return err
 	}
 	log := f.log.logger().With("ingress", f.name)
+	collectLater()
 	trust, err := f.trust.load()
 	if err != nil {
 		return err
@@ -204,6 +208,19 @@ func (f *ingressFlags) run(ctx context.Context) error {
 	}
 	log.Info("ingress starting", "version", version.String(), "manifest", cfg.CDS.Manifest().Manifest.Version, "https", f.listen.https, "http", f.listen.http)
 	return f.serve(ctx, d)
+}
+
+// collectLater trades memory for processor time, within what the process may
+// have: requests leave a lot behind that is dead at once, beside very little
+// that lives. Who sets GOGC or GOMEMLIMIT has decided otherwise.
+func collectLater() {
+	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	debug.SetGCPercent(400)
+	if limit := memlimit.Of(os.DirFS("/"), math.MaxInt64); limit < math.MaxInt64 {
+		debug.SetMemoryLimit(limit / 10 * 9)
+	}
 }
 
 // findPods says who knows where pods are, and who has the routes.
