@@ -153,8 +153,9 @@ func (f *front) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
-		_, err := load.Exchanges(ctx, f.dial("http/1.1"), 1, time.Millisecond, smallGet.HTTP1)
+		loop, err := load.NewLoop(ctx, f.dial("http/1.1"), 1, smallGet.HTTP1)
 		if err == nil {
+			loop.Close()
 			return nil
 		}
 		select {

@@ -50,9 +50,14 @@ func requests(protocol string, connections int) experiment {
 			if s.web.plain && protocol == "h2" {
 				return make([]float64, 5), nil
 			}
+			loop, err := load.NewLoop(ctx, s.web.dial(protocol), connections, begin)
+			if err != nil {
+				return nil, err
+			}
+			defer loop.Close()
 			var r load.RequestResult
 			proxy, daemons, err := s.web.spend(func() (err error) {
-				r, err = load.Exchanges(ctx, s.web.dial(protocol), connections, o.Duration, begin)
+				r, err = loop.Run(ctx, o.Duration)
 				return err
 			})
 			each := 1e6 / float64(max(1, r.Requests))

@@ -38,11 +38,19 @@ type Exchange func() error
 // sends the next when the answer is complete. It measures capacity; latencies
 // of a closed loop hide stalls (see OpenLoop).
 func ClosedLoop(ctx context.Context, dial Dial, connections int, d time.Duration) (RequestResult, error) {
-	return Exchanges(ctx, dial, connections, d, func(c net.Conn) (Exchange, error) {
+	loop, err := NewLoop(ctx, dial, connections, func(c net.Conn) (Exchange, error) {
 		buf := make([]byte, MessageSize)
 		return func() error { return roundTrip(c, buf) }, nil
 	})
+	if err != nil {
+		return RequestResult{}, err
+	}
+	defer loop.Close()
+	return loop.Run(ctx, d)
 }
+
+// Loop is a closed loop over connections that are open and warm.
+type Loop struct{ conns []net.Conn }
 
 // talk is a connection and what is said on it.
 type talk struct {
@@ -50,24 +58,30 @@ type talk struct {
 	exchange Exchange
 }
 
-// Exchanges is ClosedLoop for other requests: begin prepares a connection for
-// them.
-func Exchanges(ctx context.Context, dial Dial, connections int, d time.Duration, begin func(net.Conn) (Exchange, error)) (RequestResult, error) {
+// NewLoop opens connections and does one exchange on each. begin prepares a
+// connection.
+func NewLoop(ctx context.Context, dial Dial, connections int, begin func(net.Conn) (Exchange, error)) (*Loop, error) {
 	conns, err := dialAll(ctx, talking(dial, begin), connections, nil)
 	if err != nil {
-		return RequestResult{}, fmt.Errorf("measuring requests in a closed loop: %w", err)
+		return nil, fmt.Errorf("measuring requests in a closed loop: %w", err)
 	}
-	defer closeAll(conns)
-	defer abortOn(ctx, conns)()
+	return &Loop{conns}, nil
+}
 
+// Close closes the connections.
+func (l *Loop) Close() { closeAll(l.conns) }
+
+// Run has every connection do one exchange after the other for duration d.
+func (l *Loop) Run(ctx context.Context, d time.Duration) (RequestResult, error) {
+	defer abortOn(ctx, l.conns)()
 	var (
 		wg     sync.WaitGroup
 		failed failures
-		parts  = make([][]time.Duration, len(conns))
+		parts  = make([][]time.Duration, len(l.conns))
 		began  = time.Now()
 		until  = began.Add(d)
 	)
-	for i, c := range conns {
+	for i, c := range l.conns {
 		exchange := c.(*talk).exchange
 		wg.Go(func() {
 			for start := time.Now(); start.Before(until); {
@@ -81,16 +95,16 @@ func Exchanges(ctx context.Context, dial Dial, connections int, d time.Duration,
 			}
 		})
 	}
-	stuck := time.AfterFunc(d+grace, func() { closeAll(conns) })
+	stuck := time.AfterFunc(d+grace, l.Close)
 	defer stuck.Stop()
 	wg.Wait()
 	elapsed := time.Since(began)
 	if failed.n > 0 {
 		return RequestResult{}, fmt.Errorf("measuring requests in a closed loop: %d of %d connections failed, the first with: %w",
-			failed.n, connections, preferCause(ctx, failed.first))
+			failed.n, len(l.conns), preferCause(ctx, failed.first))
 	}
-	l := newLatencies(parts...)
-	return RequestResult{Requests: l.Count(), Elapsed: elapsed, Latencies: l}, nil
+	all := newLatencies(parts...)
+	return RequestResult{Requests: all.Count(), Elapsed: elapsed, Latencies: all}, nil
 }
 
 // talking dials and does one exchange outside the measurement: it pays for what
