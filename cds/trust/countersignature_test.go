@@ -106,3 +106,33 @@ func TestNonsenseIsNotCountersigned(t *testing.T) {
 		t.Error("signed without a time")
 	}
 }
+
+// Whatever the CDS's key signed, a countersignature says of the subject that was
+// asked about, or nothing.
+func FuzzVerifyCountersignature(f *testing.F) {
+	fixture := policytest.New(f)
+	k := derive(f, keys.Seed{1}, policytest.TrustDomain)
+	public := k.Countersign.Public().(ed25519.PublicKey)
+	subject := trust.ManifestSubject(fixture.Signed)
+	envelope, err := trust.Countersign(k.Countersign, subject, 7, time.Unix(1_700_000_000, 0))
+	if err != nil {
+		f.Fatal(err)
+	}
+	opened, err := policy.ParseEnvelope(envelope)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(opened.Payload)
+	f.Add(envelope)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		signed, err := policy.SignPayload(trust.CountersignatureType, text, k.Countersign)
+		if err != nil {
+			return
+		}
+		for _, envelope := range [][]byte{text, signed} {
+			if c, err := trust.VerifyCountersignature(envelope, public, subject); err == nil && (c.Subject != subject || c.Time <= 0) {
+				t.Errorf("%q says %+v", envelope, c)
+			}
+		}
+	})
+}
