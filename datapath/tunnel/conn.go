@@ -150,10 +150,11 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// fail ends both directions for err.
+// fail ends both directions for err. Whoever read it finds that nothing can be
+// written either.
 func (c *Conn) fail(err error) {
-	c.in.fail(err)
 	c.out.fail(err)
+	c.in.fail(err)
 }
 
 // The methods below make a Conn the application's side of a stream.
