@@ -5,7 +5,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/c8s-dev/c8s/test/web"
 )
 
 // Exit codes of c8s.
@@ -40,25 +41,8 @@ func (s *webSite) verify(t *testing.T) {
 	if code != exitPartly {
 		t.Fatalf("exit code %d, want %d\n%s", code, exitPartly, out)
 	}
-	var report struct {
-		Overall string
-		Steps   []struct{ Name, State, Code, Actual string }
-	}
-	raw, _, _ := strings.Cut(out, "\nc8s: ")
-	if err := json.Unmarshal([]byte(raw), &report); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	proven := map[string]bool{}
-	for _, step := range report.Steps {
-		proven[step.Name] = step.State == "proven"
-		if step.State == "open" && !strings.Contains(step.Name+step.Actual, "imulated") && !strings.Contains(step.Name, "hardware") && step.Name != "witnesses" && step.Name != "collateral" {
-			t.Errorf("open without a reason in the simulation: %+v", step)
-		}
-	}
-	for _, want := range []string{"connection", "anchor", "manifest-signed", "cds", "in-force", "log", "memory", "statement"} {
-		if !proven[want] {
-			t.Errorf("step %s is not proven:\n%s", want, out)
-		}
+	if err := web.Simulated(out); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 	if code, out := s.run(t, "verify", "https://"+bankHost, "--nonce"); code != exitPartly || !strings.Contains(out, "PARTLY PROVEN") {
 		t.Errorf("with a nonce: exit code %d\n%s", code, out)

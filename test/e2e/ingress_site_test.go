@@ -4,10 +4,8 @@ package e2e
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -17,15 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/websocket"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/interop"
-	testgrpc "google.golang.org/grpc/interop/grpc_testing"
-
 	"github.com/c8s-dev/c8s/ingress/certs/pebbletest"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/test/cluster"
 	"github.com/c8s-dev/c8s/test/lab"
+	"github.com/c8s-dev/c8s/test/web"
 )
 
 const (
@@ -67,9 +61,9 @@ type webSite struct {
 // node where the pods are.
 func newWebSite(t *testing.T, onNode bool) *webSite {
 	t.Helper()
-	web, shop, api, db := workload("web"), workload("shop"), workload("api"), workload("db")
+	bank, shop, api, db := workload("web"), workload("shop"), workload("api"), workload("db")
 	s := &webSite{t: t, Cluster: newCluster(t, func(o *cluster.Options) {
-		o.Outside, o.Workloads = []string{"edge", "user"}, []policy.Workload{web, shop, api, db}
+		o.Outside, o.Workloads = []string{"edge", "user"}, []policy.Workload{bank, shop, api, db}
 		o.Ingress = []policy.IngressRule{
 			{Name: "bank", Hosts: []string{bankHost}, Backends: []policy.IngressBackend{
 				{Workload: "web", Mode: policy.ModeHTTP, Ports: []uint16{webPort}},
@@ -118,8 +112,7 @@ func (s *webSite) openPods() {
 	api, db := openPod(s.t, s.Nodes[0], "api", lab.Routed), openPod(s.t, s.Nodes[1], "db", lab.Bridged)
 	s.serveWeb(s.web, "web")
 	s.serveWeb(s.shop, "shop")
-	server := grpc.NewServer()
-	testgrpc.RegisterTestServiceServer(server, interop.NewTestServer())
+	server := web.GRPC()
 	ln := listenOn(s.t, api, grpcPort)
 	go func() { _ = server.Serve(ln) }()
 	s.t.Cleanup(server.Stop)
@@ -160,31 +153,7 @@ func listenOn(t *testing.T, p *cluster.Pod, port uint16) net.Listener {
 // serveWeb is an application that knows nothing of meshes.
 func (s *webSite) serveWeb(p *cluster.Pod, name string) {
 	s.t.Helper()
-	mux := http.NewServeMux()
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, "%s for %s at %s, from %s by %s\n", name, r.Host, r.URL.Path, r.Header.Get("X-Forwarded-For"), r.RemoteAddr)
-	})
-	mux.HandleFunc("/upload", func(w http.ResponseWriter, r *http.Request) {
-		sum := sha256.New()
-		n, err := io.Copy(sum, r.Body)
-		fmt.Fprintf(w, "%d %x %v", n, sum.Sum(nil), err)
-	})
-	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/event-stream")
-		for i := 0; ; i++ {
-			fmt.Fprintf(w, "data: %d\n\n", i)
-			if http.NewResponseController(w).Flush() != nil {
-				return
-			}
-			select {
-			case <-r.Context().Done():
-				return
-			case <-time.After(10 * time.Millisecond):
-			}
-		}
-	})
-	mux.Handle("/ws", websocket.Server{Handler: func(c *websocket.Conn) { _, _ = io.Copy(c, c) }})
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
+	server := &http.Server{Handler: web.App(name), ReadHeaderTimeout: time.Minute}
 	ln := listenOn(s.t, p, webPort)
 	go func() { _ = server.Serve(ln) }()
 	s.t.Cleanup(func() { server.Close() })
@@ -199,11 +168,14 @@ func (s *webSite) dial(ctx context.Context, network, addr string) (net.Conn, err
 	return s.user.Dial(ctx, network, net.JoinHostPort(s.edge.Addr4.String(), port))
 }
 
-// browser is a client that knows the web's CAs and nothing of C8s.
+// client knows the web's CAs and nothing of C8s.
+func (s *webSite) client() *web.Client { return &web.Client{Dial: s.dial, Roots: s.roots} }
+
+// browser is such a client's.
 func (s *webSite) browser() *http.Client {
-	t := &http.Transport{DialContext: s.dial, TLSClientConfig: &tls.Config{RootCAs: s.roots}, ForceAttemptHTTP2: true}
-	s.t.Cleanup(t.CloseIdleConnections)
-	return &http.Client{Transport: t, Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	hc := s.client().HTTP()
+	s.t.Cleanup(hc.CloseIdleConnections)
+	return hc
 }
 
 // get asks with a fresh browser, so on a connection of its own.

@@ -4,23 +4,15 @@ package e2e
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/net/websocket"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/interop"
-	testgrpc "google.golang.org/grpc/interop/grpc_testing"
 
 	"github.com/c8s-dev/c8s/test/browser"
 	"github.com/c8s-dev/c8s/test/lab"
@@ -127,79 +119,21 @@ func (s *webSite) upload(t *testing.T, canary []byte) {
 	}
 }
 
-// events must come while the answer goes on: it has no end.
 func (s *webSite) events(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+bankHost+"/events", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := s.browser().Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	for want := "data: 0\n\ndata: 1\n\ndata: 2\n\n"; want != ""; want = want[1:] {
-		one := make([]byte, 1)
-		if _, err := io.ReadFull(resp.Body, one); err != nil || one[0] != want[0] {
-			t.Fatalf("%q %v, want %q next", one, err, want)
-		}
+	if err := s.client().Events(t.Context(), bankHost); err != nil {
+		t.Error(err)
 	}
 }
 
 func (s *webSite) websocket(t *testing.T) {
-	conn, err := s.dial(t.Context(), "tcp", bankHost+":443")
-	if err != nil {
-		t.Fatal(err)
-	}
-	over := tls.Client(conn, &tls.Config{ServerName: bankHost, RootCAs: s.roots, NextProtos: []string{"http/1.1"}})
-	defer over.Close()
-	config, err := websocket.NewConfig("wss://"+bankHost+"/ws", "https://"+bankHost)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ws, err := websocket.NewClient(config, over)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, text := range []string{"hello", strings.Repeat("long ", 20_000)} {
-		var back string
-		if err := websocket.Message.Send(ws, text); err != nil {
-			t.Fatal(err)
-		}
-		for len(back) < len(text) { // the echo may come in other frames
-			var part string
-			if err := websocket.Message.Receive(ws, &part); err != nil {
-				t.Fatal(err)
-			}
-			back += part
-		}
-		if back != text {
-			t.Errorf("%d bytes came back, want %d", len(back), len(text))
-		}
+	if err := s.client().WebSocket(t.Context(), bankHost); err != nil {
+		t.Error(err)
 	}
 }
 
-// interop is what gRPC's implementations check each other with.
 func (s *webSite) interop(t *testing.T) {
-	conn, err := grpc.NewClient("passthrough:///"+bankHost+":443",
-		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{ServerName: bankHost, RootCAs: s.roots})),
-		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return s.dial(ctx, "tcp", addr) }))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	client, ctx := testgrpc.NewTestServiceClient(conn), timeout(t, time.Minute)
-	for name, check := range map[string]func(context.Context, testgrpc.TestServiceClient, ...grpc.CallOption){
-		"empty unary": interop.DoEmptyUnaryCall, "large unary": interop.DoLargeUnaryCall,
-		"client streaming": interop.DoClientStreaming, "server streaming": interop.DoServerStreaming, "ping pong": interop.DoPingPong, "empty stream": interop.DoEmptyStream,
-		"cancel after begin": interop.DoCancelAfterBegin, "cancel after first response": interop.DoCancelAfterFirstResponse,
-		"timeout on sleeping server": interop.DoTimeoutOnSleepingServer,
-		"custom metadata":            interop.DoCustomMetadata, "status code and message": interop.DoStatusCodeAndMessage, "special status message": interop.DoSpecialStatusMessage,
-	} {
-		t.Log(name) // these end the process where they fail
-		check(ctx, client)
+	if err := s.client().Interop(t.Context(), bankHost, func(check string) { t.Log(check) }); err != nil {
+		t.Error(err)
 	}
 }
 
