@@ -5,11 +5,11 @@ package kubernetes
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -17,10 +17,12 @@ import (
 
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/test/privileged"
+	"github.com/c8s-dev/c8s/test/stack/image"
+	"github.com/c8s-dev/c8s/test/web"
 )
 
-// bank is two workloads behind Services, each for a host of its own, a third
-// that is for none, and an Ingress. Nothing in it knows of C8s.
+// bank is two workloads behind Services, for hosts of their own, a third that is
+// for none, and an Ingress. Nothing in it knows of C8s.
 const bank = `
 apiVersion: v1
 kind: Namespace
@@ -32,7 +34,7 @@ metadata: {name: web, namespace: bank, labels: {app: web}}
 spec:
   nodeName: worker1
   terminationGracePeriodSeconds: 1
-  containers: [{name: main, image: "local.test/app:1", imagePullPolicy: Never, args: [serve, -name, web]}]
+  containers: [{name: main, image: "local.test/web:1", imagePullPolicy: Never, args: [-name, web]}]
 ---
 apiVersion: v1
 kind: Pod
@@ -54,6 +56,11 @@ apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: bank}
 spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: api, namespace: bank}
+spec: {selector: {app: web}, ports: [{port: 9090}]}
 ---
 apiVersion: v1
 kind: Service
@@ -92,6 +99,14 @@ spec:
   rules: [{backendRefs: [{name: shop, port: 80}]}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: api, namespace: bank}
+spec:
+  parentRefs: [{name: gw}]
+  hostnames: [api.example]
+  rules: [{matches: [{method: {service: grpc.testing.TestService}}], backendRefs: [{name: api, port: 9090}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: evil, namespace: bank}
 spec:
@@ -100,24 +115,27 @@ spec:
   rules: [{backendRefs: [{name: shop, port: 80}]}]
 `
 
-func bankWorkloads(s *Site) (all []policy.Workload) {
-	for _, name := range []string{"web", "shop", "stranger"} {
-		all = append(all, policy.Workload{Name: name, Images: []policy.Image{{
-			Name: s.App.Ref, Digest: policy.Digest(s.App.Config), Run: &policy.Run{Args: []string{"/app", "serve", "-name", name}, ServiceEnv: true},
-		}}})
+func bankWorkloads(s *Site) []policy.Workload {
+	runs := func(name string, img *image.Image, args ...string) policy.Workload {
+		return policy.Workload{Name: name, Images: []policy.Image{{
+			Name: img.Ref, Digest: policy.Digest(img.Config), Run: &policy.Run{Args: append(args, "-name", name), ServiceEnv: true},
+		}}}
 	}
-	return all
+	return []policy.Workload{runs("web", s.Web, "/web"), runs("shop", s.App, "/app", "serve"), runs("stranger", s.App, "/app", "serve")}
 }
 
-// An ingress that the chart runs serves what Ingress and HTTPRoute say, as far
-// as the manifest allows it. Whoever may write Services cannot have a host
-// answered by another workload, and who owns the route sees why.
+// An ingress that the chart runs has certificates of an ACME CA, is all that a web
+// server is to clients that know nothing of C8s, and proves itself to those that
+// do. It serves what routes say, as far as the manifest allows it. Whoever may write
+// Services cannot have a host answered by another workload, and who owns the
+// route sees why.
 func TestIngress(t *testing.T) {
 	privileged.Require(t)
-	rule := func(name, host string) policy.IngressRule {
-		return policy.IngressRule{Name: name, Hosts: []string{host}, Backends: []policy.IngressBackend{{Workload: name, Mode: policy.ModeHTTP, Ports: []uint16{8080}}}}
+	rule := func(name, host, workload string, port uint16) policy.IngressRule {
+		return policy.IngressRule{Name: name, Hosts: []string{host}, Backends: []policy.IngressBackend{{Workload: workload, Mode: policy.ModeHTTP, Ports: []uint16{port}}}}
 	}
-	s := New(t, bankWorkloads, WithIngress("worker2", rule("web", "bank.example"), rule("shop", "shop.example")))
+	s := New(t, bankWorkloads, WithIngress("worker2",
+		rule("web", "bank.example", "web", 8080), rule("shop", "shop.example", "shop", 8080), rule("api", "api.example", "web", 9090)))
 	ctx := t.Context()
 	must(t, s.Apply(ctx, bank))
 	must(t, s.Rollout(ctx, "daemonset/c8s-ingress", "-n", systemNamespace))
@@ -129,17 +147,17 @@ func TestIngress(t *testing.T) {
 		t.Errorf("plain HTTP: %d, %v", status, err)
 	}
 
-	// Who checks first finds what the chart runs to be attested.
-	out, err := s.ControlPlane.Run(ctx, s.program("c8s"), "curl", "https://bank.example/", "--operators", s.path("operators.json"), "--connect", s.Nodes[1].Addr().String()+":443",
-		"--state", s.path("client"), "--allow-simulated", "--insecure-web-pki")
-	if err != nil || !strings.Contains(out, "web") {
-		t.Errorf("c8s curl: %v: %s", err, out)
-	}
+	s.plainCurl(t, "bank.example")
+	must(t, client.Events(ctx, "bank.example"))
+	must(t, client.WebSocket(ctx, "bank.example"))
+	s.proves(t, "bank.example")
 
 	// The Gateway API comes when the ingress runs already.
 	must(t, s.gatewayAPI(ctx))
 	must(t, s.until(ctx, "objects of the Gateway API", func() error { return s.Apply(ctx, gatewayObjects) }))
 	client.gets(t, "shop.example", http.StatusOK, "shop")
+	must(t, s.until(ctx, "the certificate of api.example", func() error { return client.handshake(ctx, "api.example") }))
+	must(t, client.Interop(ctx, "api.example", func(check string) { t.Log(check) }))
 	client.refused(t, "evil.example")
 	s.describes(t, "httproute/evil", "c8s.dev/ManifestAllows", "IngressHostUnknown", "evil.example")
 	s.describes(t, "gateway/gw", "Programmed", "192.0.2.1")
@@ -205,28 +223,57 @@ func (s *Site) describes(t *testing.T, object string, want ...string) {
 	}))
 }
 
-// outsider is a client outside the cluster's nodes, which trusts no CA: what the
-// certificate is worth is not what is tested here.
+// plainCurl is what everybody has: it needs the web's CA, and nothing of C8s.
+func (s *Site) plainCurl(t *testing.T, host string) {
+	t.Helper()
+	out, err := s.ControlPlane.Run(t.Context(), "curl", "--disable", "--noproxy", "*", "-sS", "--fail", "--max-time", "30",
+		"--cacert", s.path("web-roots.pem"), "--resolve", host+":443:"+s.node(s.edge).Addr().String(), "https://"+host+"/plain")
+	if err != nil || !strings.Contains(out, "web for "+host+" at /plain") {
+		t.Errorf("curl: %v: %s", err, out)
+	}
+}
+
+// proves has who checks first find what the chart runs to be attested: with
+// simulated hardware all is right and the hardware proves nothing, so the answer
+// is "partly proven", exit code 3.
+func (s *Site) proves(t *testing.T, host string) {
+	t.Helper()
+	run := func(args ...string) (code int, out string) {
+		out, err := s.ControlPlane.Run(t.Context(), append(append([]string{s.program("c8s")}, args...), "--operators", s.path("operators.json"),
+			"--cacert", s.path("web-roots.pem"), "--connect", s.node(s.edge).Addr().String()+":443", "--state", s.path("client"))...)
+		if exit := new(exec.ExitError); errors.As(err, &exit) {
+			return exit.ExitCode(), out
+		}
+		must(t, err)
+		return 0, out
+	}
+	must(t, s.until(t.Context(), "a proof with everything logged", func() error {
+		code, out := run("verify", "https://"+host, "-o", "json")
+		err := web.Simulated(out)
+		if code != 3 {
+			err = errors.Join(fmt.Errorf("exit code %d: %s", code, out), err)
+		}
+		return err
+	}))
+	if code, out := run("curl", "https://"+host+"/hello", "--allow-simulated"); code != 0 || !strings.Contains(out, "web for "+host+" at /hello") {
+		t.Errorf("c8s curl: exit code %d: %s", code, out)
+	}
+}
+
+// outsider is a client outside the cluster's nodes, which knows the CA of the web
+// and nothing of C8s.
 type outsider struct {
-	*http.Client
+	web.Client
 	site *Site
+	http *http.Client
 }
 
 func (s *Site) outside() *outsider {
-	node := s.Nodes[1]
-	return &outsider{site: s, Client: &http.Client{
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13},
-			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-				at, err := netip.ParseAddrPort(node.Addr().String() + address[strings.LastIndexByte(address, ':'):])
-				if err != nil {
-					return nil, err
-				}
-				return s.ControlPlane.Dial(ctx, network, at.String())
-			},
-		},
-	}}
+	o := &outsider{site: s, Client: web.Client{Roots: s.webRoots, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		return s.ControlPlane.Dial(ctx, network, s.node(s.edge).Addr().String()+address[strings.LastIndexByte(address, ':'):])
+	}}}
+	o.http = o.HTTP()
+	return o
 }
 
 func (o *outsider) ask(ctx context.Context, url string) (status int, body string, err error) {
@@ -234,7 +281,7 @@ func (o *outsider) ask(ctx context.Context, url string) (status int, body string
 	if err != nil {
 		return 0, "", err
 	}
-	resp, err := o.Do(req)
+	resp, err := o.http.Do(req)
 	if err != nil {
 		return 0, "", err
 	}
@@ -255,10 +302,21 @@ func (o *outsider) gets(t *testing.T, host string, status int, want string) {
 	}))
 }
 
-// refused wants a host to have no certificate here: the handshake fails.
+// handshake wants a certificate for the host, of the web's CA.
+func (o *outsider) handshake(ctx context.Context, host string) error {
+	conn, err := o.Dial(ctx, "tcp", host+":443")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return tls.Client(conn, &tls.Config{ServerName: host, RootCAs: o.Roots}).HandshakeContext(ctx)
+}
+
+// refused wants a host to have no certificate here: it is the server that ends
+// the handshake.
 func (o *outsider) refused(t *testing.T, host string) {
 	t.Helper()
-	if status, body, err := o.ask(t.Context(), "https://"+host+"/"); err == nil {
-		t.Errorf("%s is answered: %d %s", host, status, body)
+	if err := o.handshake(t.Context(), host); err == nil || !strings.HasPrefix(err.Error(), "remote error: tls: ") {
+		t.Errorf("%s is served: %v", host, err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -39,6 +40,7 @@ const (
 type Site struct {
 	*stack.Cluster
 	Pause, App, Nginx, C8s *image.Image
+	Web                    *image.Image // with an ingress
 	evil                   *image.Image // no entry lists it
 
 	cwd       string // of the test
@@ -53,17 +55,20 @@ type Site struct {
 
 	settings []string             // of the chart, beside those that every site has
 	ingress  []policy.IngressRule // of the first manifest
+	edge     string               // the node of the ingress; empty: none has one
+	webRoots *x509.CertPool       // of the CA that issues the ingress's certificates
 }
 
 // Option changes what a Site is.
 type Option func(s *Site)
 
-// WithIngress has an ingress on a node, for hosts of these rules.
+// WithIngress has an ingress on a node, for hosts of these rules, with
+// certificates of an ACME CA.
 func WithIngress(node string, rules ...policy.IngressRule) Option {
 	return func(s *Site) {
-		s.ingress = rules
+		s.ingress, s.edge = rules, node
 		s.settings = append(
-			s.settings, "--set", "ingress.enabled=true", "--set", "ingress.selfSigned=true", "--set", "ingress.drain=5s", "--set", "ingress.logLevel=debug",
+			s.settings, "--set", "ingress.enabled=true", "--set", "ingress.drain=5s", "--set", "ingress.logLevel=debug",
 			"--set", "ingress.nodeSelector.kubernetes\\.io/hostname="+node, "--set", "ingress.addresses={192.0.2.1}",
 		)
 	}
@@ -89,6 +94,12 @@ func New(t testing.TB, workloads func(s *Site) []policy.Workload, options ...Opt
 		}
 	})
 	must(t, s.Import(ctx, s.C8s, s.App, s.Nginx))
+	if s.edge != "" {
+		s.Web, err = image.Web(ctx)
+		must(t, err)
+		must(t, s.Import(ctx, s.Web))
+		s.startCA(t, s.node(s.edge))
+	}
 	must(t, s.remember(ctx))
 	must(t, s.found())
 	must(t, s.firstManifest(ctx, workloads(s)))
@@ -156,6 +167,11 @@ func (s *Site) found() error {
 		return err
 	}
 	return os.WriteFile(s.path("operators.json"), raw, 0o600)
+}
+
+// node is the worker of a name.
+func (s *Site) node(name string) *stack.Node {
+	return s.Nodes[slices.IndexFunc(s.Nodes, func(n *stack.Node) bool { return n.Name() == name })]
 }
 
 func (s *Site) path(name string) string { return filepath.Join(s.dir, name) }

@@ -31,6 +31,14 @@ func (n *Node) Listen(ctx context.Context, network, address string) (net.Listene
 	return inNetwork(n, func() (net.Listener, error) { return new(net.ListenConfig).Listen(ctx, network, address) })
 }
 
+// ListenPacket is Listen for datagrams.
+func (n *Node) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
+	if _, err := netip.ParseAddrPort(address); err != nil {
+		return nil, fmt.Errorf("listening on %s: %w", n.cfg.Name, err)
+	}
+	return inNetwork(n, func() (net.PacketConn, error) { return new(net.ListenConfig).ListenPacket(ctx, network, address) })
+}
+
 // inNetwork makes a socket in the node's network. It uses a thread that it
 // moves for good; an IP address needs no other thread to look it up.
 func inNetwork[S any](n *Node, open func() (S, error)) (S, error) {

@@ -32,13 +32,21 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/c8s-dev/c8s/test/lab"
 	"github.com/c8s-dev/c8s/test/stack/component"
 )
 
+// Place is a network that a server may run in: a namespace (package test/lab), or
+// a machine that a test has made.
+type Place interface {
+	Listen(network, addr string) (net.Listener, error)
+	ListenPacket(network, addr string) (net.PacketConn, error)
+	Dial(ctx context.Context, network, addr string) (net.Conn, error)
+	Start(cmd *exec.Cmd) error // has a program run there, until it is waited for
+}
+
 // Options of a server.
 type Options struct {
-	In                *lab.NS           // where it runs; nil: here
+	In                Place             // where it runs; nil: here
 	HTTPPort, TLSPort int               // where names are visited for challenges
 	Life              time.Duration     // of certificates; zero is 90 days
 	EAB               map[string][]byte // accounts by key id; not nil: required

@@ -26,6 +26,7 @@ const (
 	PauseRef = "local.test/pause:1"
 	AppRef   = "local.test/app:1"
 	NginxRef = "local.test/nginx:1"
+	WebRef   = "local.test/web:1"
 )
 
 // Image is an image and the reference it is imported under.
@@ -117,6 +118,11 @@ func Pause(ctx context.Context) (*Image, error) {
 // does. It runs as nobody.
 func App(ctx context.Context) (*Image, error) {
 	return fromSource(ctx, AppRef, "app", images.Spec{Entrypoint: []string{"/app"}, Cmd: []string{"serve"}, User: "65535:65535"})
+}
+
+// Web is the web service of the folder web. It runs as nobody.
+func Web(ctx context.Context) (*Image, error) {
+	return fromSource(ctx, WebRef, "web", images.Spec{Entrypoint: []string{"/web"}, User: "65535:65535"})
 }
 
 // fromSource builds the program in a folder below this one into an image.
