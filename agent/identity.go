@@ -82,7 +82,7 @@ func (a *Agent) suspectNode() {
 // CA than before, every pod enrols anew; peers that have not done so yet stay
 // acceptable until the old CA's last certificate must have expired.
 func (a *Agent) adoptNode(cred *client.Credential) {
-	a.mesh.setRoots(cred.Roots, a.cfg.Now()) // before any pod can have a leaf of theirs
+	a.mesh.roots.Set(cred.Roots, a.cfg.Now()) // before any pod can have a leaf of theirs
 	old := a.node.Swap(cred)
 	newCA := old != nil && !slices.EqualFunc(old.Roots, cred.Roots, (*x509.Certificate).Equal)
 	a.setNodeErr("")

@@ -11,9 +11,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/c8s-dev/c8s/cds/ca"
+	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/datapath"
 	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/policy"
@@ -25,25 +24,16 @@ type mesh struct {
 	mu       sync.Mutex // serialises writers
 	pods     atomic.Pointer[map[netip.Addr]*datapath.LocalPod]
 	table    *resolve.Table
-	roots    atomic.Pointer[x509.CertPool]
+	roots    *client.Roots
 	manifest *atomic.Pointer[policy.Signed]
 	denied   func() *policy.DenyList
-	current  []*x509.Certificate // roots that issue
-	retired  []retiredRoot
-}
-
-// retiredRoot no longer issues, but leaves it issued may still be valid.
-type retiredRoot struct {
-	cert  *x509.Certificate
-	until time.Time
 }
 
 var _ datapath.Mesh = (*mesh)(nil)
 
 func newMesh(cfg resolve.Config, manifest *atomic.Pointer[policy.Signed], denied func() *policy.DenyList) (*mesh, error) {
-	m := &mesh{manifest: manifest, denied: denied}
+	m := &mesh{roots: client.NewRoots(), manifest: manifest, denied: denied}
 	m.pods.Store(&map[netip.Addr]*datapath.LocalPod{})
-	m.roots.Store(x509.NewCertPool())
 	cfg.Local = func(addr netip.Addr) bool { _, ok := m.Pod(addr); return ok }
 	var err error
 	m.table, err = resolve.New(cfg)
@@ -75,47 +65,7 @@ func (m *mesh) Manifest() *policy.Signed { return m.manifest.Load() }
 func (m *mesh) DenyList() *policy.DenyList { return m.denied() }
 
 // Roots returns the mesh CA certificates that peers must chain to.
-func (m *mesh) Roots() *x509.CertPool { return m.roots.Load() }
-
-// setRoots replaces the roots that issue. Replaced ones are accepted for as
-// long as a leaf of theirs can be valid.
-func (m *mesh) setRoots(roots []*x509.Certificate, now time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, old := range m.current {
-		if !slices.ContainsFunc(roots, old.Equal) {
-			m.retired = append(m.retired, retiredRoot{old, now.Add(ca.MaxLife)})
-		}
-	}
-	m.current = roots
-	m.publishRoots()
-}
-
-// expireRoots ends the acceptance of roots whose last leaf must have expired,
-// and reports whether there were any.
-func (m *mesh) expireRoots(now time.Time) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	before := len(m.retired)
-	m.retired = slices.DeleteFunc(m.retired, func(r retiredRoot) bool { return !now.Before(r.until) })
-	if len(m.retired) == before {
-		return false
-	}
-	m.publishRoots()
-	return true
-}
-
-// publishRoots makes the pool that readers see. Callers hold mu.
-func (m *mesh) publishRoots() {
-	pool := x509.NewCertPool()
-	for _, c := range m.current {
-		pool.AddCert(c)
-	}
-	for _, r := range m.retired {
-		pool.AddCert(r.cert)
-	}
-	m.roots.Store(pool)
-}
+func (m *mesh) Roots() *x509.CertPool { return m.roots.Pool() }
 
 // add publishes p. An address belongs to one pod at a time: the second
 // claimant is refused until the first is gone.

@@ -91,11 +91,11 @@ func TestNewCAHasEveryPodEnrolAgain(t *testing.T) {
 		if n := len(w.cds.enrolments()); n < 3 {
 			t.Errorf("a new CA: %d enrolments", n)
 		}
-		if w.mesh.expireRoots(time.Now()) || !w.mesh.Roots().Equal(pool(old, next)) {
+		if w.mesh.roots.Expire(time.Now()) || !w.mesh.Roots().Equal(pool(old, next)) {
 			t.Error("the old CA is not accepted any more, or the new one not yet")
 		}
 		time.Sleep(ca.MaxLife - time.Second)
-		if !w.mesh.expireRoots(time.Now()) || !w.mesh.Roots().Equal(pool(next)) {
+		if !w.mesh.roots.Expire(time.Now()) || !w.mesh.Roots().Equal(pool(next)) {
 			t.Error("the old CA outlives its last certificate")
 		}
 	})

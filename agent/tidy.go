@@ -48,9 +48,9 @@ func (a *Agent) passTime(now time.Time) {
 	change, any := a.manifest.Load().Manifest.NextChange(last)
 	switch {
 	case any && !change.After(now), now.Before(last):
-		a.mesh.expireRoots(now)
+		a.mesh.roots.Expire(now)
 		a.judgeAgain()
-	case a.mesh.expireRoots(now):
+	case a.mesh.roots.Expire(now):
 		a.recheck()
 	}
 }

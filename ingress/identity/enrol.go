@@ -75,7 +75,7 @@ func (i *Identity) holds(cred *client.Credential) bool {
 // take puts a credential in use: its roots first, so that nobody is met with a
 // certificate whose root is not known yet.
 func (i *Identity) take(cred *client.Credential) {
-	i.roots.set(cred.Roots, i.cfg.Now())
+	i.roots.Set(cred.Roots, i.cfg.Now())
 	i.suspect.Store(false)
 	i.current.Store(&enrolled{cred, datapath.NewCredential(&cred.TLS, cred.Peer)})
 	i.setErr(nil)

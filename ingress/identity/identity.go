@@ -49,7 +49,7 @@ type Config struct {
 type Identity struct {
 	cfg     Config
 	current atomic.Pointer[enrolled]
-	roots   roots
+	roots   *client.Roots
 	kick    chan struct{}
 	suspect atomic.Bool // the certificate is to be replaced
 
@@ -70,8 +70,7 @@ func New(cfg Config) (*Identity, error) {
 	if cfg.CDS == nil || cfg.Attester == nil || cfg.Changed == nil || cfg.Rand == nil || cfg.Now == nil || cfg.Log == nil {
 		return nil, errors.New("preparing the ingress's identity: the configuration lacks a part")
 	}
-	i := &Identity{cfg: cfg, kick: make(chan struct{}, 1)}
-	i.roots.pool.Store(x509.NewCertPool())
+	i := &Identity{cfg: cfg, roots: client.NewRoots(), kick: make(chan struct{}, 1)}
 	return i, nil
 }
 
@@ -98,7 +97,7 @@ func (i *Identity) DenyList() *policy.DenyList {
 }
 
 // Roots returns the mesh CA certificates that peers must chain to.
-func (i *Identity) Roots() *x509.CertPool { return i.roots.pool.Load() }
+func (i *Identity) Roots() *x509.CertPool { return i.roots.Pool() }
 
 // Credential returns the credential for connections into the mesh, nil while
 // there is none that may be used.
@@ -198,7 +197,7 @@ func (i *Identity) passTime(ctx context.Context) error {
 		}
 		now := i.cfg.Now().Round(0)
 		change, any := i.Manifest().Manifest.NextChange(last)
-		expired := i.roots.expire(now)
+		expired := i.roots.Expire(now)
 		if expired || any && !change.After(now) || now.Before(last) {
 			i.cfg.Changed()
 		}
