@@ -227,15 +227,19 @@ func (c *Client) nonce() ([]byte, error) {
 	return nonce, nil
 }
 
-// Verify connects to the host of an https URL and reports what it proves. The
-// report is there whenever the host could be asked; the error is that of the
-// network alone.
-func (c *Client) Verify(ctx context.Context, url string) (*Report, error) {
+func (c *Client) originAt(url string) (*origin, error) {
 	host, port, err := splitURL(url)
 	if err != nil {
 		return nil, err
 	}
-	o, err := c.originOf(host, port)
+	return c.originOf(host, port)
+}
+
+// Verify connects to the host of an https URL and reports what it proves. The
+// report is there whenever the host could be asked; the error is that of the
+// network alone.
+func (c *Client) Verify(ctx context.Context, url string) (*Report, error) {
+	o, err := c.originAt(url)
 	if err != nil {
 		return nil, err
 	}
@@ -261,11 +265,7 @@ func (c *Client) Verify(ctx context.Context, url string) (*Report, error) {
 // error is a *Refusal where that is not enough for a request. The connection is
 // kept for one.
 func (c *Client) Prove(ctx context.Context, url string) (*Report, error) {
-	host, port, err := splitURL(url)
-	if err != nil {
-		return nil, err
-	}
-	o, err := c.originOf(host, port)
+	o, err := c.originAt(url)
 	if err != nil {
 		return nil, err
 	}
