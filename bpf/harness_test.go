@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/c8s-dev/c8s/test/privileged"
+	"github.com/c8s-dev/c8s/test/thread"
 )
 
 // skb is the part of struct __sk_buff that a test may fill in.
@@ -103,13 +103,12 @@ func (k *kernel) isolate() {
 	k.t.Helper()
 	k.work = make(chan func())
 	ready := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
+	thread.Go(func() {
 		ready <- k.enter()
 		for fn := range k.work {
 			fn()
 		}
-	}()
+	})
 	k.t.Cleanup(func() { close(k.work) })
 	if err := <-ready; err != nil {
 		k.t.Fatal(err)

@@ -4,27 +4,26 @@ package handover
 
 import (
 	"os"
-	"runtime"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/c8s-dev/c8s/test/privileged"
+	"github.com/c8s-dev/c8s/test/thread"
 )
 
 // as runs fn on a thread with another effective uid.
 func as(t *testing.T, uid int, fn func() error) error {
 	t.Helper()
 	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and end with it: nobody else gets this thread
+	thread.Go(func() {
 		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); errno != 0 {
 			done <- errno
 			return
 		}
 		done <- fn()
-	}()
+	})
 	return <-done
 }
 

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/c8s-dev/c8s/test/stack"
+	"github.com/c8s-dev/c8s/test/thread"
 )
 
 // leaks are the packets with a pod's address that a node's uplink carried.
@@ -43,9 +43,8 @@ func watchLeaks(t *testing.T, s *Site, n *stack.Node) (l *leaks, stop func()) {
 	done := make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	failed := make(chan error, 1)
-	go func() {
+	thread.Go(func() {
 		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with this
 		socket, err := packetSocket(n)
 		if err != nil {
 			failed <- err
@@ -54,7 +53,7 @@ func watchLeaks(t *testing.T, s *Site, n *stack.Node) (l *leaks, stop func()) {
 		fd <- socket
 		defer unix.Close(socket)
 		l.read(ctx, socket, pods)
-	}()
+	})
 	select {
 	case err := <-failed:
 		t.Fatal(err)

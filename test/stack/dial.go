@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/c8s-dev/c8s/test/thread"
 )
 
 // Dial connects from the node's network to an address, which must be one of
@@ -47,14 +48,13 @@ func inNetwork[S any](n *Node, open func() (S, error)) (S, error) {
 		err    error
 	}
 	done := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with this
+	thread.Go(func() {
 		var r result
 		if r.err = n.enterNetwork(); r.err == nil {
 			r.socket, r.err = open()
 		}
 		done <- r
-	}()
+	})
 	r := <-done
 	return r.socket, r.err
 }

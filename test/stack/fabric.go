@@ -8,12 +8,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"sync"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/c8s-dev/c8s/test/thread"
 )
 
 // Uplink is a node's device on the fabric.
@@ -73,15 +74,14 @@ func newSpace() (netns.NsHandle, error) {
 		err   error
 	}
 	made := make(chan result)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with this
+	thread.Go(func() {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			made <- result{netns.None(), fmt.Errorf("unsharing the network: %w", err)}
 			return
 		}
 		space, err := netns.GetFromPath("/proc/thread-self/ns/net")
 		made <- result{space, err}
-	}()
+	})
 	r := <-made
 	return r.space, r.err
 }
