@@ -96,7 +96,7 @@ type Agent struct {
 	bindings  *external.Bindings // what pods were answered with for names outside of the cluster
 	flows     *flow.Ring
 	metrics   *metrics
-	pace      pace
+	pace      client.Pace
 	looked    time.Time                 // when passTime looked last; only it uses this
 	published atomic.Pointer[publisher] // for status; nil before Run
 
@@ -139,7 +139,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, pods: map[string]*member{}, ending: map[*member]struct{}{}, flows: flow.NewRing(flowHistory), nodeKick: make(chan struct{}, 1),
-		pace: pace{rand: rand.Int64N}, books: newTenure(cfg.Loader), enroller: cfg.CDS, hostLink: hostLink, links: kernelLinks{},
+		pace: client.Pace{Rand: rand.Int64N}, books: newTenure(cfg.Loader), enroller: cfg.CDS, hostLink: hostLink, links: kernelLinks{},
 	}
 	a.kernel = a.books
 	a.recheck = func() { a.proxy.Recheck() }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/c8s-dev/c8s/agent/handover"
+	"github.com/c8s-dev/c8s/internal/pause"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -54,7 +55,7 @@ func TestAdoptedPodGoesOnWhenTheSourceDescribesItTheSame(t *testing.T) {
 		again.Addrs = slices.Clone(web.Addrs)
 		slices.Reverse(again.Addrs)
 		source <- PodEvent{Pod: again}
-		sleep(w.ctx, 2*confirmWithin, nil)
+		pause.For(w.ctx, 2*confirmWithin, nil)
 		w.want(web.UID, StateOpen, "")
 		if n := len(w.cds.enrolments()); n != 1 {
 			t.Errorf("the pod began anew: %d enrolments", n)
@@ -87,9 +88,9 @@ func TestAdoptedPodThatTheSourceDoesNotNameEnds(t *testing.T) {
 		w.add(web)
 		_, stop := w.watching()
 		defer stop()
-		sleep(w.ctx, confirmWithin-time.Second, nil)
+		pause.For(w.ctx, confirmWithin-time.Second, nil)
 		w.want(web.UID, StateOpen, "")
-		sleep(w.ctx, 2*time.Second, nil)
+		pause.For(w.ctx, 2*time.Second, nil)
 		w.want(web.UID, StateClosed, "")
 		if _, known := w.kernel.pod(7); known {
 			t.Error("the kernel still knows it")
@@ -113,10 +114,10 @@ func TestPodsOfTheDaemonBeforeStayWhileTheSourceKnowsNothing(t *testing.T) {
 		}
 		_, stop := w.watching()
 		defer stop()
-		sleep(w.ctx, 10*confirmWithin, nil)
+		pause.For(w.ctx, 10*confirmWithin, nil)
 		w.want(web.UID, StateOpen, "")
 		close(connected)
-		sleep(w.ctx, 2*confirmWithin, nil)
+		pause.For(w.ctx, 2*confirmWithin, nil)
 		w.want(web.UID, StateClosed, "")
 	})
 }

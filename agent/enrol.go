@@ -39,7 +39,7 @@ func (p *pod) enrol(ctx context.Context, entry *policy.Workload, digest policy.D
 	}
 	p.fails = 0
 	p.entry, p.digest, p.cred = entry, digest, cred
-	p.renew = p.a.pace.renewal(began, cred.TLS.Leaf.NotAfter, cred.RenewAfter)
+	p.renew = p.a.pace.Renewal(began, cred.TLS.Leaf.NotAfter, cred.RenewAfter)
 	p.cert.Store(datapath.NewCredential(&cred.TLS, cred.Peer))
 	if !p.opened {
 		p.set(StateEnrolled, "", "")
@@ -59,9 +59,9 @@ func (p *pod) enrolFailed(ctx context.Context, err error) time.Duration {
 	}
 	if p.cred != nil {
 		if left := p.cred.TLS.Leaf.NotAfter.Sub(p.a.cfg.Now()); left > 0 {
-			wait := p.a.pace.retryRenewal(left, err)
+			wait := p.a.pace.RetryRenewal(left, err)
 			if p.reenrol.Load() { // it is not due, but peers may not know the old CA
-				wait = min(left, p.a.pace.retry(p.fails+1, err))
+				wait = min(left, p.a.pace.Retry(p.fails+1, err))
 			}
 			return p.heldBack(ctx, p.statusNow().State, "renewal-failed", err, wait)
 		}
@@ -69,7 +69,7 @@ func (p *pod) enrolFailed(ctx context.Context, err error) time.Duration {
 	p.drop()
 	if errors.Is(err, errNodeNotEnrolled) {
 		p.set(StateAdmitted, "node-not-enrolled", err.Error())
-		return retryMax // woken when the node is
+		return client.RetryMax // woken when the node is
 	}
 	return p.failed(ctx, StateAdmitted, "enrolment-failed", err)
 }

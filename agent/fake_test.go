@@ -209,7 +209,7 @@ func inWorld(t *testing.T, fn func(w *world)) {
 			cfg:      Config{Now: time.Now, Log: slog.New(slog.DiscardHandler), NodeAddr: netip.MustParseAddr("10.80.0.1")},
 			pods:     map[string]*member{}, ending: map[*member]struct{}{},
 			flows: flow.NewRing(8), nodeKick: make(chan struct{}, 1),
-			kernel: w.kernel, enroller: w.cds, recheck: func() { w.rechecks.Add(1) }, pace: pace{rand: mathrand.Int64N},
+			kernel: w.kernel, enroller: w.cds, recheck: func() { w.rechecks.Add(1) }, pace: client.Pace{Rand: mathrand.Int64N},
 			links: w,
 			hostLink: func(netns, _ string) (int, error) {
 				w.linksMu.Lock()

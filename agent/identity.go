@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/c8s-dev/c8s/cds/client"
+	"github.com/c8s-dev/c8s/internal/pause"
 )
 
 // keepNodeEnrolled obtains the node's own credential and renews it around half
@@ -20,7 +21,7 @@ func (a *Agent) keepNodeEnrolled(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if d := a.nodeDenied(); !d.Allowed {
 			a.setNodeErr(d.Error())
-			sleep(ctx, time.Hour, a.nodeKick)
+			pause.For(ctx, time.Hour, a.nodeKick)
 			continue
 		}
 		began := a.cfg.Now()
@@ -32,8 +33,8 @@ func (a *Agent) keepNodeEnrolled(ctx context.Context) error {
 		}
 		fails = 0
 		a.adoptNode(cred)
-		sleep(ctx, nodeMinLife, nil)
-		sleep(ctx, a.pace.renewal(began, cred.TLS.Leaf.NotAfter, cred.RenewAfter).Sub(a.cfg.Now()), a.nodeKick)
+		pause.For(ctx, nodeMinLife, nil)
+		pause.For(ctx, a.pace.Renewal(began, cred.TLS.Leaf.NotAfter, cred.RenewAfter).Sub(a.cfg.Now()), a.nodeKick)
 	}
 	return ctx.Err()
 }
@@ -41,33 +42,22 @@ func (a *Agent) keepNodeEnrolled(ctx context.Context) error {
 // nodeFailed waits for the next attempt. A node whose certificate is still
 // valid has time, unless one of its pods needs another.
 func (a *Agent) nodeFailed(ctx context.Context, fails int, err error) {
-	wait, more := a.pace.retry(fails, err), time.Duration(0)
+	wait, more := a.pace.Retry(fails, err), time.Duration(0)
 	if cred := a.node.Load(); cred != nil {
 		if left := cred.TLS.Leaf.NotAfter.Sub(a.cfg.Now()); left > 0 {
-			more = a.pace.retryRenewal(left, err) - wait
+			more = a.pace.RetryRenewal(left, err) - wait
 		}
 	}
 	a.cfg.Log.Warn("node enrolment failed", "err", err, "retryIn", max(wait, wait+more))
 	a.setNodeErr(err.Error())
-	sleep(ctx, wait, nil)
+	pause.For(ctx, wait, nil)
 	if more > 0 {
-		sleep(ctx, more, a.nodeKick)
+		pause.For(ctx, more, a.nodeKick)
 	}
 }
 
 // nodeMinLife is the least time between two enrolments of the node.
 const nodeMinLife = 2 * time.Second
-
-// sleep waits for d, a kick or the end of ctx.
-func sleep(ctx context.Context, d time.Duration, kick <-chan struct{}) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-kick:
-	case <-timer.C:
-	}
-}
 
 // suspectNode has the node enrol again: a CDS that was restarted is a new CA
 // and does not know the old certificate.

@@ -15,6 +15,7 @@ import (
 	"github.com/c8s-dev/c8s/bpf"
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/datapath"
+	"github.com/c8s-dev/c8s/internal/pause"
 	"github.com/c8s-dev/c8s/loader"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -128,7 +129,7 @@ func (p *pod) consistsOf(info PodInfo) {
 // ends the kernel state stays: the pod is locked, because no listener answers.
 func (p *pod) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		sleep(ctx, p.step(ctx), p.kick)
+		pause.For(ctx, p.step(ctx), p.kick)
 	}
 	if errors.Is(context.Cause(ctx), errRemoved) {
 		p.close()
@@ -257,7 +258,7 @@ func (p *pod) shut(d policy.Decision) time.Duration {
 	p.set(StateLocked, string(d.Code), d.Error())
 	p.fails = 0
 	if p.opened {
-		return retryMin
+		return client.RetryMin
 	}
 	return time.Hour
 }
@@ -300,7 +301,7 @@ func (p *pod) open(a access) error {
 
 // failed records why a step did not work and backs off with jitter.
 func (p *pod) failed(ctx context.Context, at State, code string, err error) time.Duration {
-	return p.heldBack(ctx, at, code, err, p.a.pace.retry(p.fails+1, err))
+	return p.heldBack(ctx, at, code, err, p.a.pace.Retry(p.fails+1, err))
 }
 
 // heldBack records a failure, and returns how long to wait because of it.

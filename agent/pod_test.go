@@ -104,7 +104,7 @@ func TestWhatHoldsAPodBackHasAStateAndACode(t *testing.T) {
 				w.add(web)
 				w.want(web.UID, tt.state, tt.code)
 				tt.cure(w)
-				time.Sleep(2 * retryMin)
+				time.Sleep(2 * client.RetryMin)
 				w.want(web.UID, StateOpen, "")
 			})
 		})
@@ -122,7 +122,7 @@ func TestAddressBelongsToOnePodUntilItIsGone(t *testing.T) {
 		w.wantConflict(second.UID)
 		w.want(web.UID, StateOpen, "")
 		w.remove(web)
-		time.Sleep(retryMax)
+		time.Sleep(client.RetryMax)
 		w.want(second.UID, StateOpen, "")
 	})
 }
@@ -147,14 +147,14 @@ func TestRetriesBackOffAndRefusalsOfThePodLeaveTheNodeAlone(t *testing.T) {
 		if n := len(asked); n < 20 || n > 55 {
 			t.Errorf("%d attempts in 10 minutes", n)
 		}
-		if last := asked[len(asked)-1].Sub(asked[len(asked)-2]); last < retryMax/2 || last > retryMax {
-			t.Errorf("the last wait was %s, want between %s and %s", last, retryMax/2, retryMax)
+		if last := asked[len(asked)-1].Sub(asked[len(asked)-2]); last < client.RetryMax/2 || last > client.RetryMax {
+			t.Errorf("the last wait was %s, want between %s and %s", last, client.RetryMax/2, client.RetryMax)
 		}
 		if len(w.nodeKick) != 0 {
 			t.Error("the node is to enrol again because a pod was refused")
 		}
 		w.cds.set(func() { w.cds.err = &client.RefusedError{Code: "evidence-unknown"} })
-		time.Sleep(retryMax)
+		time.Sleep(client.RetryMax)
 		if len(w.nodeKick) != 1 {
 			t.Error("the node does not enrol again although the CDS does not know it")
 		}
@@ -211,7 +211,7 @@ func TestLockThatTheKernelDidNotTakeIsAskedForAgain(t *testing.T) {
 			t.Error("the mesh still serves the pod")
 		}
 		w.kernel.setErrs(nil, nil)
-		time.Sleep(retryMin)
+		time.Sleep(client.RetryMin)
 		w.want(web.UID, StateLocked, string(policy.CodeImageUnlisted))
 	})
 }

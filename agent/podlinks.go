@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/c8s-dev/c8s/internal/pause"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -63,13 +64,13 @@ func (kernelLinks) watch(ctx context.Context, netnsPath string, changed func()) 
 			for err == nil {
 				if err = somethingArrived(f); err == nil {
 					changed()
-					sleep(ctx, linksSettle, nil)
+					pause.For(ctx, linksSettle, nil)
 				}
 			}
 			stop()
 			_ = f.Close()
 		}
-		sleep(ctx, linksRetry, nil)
+		pause.For(ctx, linksRetry, nil)
 	}
 }
 

@@ -11,7 +11,12 @@ import (
 	"time"
 
 	"github.com/c8s-dev/c8s/cds/ca"
+	"github.com/c8s-dev/c8s/cds/client"
 )
+
+// renewedBy is the last moment of a certificate's life at which client.Pace
+// renews it.
+const renewedBy = life * 70 / 100
 
 func TestCertificateIsRenewedWithoutTouchingTheKernel(t *testing.T) {
 	inWorld(t, func(w *world) {
@@ -19,7 +24,7 @@ func TestCertificateIsRenewedWithoutTouchingTheKernel(t *testing.T) {
 		w.add(web)
 		local, _ := w.mesh.Pod(web.Addrs[0])
 		first, sets, until := local.Credential(), w.kernel.sets, w.status(web.UID).NotAfter
-		time.Sleep(life * renewTo / 100)
+		time.Sleep(renewedBy)
 		w.want(web.UID, StateOpen, "")
 		if now, _ := w.mesh.Pod(web.Addrs[0]); now != local || now.Credential() == first {
 			t.Error("want the same pod in the mesh with a new certificate")
@@ -47,7 +52,7 @@ func TestFailedRenewalKeepsThePodUntilExpiryThenLocksIt(t *testing.T) {
 		time.Sleep(time.Millisecond)
 		w.want(web.UID, StateAdmitted, "enrolment-failed")
 		w.cds.set(func() { w.cds.err = nil })
-		time.Sleep(retryMax)
+		time.Sleep(client.RetryMax)
 		w.want(web.UID, StateOpen, "")
 	})
 }
@@ -59,7 +64,7 @@ func TestManifestIsObeyedWhileRenewalFails(t *testing.T) {
 		w.publish(entry)
 		w.add(web)
 		w.cds.set(func() { w.cds.err = errors.New("away") })
-		time.Sleep(life * renewTo / 100)
+		time.Sleep(renewedBy)
 		w.want(web.UID, StateOpen, "renewal-failed")
 		w.publish(listed("web"))
 		synctest.Wait()

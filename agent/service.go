@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/c8s-dev/c8s/agent/handover"
+	"github.com/c8s-dev/c8s/internal/pause"
 )
 
 // Part runs while this daemon owns its node: from the moment it has taken it
@@ -161,6 +162,6 @@ func whenFree[L net.Listener](ctx context.Context, listen func() (L, error)) (L,
 		if !errors.Is(err, syscall.EADDRINUSE) || limit.Err() != nil {
 			return ln, err
 		}
-		sleep(limit, freeRetry, nil)
+		pause.For(limit, freeRetry, nil)
 	}
 }

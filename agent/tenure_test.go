@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/c8s-dev/c8s/internal/pause"
 	"github.com/c8s-dev/c8s/loader"
 )
 
@@ -114,7 +115,7 @@ func TestDrainingDaemonRenewsNothing(t *testing.T) {
 		w.succeeded.Store(true)
 		w.judgeAgain()
 		synctest.Wait()
-		sleep(w.ctx, 2*life, nil)
+		pause.For(w.ctx, 2*life, nil)
 		if n := len(w.cds.enrolments()); n != 1 {
 			t.Errorf("the pod was enrolled %d times", n)
 		}
@@ -136,7 +137,7 @@ func TestDrainingDaemonForgetsPodsWhoseLinkHasGone(t *testing.T) {
 		ctx, cancel := context.WithCancel(w.ctx)
 		swept := make(chan error, 1)
 		go func() { swept <- w.heir().sweepPods(ctx) }()
-		sleep(w.ctx, 2*sweepEvery, nil)
+		pause.For(w.ctx, 2*sweepEvery, nil)
 		synctest.Wait()
 		if _, known := w.mesh.Pod(gone.Addrs[0]); known {
 			t.Error("the pod whose link has gone is still in the mesh")

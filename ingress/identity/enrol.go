@@ -9,22 +9,12 @@ import (
 
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/datapath"
+	"github.com/c8s-dev/c8s/internal/pause"
 	"github.com/c8s-dev/c8s/policy"
 )
 
-const (
-	retryMin = 200 * time.Millisecond
-	retryMax = 30 * time.Second
-	// retryAskedMax bounds how long the CDS can send somebody away.
-	retryAskedMax = 5 * time.Minute
-
-	// A certificate is renewed between these parts of its life, in percent, or
-	// from the moment that the CDS names on, up to the last of them.
-	renewFrom, renewTo     = 30, 70
-	renewLast, renewSpread = 80, 5
-	// minLife is the least time between two enrolments.
-	minLife = 2 * time.Second
-)
+// minLife is the least time between two enrolments.
+const minLife = 2 * time.Second
 
 // keepEnrolled obtains a credential and renews it; each renewal is attested
 // anew. A machine that the operators deny does not ask: it waits for the word
@@ -33,7 +23,7 @@ func (i *Identity) keepEnrolled(ctx context.Context) error {
 	for fails := 0; ctx.Err() == nil; {
 		if d := i.machineDenied(); !d.Allowed {
 			i.setErr(d.Err())
-			i.sleep(ctx, time.Hour, i.kick)
+			pause.For(ctx, time.Hour, i.kick)
 			continue
 		}
 		began := i.cfg.Now()
@@ -45,13 +35,10 @@ func (i *Identity) keepEnrolled(ctx context.Context) error {
 		}
 		fails = 0
 		i.take(cred)
-		i.sleep(ctx, minLife, nil)
-		for i.holds(cred) && ctx.Err() == nil {
-			left := i.renewal(began, cred).Sub(i.cfg.Now())
-			if left <= 0 {
-				break
-			}
-			i.sleep(ctx, left, i.kick)
+		pause.For(ctx, minLife, nil)
+		renew := i.pace.Renewal(began, cred.TLS.Leaf.NotAfter, cred.RenewAfter)
+		for i.holds(cred) && ctx.Err() == nil && i.cfg.Now().Before(renew) {
+			pause.For(ctx, renew.Sub(i.cfg.Now()), i.kick)
 		}
 	}
 	return ctx.Err()
@@ -83,54 +70,24 @@ func (i *Identity) take(cred *client.Credential) {
 	i.cfg.Changed()
 }
 
-// failed waits for the next attempt. With a certificate that is valid still
+// failed waits for the next attempt. With a certificate that is good still
 // there is time, and none of the CDS's is wasted.
 func (i *Identity) failed(ctx context.Context, fails int, err error) {
-	wait := retryMax
-	if fails < 8 {
-		wait = retryMin << fails
-	}
-	wait = i.between(wait/2, wait)
+	wait := i.pace.Retry(fails, err)
 	if e := i.usable(); e != nil {
 		left := e.mesh.NotAfter.Sub(i.cfg.Now())
-		wait = min(left, max(wait, i.between(left/16, left/3)))
+		if i.suspect.Load() {
+			wait = min(left, wait)
+		} else {
+			wait = i.pace.RetryRenewal(left, err)
+		}
 	}
 	kick := i.kick
 	var refused *client.RefusedError
 	if errors.As(err, &refused) && refused.RetryAfter > 0 { // it asked to be left alone, whatever comes
-		asked := min(refused.RetryAfter, retryAskedMax)
-		wait, kick = max(wait, i.between(asked, asked+asked/2)), nil
+		kick = nil
 	}
 	i.cfg.Log.Warn("ingress enrolment failed", "err", err, "retryIn", wait)
 	i.setErr(err)
-	i.sleep(ctx, wait, kick)
-}
-
-// renewal is when to renew a certificate that was asked for at began.
-func (i *Identity) renewal(began time.Time, cred *client.Credential) time.Time {
-	percent := cred.TLS.Leaf.NotAfter.Sub(began) / 100
-	from, to := renewFrom*percent, renewTo*percent
-	if cred.RenewAfter.After(began) {
-		from = min(cred.RenewAfter.Sub(began), renewLast*percent)
-		to = from + renewSpread*percent
-	}
-	return began.Add(i.between(from, to))
-}
-
-func (i *Identity) between(from, to time.Duration) time.Duration {
-	if to <= from {
-		return from
-	}
-	return from + time.Duration(i.cfg.Rand(int64(to-from)+1))
-}
-
-// sleep waits for d, a kick or the end of ctx.
-func (i *Identity) sleep(ctx context.Context, d time.Duration, kick <-chan struct{}) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-kick:
-	case <-timer.C:
-	}
+	pause.For(ctx, wait, kick)
 }

@@ -48,6 +48,7 @@ type Config struct {
 // Safe for concurrent use.
 type Identity struct {
 	cfg     Config
+	pace    client.Pace
 	current atomic.Pointer[enrolled]
 	roots   *client.Roots
 	kick    chan struct{}
@@ -70,7 +71,7 @@ func New(cfg Config) (*Identity, error) {
 	if cfg.CDS == nil || cfg.Attester == nil || cfg.Changed == nil || cfg.Rand == nil || cfg.Now == nil || cfg.Log == nil {
 		return nil, errors.New("preparing the ingress's identity: the configuration lacks a part")
 	}
-	i := &Identity{cfg: cfg, roots: client.NewRoots(), kick: make(chan struct{}, 1)}
+	i := &Identity{cfg: cfg, pace: client.Pace{Rand: cfg.Rand}, roots: client.NewRoots(), kick: make(chan struct{}, 1)}
 	return i, nil
 }
 

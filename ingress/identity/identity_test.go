@@ -154,7 +154,23 @@ type world struct {
 	*Identity
 	cds     *fakeCDS
 	changed atomic.Int32
-	offset  atomic.Int64 // of the clock
+	offset  atomic.Int64                        // of the clock
+	rand    atomic.Pointer[func(n int64) int64] // the middle, if nothing else is said
+}
+
+func middle(n int64) int64 { return n / 2 }
+
+// earliestFirst has the first choice fall on the earliest, and all others on
+// the latest.
+func (w *world) earliestFirst() {
+	var first atomic.Bool
+	choose := func(n int64) int64 {
+		if first.CompareAndSwap(false, true) {
+			return 0
+		}
+		return n - 1
+	}
+	w.rand.Store(&choose)
 }
 
 func (w *world) changes() int { return int(w.changed.Load()) }
@@ -163,9 +179,11 @@ func run(t *testing.T, fn func(w *world), answers ...answer) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{cds: &fakeCDS{t: t, answers: answers}}
+		choose := middle
+		w.rand.Store(&choose)
 		var err error
 		w.Identity, err = New(Config{
-			CDS: w.cds, Attester: noTEE{}, Rand: func(n int64) int64 { return n / 2 }, Log: slog.New(slog.DiscardHandler),
+			CDS: w.cds, Attester: noTEE{}, Rand: func(n int64) int64 { return (*w.rand.Load())(n) }, Log: slog.New(slog.DiscardHandler),
 			Now:     func() time.Time { return time.Now().Add(time.Duration(w.offset.Load())) },
 			Changed: func() { w.changed.Add(1) },
 		})
@@ -198,6 +216,22 @@ func TestCertificateIsRenewedInItsMiddle(t *testing.T) {
 		}
 		if after := asked[1].Sub(asked[0]); after != 30*time.Minute {
 			t.Errorf("renewed after %s of an hour", after)
+		}
+	}, answer{life: time.Hour, root: root(t, 1)})
+}
+
+// A certificate whose moment is drawn anew at each news would be renewed late,
+// and by all ingresses together.
+func TestMomentOfRenewalIsDrawnOnce(t *testing.T) {
+	run(t, func(w *world) {
+		w.earliestFirst()
+		for range 50 {
+			time.Sleep(time.Minute)
+			w.cds.deny(t) // a word that wakes
+		}
+		synctest.Wait()
+		if asked := w.cds.times(); len(asked) != 2 || asked[1].Sub(asked[0]) != 18*time.Minute {
+			t.Errorf("asked at %v, want once more after 18 minutes", asked)
 		}
 	}, answer{life: time.Hour, root: root(t, 1)})
 }
@@ -297,6 +331,19 @@ func TestSuspectedCertificateIsReplacedSoon(t *testing.T) {
 			t.Errorf("asked %v", asked)
 		}
 	}, answer{life: time.Hour, root: root(t, 1)})
+}
+
+// Nothing is proven with a certificate that the CDS does not know: its
+// replacement does not wait as a renewal may.
+func TestSuspectedCertificateIsNotLeftForLaterWhenTheCDSFails(t *testing.T) {
+	run(t, func(w *world) {
+		w.Suspect()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := len(w.cds.times()); n < 6 || n > 12 || w.Credential() == nil {
+			t.Errorf("asked %d times in a minute", n)
+		}
+	}, answer{life: time.Hour, root: root(t, 1)}, answer{err: errors.New("the CDS starts")})
 }
 
 func TestReplacedRootIsAcceptedUntilItsLastLeafIsOver(t *testing.T) {

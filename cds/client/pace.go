@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package client
 
 import (
 	"errors"
 	"time"
-
-	"github.com/c8s-dev/c8s/cds/client"
 )
 
 const (
-	// How soon a failed step is tried again. Refusals by the manifest and the
-	// deny list are not retried by time: only a new document can change them.
-	retryMin = 200 * time.Millisecond
-	retryMax = 30 * time.Second
+	// RetryMin and RetryMax are how soon what failed is tried again: first, and
+	// after many failures in a row.
+	RetryMin = 200 * time.Millisecond
+	RetryMax = 30 * time.Second
 	// retryAskedMax bounds how long the CDS can send somebody away.
 	retryAskedMax = 5 * time.Minute
 
@@ -31,23 +29,23 @@ const (
 	renewMin = time.Second
 )
 
-// pace decides when to renew and when to try again, so that those who got
-// their certificates together, or lost the CDS together, do not come back
-// together.
-type pace struct {
-	rand func(n int64) int64 // uniform in [0, n); safe for concurrent use
+// Pace decides when whoever the CDS certifies renews and tries again, so that
+// those who got their certificates together, or lost the CDS together, do not
+// come back together.
+type Pace struct {
+	Rand func(n int64) int64 // uniform in [0, n); safe for concurrent use
 }
 
-func (p pace) between(from, to time.Duration) time.Duration {
+func (p Pace) between(from, to time.Duration) time.Duration {
 	if to <= from {
 		return from
 	}
-	return from + time.Duration(p.rand(int64(to-from)+1))
+	return from + time.Duration(p.Rand(int64(to-from)+1))
 }
 
-// renewal is when to renew a certificate that was asked for now. hint is the
+// Renewal is when to renew a certificate that was asked for now. hint is the
 // CDS's wish; one that is not in the future is none.
-func (p pace) renewal(now, notAfter, hint time.Time) time.Time {
+func (p Pace) Renewal(now, notAfter, hint time.Time) time.Time {
 	percent := notAfter.Sub(now) / 100
 	from, to := renewFrom*percent, renewTo*percent
 	if hint.After(now) {
@@ -57,24 +55,24 @@ func (p pace) renewal(now, notAfter, hint time.Time) time.Time {
 	return now.Add(max(p.between(from, to), renewMin))
 }
 
-// retry is how long to wait after the fails-th failure in a row: twice as long
+// Retry is how long to wait after the fails-th failure in a row: twice as long
 // as after the last, between half and all of it.
-func (p pace) retry(fails int, err error) time.Duration {
-	wait := min(retryMax, retryMin<<min(fails-1, 10))
+func (p Pace) Retry(fails int, err error) time.Duration {
+	wait := min(RetryMax, RetryMin<<min(fails-1, 10))
 	return max(p.between(wait/2, wait), p.asked(err))
 }
 
-// retryRenewal is how long to wait after a failed renewal of a certificate
+// RetryRenewal is how long to wait after a failed renewal of a certificate
 // with so much life left. Nothing is lost yet, so the attempts of all who wait
 // for the CDS are spread over minutes, and come closer as the end does.
-func (p pace) retryRenewal(left time.Duration, err error) time.Duration {
-	return min(left, max(p.between(left/16, left*2/3), p.asked(err), retryMin))
+func (p Pace) RetryRenewal(left time.Duration, err error) time.Duration {
+	return min(left, max(p.between(left/16, left*2/3), p.asked(err), RetryMin))
 }
 
 // asked is how long the CDS asked to be left alone, and up to half as long
 // again: everybody was told the same.
-func (p pace) asked(err error) time.Duration {
-	var refused *client.RefusedError
+func (p Pace) asked(err error) time.Duration {
+	var refused *RefusedError
 	if !errors.As(err, &refused) {
 		return 0
 	}

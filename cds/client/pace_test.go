@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package client
 
 import (
 	"container/heap"
@@ -9,13 +9,11 @@ import (
 	mathrand "math/rand/v2"
 	"testing"
 	"time"
-
-	"github.com/c8s-dev/c8s/cds/client"
 )
 
-// seeded is a pace whose choices are the same in every run.
-func seeded() pace {
-	return pace{rand: mathrand.New(mathrand.NewPCG(1, 2)).Int64N}
+// seeded is a Pace whose choices are the same in every run.
+func seeded() Pace {
+	return Pace{Rand: mathrand.New(mathrand.NewPCG(1, 2)).Int64N}
 }
 
 func TestRenewalIsDueWithinItsWindow(t *testing.T) {
@@ -41,7 +39,7 @@ func TestRenewalIsDueWithinItsWindow(t *testing.T) {
 		p := seeded()
 		distinct := map[time.Duration]bool{}
 		for range 1000 {
-			d := p.renewal(now, in(tt.life), tt.hint).Sub(now)
+			d := p.Renewal(now, in(tt.life), tt.hint).Sub(now)
 			if d < tt.least || d > tt.most {
 				t.Fatalf("a life of %s with hint %s is renewed after %s, want %s to %s", tt.life, tt.hint, d, tt.least, tt.most)
 			}
@@ -56,12 +54,12 @@ func TestRenewalIsDueWithinItsWindow(t *testing.T) {
 func TestRetryDoublesToItsMostAndHasJitter(t *testing.T) {
 	p := seeded()
 	for fails := 1; fails < 100; fails++ {
-		whole := retryMax
+		whole := RetryMax
 		if fails < 9 {
-			whole = min(retryMax, retryMin<<(fails-1))
+			whole = min(RetryMax, RetryMin<<(fails-1))
 		}
 		for range 100 {
-			if d := p.retry(fails, errors.New("away")); d < whole/2 || d > whole {
+			if d := p.Retry(fails, errors.New("away")); d < whole/2 || d > whole {
 				t.Fatalf("after %d failures: %s, want %s to %s", fails, d, whole/2, whole)
 			}
 		}
@@ -73,11 +71,11 @@ func TestRenewalIsRetriedMoreOftenTowardsTheEnd(t *testing.T) {
 	for _, tt := range []struct{ left, least, most time.Duration }{
 		{15 * time.Minute, 56 * time.Second, 10 * time.Minute},
 		{15 * time.Second, 937 * time.Millisecond, 10 * time.Second},
-		{time.Second, retryMin, 667 * time.Millisecond},
+		{time.Second, RetryMin, 667 * time.Millisecond},
 		{50 * time.Millisecond, 50 * time.Millisecond, 50 * time.Millisecond}, // to be locked in time
 	} {
 		for range 100 {
-			if d := p.retryRenewal(tt.left, away); d < tt.least || d > tt.most {
+			if d := p.RetryRenewal(tt.left, away); d < tt.least || d > tt.most {
 				t.Errorf("with %s left: %s, want %s to %s", tt.left, d, tt.least, tt.most)
 			}
 		}
@@ -86,15 +84,15 @@ func TestRenewalIsRetriedMoreOftenTowardsTheEnd(t *testing.T) {
 
 func TestCDSMayAskToBeLeftAlone(t *testing.T) {
 	for _, tt := range []struct{ asked, least, most time.Duration }{
-		{-time.Hour, 0, retryMin},
-		{0, 0, retryMin},
+		{-time.Hour, 0, RetryMin},
+		{0, 0, RetryMin},
 		{20 * time.Second, 20 * time.Second, 30 * time.Second},
 		{100 * time.Hour, retryAskedMax, retryAskedMax + retryAskedMax/2},
 	} {
-		p, err := seeded(), fmt.Errorf("enrolling: %w", &client.RefusedError{Code: "too-fast", RetryAfter: tt.asked})
+		p, err := seeded(), fmt.Errorf("enrolling: %w", &RefusedError{Code: "too-fast", RetryAfter: tt.asked})
 		distinct := map[time.Duration]bool{}
 		for range 1000 {
-			d := p.retry(1, err)
+			d := p.Retry(1, err)
 			if d < tt.least || d > tt.most {
 				t.Fatalf("asked for %s: %s, want %s to %s", tt.asked, d, tt.least, tt.most)
 			}
@@ -103,10 +101,10 @@ func TestCDSMayAskToBeLeftAlone(t *testing.T) {
 		if len(distinct) < 100 {
 			t.Errorf("asked for %s: %d distinct waits of 1000", tt.asked, len(distinct))
 		}
-		if d := p.retryRenewal(time.Hour, err); d < tt.least {
+		if d := p.RetryRenewal(time.Hour, err); d < tt.least {
 			t.Errorf("a renewal, asked for %s: %s", tt.asked, d)
 		}
-		if d := p.retryRenewal(time.Second, err); d > time.Second {
+		if d := p.RetryRenewal(time.Second, err); d > time.Second {
 			t.Errorf("a certificate that is over in a second is looked at after %s", d)
 		}
 	}
@@ -134,7 +132,7 @@ func (l *leaves) Pop() any {
 // simulate lets n leaves that were issued in the same second live for so long,
 // while the CDS is away during each of the outages, and returns how many asked
 // it in each second.
-func simulate(t *testing.T, p pace, n int, life, until time.Duration, outages ...[2]time.Duration) []int {
+func simulate(t *testing.T, p Pace, n int, life, until time.Duration, outages ...[2]time.Duration) []int {
 	t.Helper()
 	epoch := time.Unix(1_800_000_000, 0)
 	away := func(at time.Duration) bool {
@@ -147,7 +145,7 @@ func simulate(t *testing.T, p pace, n int, life, until time.Duration, outages ..
 	}
 	renewed := func(l *leaf, at time.Duration) {
 		l.notAfter, l.fails = at+life, 0
-		l.next = p.renewal(epoch.Add(at), epoch.Add(l.notAfter), time.Time{}).Sub(epoch)
+		l.next = p.Renewal(epoch.Add(at), epoch.Add(l.notAfter), time.Time{}).Sub(epoch)
 	}
 	q := make(leaves, n)
 	for i := range q {
@@ -164,7 +162,7 @@ func simulate(t *testing.T, p pace, n int, life, until time.Duration, outages ..
 		}
 		if away(at) {
 			l.fails++
-			l.next = at + p.retryRenewal(l.notAfter-at, errors.New("away"))
+			l.next = at + p.RetryRenewal(l.notAfter-at, errors.New("away"))
 		} else {
 			renewed(l, at)
 		}
