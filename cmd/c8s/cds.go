@@ -25,7 +25,6 @@ import (
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/envflag"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/teeflag"
-	"github.com/c8s-dev/c8s/policy"
 )
 
 // cdsFlags are the flags of `c8s cds`.
@@ -68,7 +67,7 @@ Only with an empty store is a new secret made.
 
 Its operators look at it from outside with 'c8s cds verify'.
 
-` + envflag.Note,
+` + envflag.Note("listen"),
 		Example: `  # one replica
   c8s cds --listen 10.80.0.100:15009 --operators operators.json --manifest manifest.signed.json
 
@@ -89,11 +88,11 @@ Its operators look at it from outside with 'c8s cds verify'.
 	f.tee.Register(c)
 	f.trust.register(c)
 	f.store.register(c)
-	host, _ := os.Hostname()
+	hostname, _ := os.Hostname()
 	fl := c.Flags()
 	fl.StringVar(&f.listen, "listen", ":15009", "address to serve on")
-	fl.StringVar(&f.metrics, "metrics-address", "127.0.0.1:15021", "listen address of /metrics, /healthz and /readyz; empty for none")
-	fl.StringVar(&f.name, "name", host, "name of this replica in logs and issuing certificates")
+	registerMetrics(c, &f.metrics, "127.0.0.1:15021")
+	fl.StringVar(&f.name, "name", hostname, "name of this replica in logs and issuing certificates")
 	fl.StringSliceVar(&f.join, "join", nil, "address and port of other replicas to get the secret from (repeatable)")
 	fl.BoolVar(&f.reBootstrap, "re-bootstrap", false, "forget what the store holds and make a new CA: only when the secret is lost for good")
 	fl.DurationVar(&f.life, "certificate-life", ca.MaxLife, fmt.Sprintf("how long certificates are valid, %s to %s", minCertificateLife, ca.MaxLife))
@@ -113,10 +112,6 @@ func (f *cdsFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	manifest, err := policy.Open(trust.envelope, trust.operators)
-	if err != nil {
-		return err
-	}
 	attester, _, err := f.tee.Attester(ctx, trust.operators, log)
 	if err != nil {
 		return err
@@ -129,7 +124,7 @@ func (f *cdsFlags) run(ctx context.Context) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	server, err := cds.New(cds.Config{
-		Attester: attester, Manifest: manifest, Operators: trust.operators, Store: kept, Registry: registry,
+		Attester: attester, Manifest: trust.manifest, Operators: trust.operators, Store: kept, Registry: registry,
 		Name: f.name, Join: f.join, ReBootstrap: f.reBootstrap, CertificateLife: f.life, Limits: f.limits,
 		Wall: time.Now, Log: log,
 	})
@@ -140,7 +135,7 @@ func (f *cdsFlags) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listening for the CDS: %w", err)
 	}
-	log.Info("CDS starting", "listen", ln.Addr().String(), "manifest", manifest.Manifest.Version)
+	log.Info("CDS starting", "listen", ln.Addr().String(), "manifest", trust.manifest.Manifest.Version)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Serve(ctx, ln) })
 	publish := func(envelope []byte) (again bool) { // what is refused is in the log

@@ -15,14 +15,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/agent"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/datapath/flow"
-	"github.com/c8s-dev/c8s/host"
 )
 
 func newFlows() *cobra.Command {
 	var (
-		out    outputFlag
+		out    desk.Output
 		runDir string
 		q      agent.FlowQuery
 		f      flowFlags
@@ -41,7 +41,7 @@ counters of 'c8s status' are complete.`,
   c8s flows --verdict refused --since 10m
   c8s flows --pod shop/web-0 --direction kernel -f
   c8s flows --workload web --address 10.96.0.0/12 --port 443 -n 1000 -o json`,
-		Args: cobra.NoArgs,
+		Args: desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := f.fill(&q.Filter, time.Now()); err != nil {
 				return exit.Usage(err)
@@ -49,16 +49,16 @@ counters of 'c8s status' are complete.`,
 			w := c.OutOrStdout()
 			enc := json.NewEncoder(w)
 			return agent.NewClient(runDir).Flows(c.Context(), q, func(r flow.Record) error {
-				if out == "json" {
+				if out.JSON() {
 					return enc.Encode(r)
 				}
 				return writeFlow(w, r)
 			})
 		},
 	}
-	out.register(c)
+	out.Register(c)
 	fl := c.Flags()
-	fl.StringVar(&runDir, "run-dir", host.RunDir, "the daemon's run folder")
+	registerRunDir(c, &runDir)
 	fl.IntVarP(&q.Last, "last", "n", 20, "how many past records to show, at most 10000")
 	fl.BoolVarP(&q.Follow, "follow", "f", false, "keep showing new records until interrupted")
 	f.register(c)
@@ -86,14 +86,11 @@ func (f *flowFlags) register(c *cobra.Command) {
 	fl.Uint16Var(&f.port, "port", 0, "only to this port")
 	fl.StringVar(&f.since, "since", "", "only from this moment on: how long ago (10m) or a time (RFC 3339)")
 	fl.StringVar(&f.text, "match", "", "only records whose addresses, names, identities or rule contain this text")
-	words := func(flag string, of ...string) {
-		_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(of, cobra.ShellCompDirectiveNoFileComp))
-	}
-	words("verdict", string(flow.Allowed), string(flow.Refused), string(flow.Closed), string(flow.Avoided))
-	words("protocol", "tcp", "udp")
-	words("direction", string(flow.Egress), string(flow.Ingress), string(flow.Kernel))
+	completeWith(c, "verdict", string(flow.Allowed), string(flow.Refused), string(flow.Closed), string(flow.Avoided))
+	completeWith(c, "protocol", "tcp", "udp")
+	completeWith(c, "direction", string(flow.Egress), string(flow.Ingress), string(flow.Kernel))
 	for _, flag := range []string{"reason", "pod", "workload", "service", "address", "port", "since", "match", "last"} {
-		words(flag)
+		completeWith(c, flag)
 	}
 }
 

@@ -5,24 +5,20 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/envflag"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
-	"github.com/c8s-dev/c8s/cmd/c8s/internal/teeflag"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/version"
 	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/host"
@@ -30,26 +26,16 @@ import (
 	"github.com/c8s-dev/c8s/ingress/daemon"
 	"github.com/c8s-dev/c8s/ingress/files"
 	"github.com/c8s-dev/c8s/internal/memlimit"
-	"github.com/c8s-dev/c8s/policy"
 )
 
 // ingressFlags are the flags of `c8s ingress`.
 type ingressFlags struct {
-	log      logFlags
-	tee      teeflag.Flags
-	trust    trustFlags
+	machineFlags
 	name     string
-	address  string
-	cds      []string
-	places   routesFlags
 	services string
 	routes   ingressRoutesFlags
 	listen   ingressListenFlags
 	certs    ingressCertsFlags
-	stateDir string
-	runDir   string
-	metrics  string
-	drain    time.Duration
 	proofs   time.Duration
 	tls13    bool
 	access   bool
@@ -78,7 +64,7 @@ and certificates are kept in the state folder, sealed to the TEE.
 Told to end by SIGTERM, it takes no new connections and lets requests end in
 their own time, up to --drain; a second signal ends it at once.
 
-` + envflag.Note,
+` + envflag.Note("address"),
 		Example: `  # in Kubernetes
   c8s ingress --address 10.80.0.1 --cds 10.80.0.100:15009 --operators operators.json \
     --manifest manifest.signed.json --acme-directory letsencrypt --acme-contact ops@bank.example
@@ -95,55 +81,29 @@ their own time, up to --drain; a second signal ends it at once.
 			return f.run(c.Context())
 		},
 	}
-	c.SetFlagErrorFunc(desk.FlagError)
 	c.AddCommand(newIngressStatus(), newIngressReady())
 	f.register(c)
 	return c
 }
 
 func (f *ingressFlags) register(c *cobra.Command) {
-	f.log.register(c)
-	f.tee.Register(c)
-	f.trust.register(c)
-	f.places.register(c)
+	f.machineFlags.register(c, "address", filepath.Join(host.StateDir, "ingress"), "127.0.0.1:15022")
 	f.routes.register(c)
 	f.listen.register(c)
 	f.certs.register(c)
 	hostname, _ := os.Hostname()
 	fl := c.Flags()
 	fl.StringVar(&f.name, "name", hostname, "name of this ingress, in its status and in Kubernetes' events")
-	fl.StringVar(&f.address, "address", "", "own address towards the nodes (required)")
-	fl.StringSliceVar(&f.cds, "cds", nil, "address and port of each replica of the CDS (required, repeatable)")
 	fl.StringVar(&f.services, "services", "", `JSON file of what is behind Services, with --no-kubernetes: {"default/web": [{"port": 80, "endpoints": ["10.81.1.2:8080"]}]}`)
-	fl.StringVar(&f.stateDir, "state-dir", filepath.Join(host.StateDir, "ingress"), "folder for what must survive a restart: manifest, deny list, the log's checkpoint, sealed keys and certificates")
-	fl.StringVar(&f.runDir, "run-dir", host.RunDir, "folder for the admin socket")
-	fl.StringVar(&f.metrics, "metrics-address", "127.0.0.1:15022", "listen address of /metrics, /healthz and /readyz; empty for none")
-	fl.DurationVar(&f.drain, "drain", 60*time.Second, "how long requests may go on when the ingress ends")
 	fl.DurationVar(&f.proofs, "proof-period", time.Minute, "how often the proof is made anew; clients accept one of five minutes")
 	fl.BoolVar(&f.tls13, "tls13-only", false, "refuse TLS 1.2")
 	fl.BoolVar(&f.access, "access-log", false, "log a line for each request")
-	completeFile(c, "json", "operators", "manifest", "routes", "services", "ingress-routes")
-	_ = c.MarkFlagDirname("state-dir")
-	_ = c.MarkFlagDirname("run-dir")
+	completeFile(c, "json", "services", "ingress-routes")
 }
 
 // check finds what is wrong with the flags before anything is opened.
 func (f *ingressFlags) check() (own netip.Addr, err error) {
-	for _, need := range [][2]string{{"address", f.address}, {"cds", strings.Join(f.cds, ",")}} {
-		if err := requireFlag(need[0], need[1]); err != nil {
-			return own, err
-		}
-	}
-	if own, err = netip.ParseAddr(f.address); err != nil {
-		return own, exit.Usage(fmt.Errorf("--address: %w", err))
-	}
-	if !own.IsGlobalUnicast() {
-		return own, exit.Usage(fmt.Errorf("--address is %s, want the address at which nodes see this machine", own))
-	}
-	if f.drain <= 0 {
-		return own, exit.Usage(fmt.Errorf("--drain is %s, must be positive", f.drain))
-	}
-	if err := f.places.check(); err != nil {
+	if own, err = f.machineFlags.check(); err != nil {
 		return own, err
 	}
 	switch {
@@ -166,14 +126,7 @@ func (f *ingressFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	manifest, err := policy.Open(trust.envelope, trust.operators)
-	if err != nil {
-		return err
-	}
-	if f.tee.Machine == "" {
-		f.tee.Machine = f.name
-	}
-	attester, _, err := f.tee.Attester(ctx, trust.operators, log)
+	attester, _, err := f.attester(ctx, f.name, trust, log)
 	if err != nil {
 		return err
 	}
@@ -184,9 +137,7 @@ func (f *ingressFlags) run(ctx context.Context) error {
 	if f.access {
 		cfg.Access = log.With("log", "access")
 	}
-	if cfg.CDS, err = client.New(client.Config{
-		Addrs: f.cds, Operators: trust.operators, Manifest: manifest, StateDir: f.stateDir, Now: time.Now, Log: log,
-	}); err != nil {
+	if cfg.CDS, err = f.client(trust, log); err != nil {
 		return err
 	}
 	if err := f.findPods(&cfg, own); err != nil {
@@ -231,7 +182,7 @@ func (f *ingressFlags) findPods(cfg *daemon.Config, own netip.Addr) (err error) 
 	if f.places.file != "" {
 		cfg.Places = &files.Places{Routes: f.places.file, Services: f.services, Table: cfg.Table, Log: cfg.Log}
 	}
-	if cfg.Cluster, err = f.places.cluster(own, cfg.Log); err != nil {
+	if cfg.Cluster, err = f.places.cluster(own, "c8s-ingress", cfg.Log); err != nil {
 		return err
 	}
 	if f.routes.file != "" {

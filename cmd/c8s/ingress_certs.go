@@ -51,18 +51,6 @@ func (i *ingressCertsFlags) register(c *cobra.Command) {
 	completeFile(c, "json", "acme-eab-file")
 }
 
-// completeWith and completeFile have the shell complete flags. They fail for
-// flags that are not there, which the tests of completion find.
-func completeWith(c *cobra.Command, flag string, words ...string) {
-	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
-}
-
-func completeFile(c *cobra.Command, ext string, flags ...string) {
-	for _, flag := range flags {
-		_ = c.MarkFlagFilename(flag, ext)
-	}
-}
-
 // The words for directories.
 const (
 	letsEncrypt        = "letsencrypt"

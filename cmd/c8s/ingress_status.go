@@ -15,7 +15,6 @@ import (
 
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/envflag"
-	"github.com/c8s-dev/c8s/host"
 	"github.com/c8s-dev/c8s/ingress/daemon"
 )
 
@@ -36,7 +35,7 @@ func newIngressStatus() *cobra.Command {
 		},
 	}
 	out.Register(c)
-	c.Flags().StringVar(&runDir, "run-dir", host.RunDir, "the ingress's run folder")
+	registerRunDir(c, &runDir)
 	return c
 }
 
@@ -64,7 +63,7 @@ Flags may come from the ingress's environment: C8S_FLAG_RUN_DIR is --run-dir.`,
 			return err
 		},
 	}
-	c.Flags().StringVar(&runDir, "run-dir", host.RunDir, "the ingress's run folder")
+	registerRunDir(c, &runDir)
 	return c
 }
 

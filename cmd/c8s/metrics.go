@@ -12,7 +12,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
 )
+
+// registerMetrics adds the flag that says where serveMetrics listens.
+func registerMetrics(c *cobra.Command, to *string, address string) {
+	c.Flags().StringVar(to, "metrics-address", address, "listen address of /metrics, /healthz and /readyz; empty for none")
+}
 
 // serveMetrics answers /metrics, /healthz while the process lives, and
 // /readyz while ready returns nil.

@@ -5,12 +5,10 @@ package main
 import (
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,41 +16,28 @@ import (
 
 	"github.com/c8s-dev/c8s/agent"
 	"github.com/c8s-dev/c8s/agent/handover"
-	"github.com/c8s-dev/c8s/cds/client"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/envflag"
-	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/nodecmd"
-	"github.com/c8s-dev/c8s/cmd/c8s/internal/teeflag"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/version"
 	"github.com/c8s-dev/c8s/datapath"
 	"github.com/c8s-dev/c8s/host"
 	"github.com/c8s-dev/c8s/internal/memlimit"
 	"github.com/c8s-dev/c8s/loader"
-	"github.com/c8s-dev/c8s/policy"
 )
 
 // nodeFlags are the flags of `c8s node`.
 type nodeFlags struct {
-	log      logFlags
-	tee      teeflag.Flags
-	trust    trustFlags
+	machineFlags
 	kernel   kernelFlags
 	runtime  runtimeFlags
-	name     string
-	address  string
-	cds      []string
-	podsDir  string
-	routes   routesFlags
 	dns      dnsFlags
-	stateDir string
-	runDir   string
-	metrics  string
-
-	podEvidence bool
-
-	drain    time.Duration
+	name     string
+	podsDir  string
 	linger   bool
 	instance string
+
+	podEvidence bool
 }
 
 func newNode() *cobra.Command {
@@ -65,15 +50,16 @@ func newNode() *cobra.Command {
 It loads the kernel programs, locks every pod link at birth, attests this node
 to the CDS, and opens a pod once the signed manifest lists it and the CDS has
 certified it. Through NRI and c8s-runtime it decides which containers may start
-at all ('c8s node install' puts these on the node). When the daemon stops or is killed, pods stay locked: the kernel
-keeps dropping what they send. Only 'c8s node uninstall' removes the lock.
+at all ('c8s node install' puts these on the node). When the daemon stops or is
+killed, pods stay locked: the kernel keeps dropping what they send. Only 'c8s
+node uninstall' removes the lock.
 
 Started beside a running daemon, it prepares everything and takes over without
-a new connection failing. Told to end by SIGTERM, it refuses new connections
-and lets established ones end in their own time, up to --drain; a second
-signal ends it at once.
+a new connection failing; the old one lets established connections end in
+their own time, up to --drain. So does one that is told to end by SIGTERM; it
+refuses new ones, and a second signal ends it at once.
 
-` + envflag.Note,
+` + envflag.Note("node-address"),
 		Example: `  # on a Kubernetes node
   c8s node --node-address 10.80.0.1 --cds 10.80.0.100:15009 \
     --operators operators.json --manifest manifest.signed.json --kubeconfig node.kubeconfig
@@ -82,27 +68,18 @@ signal ends it at once.
   c8s node --node-address 10.80.0.1 --cds 10.80.0.100:15009 \
     --operators operators.json --manifest manifest.signed.json \
     --pods-dir /run/c8s/pods --no-kubernetes --routes /run/c8s/routes.json`,
-		Args: cobra.NoArgs,
+		Args: desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
-	f.log.register(c)
-	f.tee.Register(c)
-	f.trust.register(c)
+	f.machineFlags.register(c, "node-address", host.StateDir, "127.0.0.1:15020")
 	f.kernel.register(c)
 	f.runtime.register(c)
+	f.dns.register(c)
 	hostname, _ := os.Hostname()
 	fl := c.Flags()
 	fl.StringVar(&f.name, "node-name", hostname, "name of this node, as in Kubernetes")
-	fl.StringVar(&f.address, "node-address", "", "address at which other nodes reach this one (required)")
-	fl.StringSliceVar(&f.cds, "cds", nil, "address and port of each replica of the CDS (required, repeatable)")
 	fl.StringVar(&f.podsDir, "pods-dir", "", "for development: folder with one JSON description per pod, instead of containerd; what runs in them is not judged")
-	f.routes.register(c)
-	f.dns.register(c)
-	fl.StringVar(&f.stateDir, "state-dir", host.StateDir, "folder for what must never be older after a restart: manifest, deny list, the log's checkpoint")
-	fl.StringVar(&f.runDir, "run-dir", host.RunDir, "folder for the admin socket")
-	fl.StringVar(&f.metrics, "metrics-address", "127.0.0.1:15020", "listen address of /metrics, /healthz and /readyz; empty for none")
 	fl.BoolVar(&f.podEvidence, "pod-evidence", false, "have the TEE make fresh evidence for each certificate of a pod, not only for the node's (slow on hardware)")
-	fl.DurationVar(&f.drain, "drain", 60*time.Second, "how long established connections may go on when the daemon ends, or when a new one has taken over")
 	fl.BoolVar(&f.linger, "linger", false, "after a new daemon has taken over, stay until told to end (Kubernetes would start the container again)")
 	fl.StringVar(&f.instance, "instance", "", "name of this process in status, to tell it from another one on the same node")
 	c.AddCommand(nodecmd.New(func() nodecmd.Kernel {
@@ -117,22 +94,12 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 	if err := envflag.Apply(c, os.Environ()); err != nil {
 		return err
 	}
-	for _, need := range [][2]string{
-		{"node-address", f.address}, {"cds", strings.Join(f.cds, ",")},
-	} {
-		if err := requireFlag(need[0], need[1]); err != nil {
-			return err
-		}
-	}
-	addr, err := netip.ParseAddr(f.address)
+	addr, err := f.check()
 	if err != nil {
-		return exit.Usage(fmt.Errorf("--node-address: %w", err))
-	}
-	if err := f.routes.check(); err != nil {
 		return err
 	}
 	log := f.log.logger().With("node", f.name)
-	cluster, err := f.routes.cluster(addr, log)
+	cluster, err := f.places.cluster(addr, "c8s-node", log)
 	if err != nil {
 		return err
 	}
@@ -144,14 +111,7 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	manifest, err := policy.Open(trust.envelope, trust.operators)
-	if err != nil {
-		return err
-	}
-	if f.tee.Machine == "" {
-		f.tee.Machine = f.name
-	}
-	attester, simulated, err := f.tee.Attester(c.Context(), trust.operators, log)
+	attester, simulated, err := f.attester(c.Context(), f.name, trust, log)
 	if err != nil {
 		return err
 	}
@@ -162,7 +122,7 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 		}
 		f.kernel.uplinks = []string{uplink}
 	}
-	terms := f.terms(manifest.Manifest.TrustDomain)
+	terms := f.terms(trust.manifest.Manifest.TrustDomain)
 	predecessor, err := agent.FindPredecessor(c.Context(), f.runDir, version.String(), terms)
 	if err != nil {
 		return err
@@ -175,15 +135,13 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 		return err
 	}
 	defer ld.Close()
-	cds, err := client.New(client.Config{
-		Addrs: f.cds, Operators: trust.operators, Manifest: manifest, StateDir: f.stateDir, Now: time.Now, Log: log,
-	})
+	cds, err := f.client(trust, log)
 	if err != nil {
 		return err
 	}
 	config := agent.Config{
 		NodeName: f.name, NodeAddr: addr, Version: version.String(), RunDir: f.runDir,
-		RoutesFile: f.routes.file, Cluster: cluster, DNS: names, Metrics: f.metrics, DaemonMark: f.kernel.daemonMark,
+		RoutesFile: f.places.file, Cluster: cluster, DNS: names, Metrics: f.metrics, DaemonMark: f.kernel.daemonMark,
 		Manifest: cds.Manifest(), Attester: attester, Simulated: simulated, PodEvidence: f.podEvidence, CDS: cds, Loader: ld,
 		Predecessor: predecessor, Terms: terms, Drain: f.drain, Linger: f.linger, Instance: f.instance,
 		Limits: memoryLimits(), Now: time.Now, Log: log,

@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/agent"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/envflag"
-	"github.com/c8s-dev/c8s/host"
 )
 
 func newNodeReady() *cobra.Command {
@@ -27,7 +27,7 @@ is ready once it has taken over. That is what a readiness probe of Kubernetes
 asks.
 
 Flags may come from the daemon's environment: C8S_FLAG_INSTANCE is --instance.`,
-		Args: cobra.NoArgs,
+		Args: desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := envflag.ApplyOwn(c, os.Environ()); err != nil {
 				return err
@@ -45,7 +45,7 @@ Flags may come from the daemon's environment: C8S_FLAG_INSTANCE is --instance.`,
 			return err
 		},
 	}
-	c.Flags().StringVar(&runDir, "run-dir", host.RunDir, "folder of the admin socket")
+	registerRunDir(c, &runDir)
 	c.Flags().StringVar(&instance, "instance", "", "name of the daemon that must answer")
 	return c
 }

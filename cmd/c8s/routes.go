@@ -28,6 +28,7 @@ func (r *routesFlags) register(c *cobra.Command) {
 	f.StringVar(&r.file, "routes", "", "JSON file {pod prefix: node address}; wins over what Kubernetes says, and is required with --no-kubernetes")
 	f.StringVar(&r.kubeconfig, "kubeconfig", "", "file that says how to reach the API server; default: the service account of the daemon's pod")
 	f.BoolVar(&r.noKubernetes, "no-kubernetes", false, "ask no API server where pods are and what is behind Services")
+	completeFile(c, "json", "routes")
 }
 
 func (r *routesFlags) check() error {
@@ -41,11 +42,12 @@ func (r *routesFlags) check() error {
 }
 
 // cluster returns what follows the API server, nil where none is to be asked.
-func (r *routesFlags) cluster(node netip.Addr, log *slog.Logger) (agent.Cluster, error) {
+// There it is known as program.
+func (r *routesFlags) cluster(node netip.Addr, program string, log *slog.Logger) (agent.Cluster, error) {
 	if r.noKubernetes {
 		return nil, nil
 	}
-	api, err := kube.Connect(r.kubeconfig, "c8s-node/"+version.String())
+	api, err := kube.Connect(r.kubeconfig, program+"/"+version.String())
 	if err != nil {
 		return nil, exit.Usage(errors.Join(err, errors.New("outside of a pod give --kubeconfig, or --no-kubernetes with --routes")))
 	}

@@ -37,7 +37,7 @@ func TestSomebodyMustSayWherePodsAre(t *testing.T) {
 		var cluster agent.Cluster
 		err := tt.flags.check()
 		if err == nil {
-			cluster, err = tt.flags.cluster(netip.MustParseAddr("10.80.0.1"), slog.New(slog.DiscardHandler))
+			cluster, err = tt.flags.cluster(netip.MustParseAddr("10.80.0.1"), "c8s-test", slog.New(slog.DiscardHandler))
 		}
 		switch {
 		case tt.says != "" && (err == nil || !strings.Contains(err.Error(), tt.says)), tt.says == "" && err != nil:

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -15,32 +14,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/agent"
-	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
-	"github.com/c8s-dev/c8s/host"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 )
 
-// outputFlag is -o text|json.
-type outputFlag string
-
-func (o *outputFlag) register(c *cobra.Command) {
-	*o = "text"
-	c.Flags().VarP(o, "output", "o", "output format: text or json")
-}
-
-func (o *outputFlag) String() string { return string(*o) }
-func (o *outputFlag) Type() string   { return "format" }
-
-// Set implements pflag.Value.
-func (o *outputFlag) Set(s string) error {
-	if s != "text" && s != "json" {
-		return fmt.Errorf("must be text or json, not %q", s)
-	}
-	*o = outputFlag(s)
-	return nil
-}
-
 func newStatus() *cobra.Command {
-	var out outputFlag
+	var out desk.Output
 	var runDir string
 	c := &cobra.Command{
 		Use:   "status",
@@ -50,27 +28,18 @@ func newStatus() *cobra.Command {
 A pod whose state is not "open" cannot send or receive anything; the reason
 column says what holds it back.`,
 		Example: "  c8s status\n  c8s status -o json | jq '.pods[] | select(.state != \"open\")'",
-		Args:    cobra.NoArgs,
+		Args:    desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := agent.NewClient(runDir).Status(c.Context())
 			if err != nil {
 				return err
 			}
-			if out == "json" {
-				return writeJSON(c.OutOrStdout(), s)
-			}
-			return writeStatus(c.OutOrStdout(), s, time.Now())
+			return out.Write(c, s, func(w io.Writer) error { return writeStatus(w, s, time.Now()) })
 		},
 	}
-	out.register(c)
-	c.Flags().StringVar(&runDir, "run-dir", host.RunDir, "the daemon's run folder")
+	out.Register(c)
+	registerRunDir(c, &runDir)
 	return c
-}
-
-func writeJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
 }
 
 func writeStatus(w io.Writer, s *agent.Status, now time.Time) error {
@@ -193,11 +162,4 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
-}
-
-func requireFlag(name, value string) error {
-	if value == "" {
-		return exit.Usage(fmt.Errorf("--%s is required", name))
-	}
-	return nil
 }

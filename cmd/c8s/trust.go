@@ -3,12 +3,12 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -18,14 +18,16 @@ type trustFlags struct{ operatorsPath, manifestPath string }
 
 type trust struct {
 	operators policy.Operators
-	envelope  []byte
+	manifest  *policy.Signed
 }
 
 func (f *trustFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.operatorsPath, "operators", "", "JSON file with the operators' keys and threshold: the trust anchor (required)")
 	c.Flags().StringVar(&f.manifestPath, "manifest", "", "operator-signed manifest to start from (required)")
+	completeFile(c, "json", "operators", "manifest")
 }
 
+// load reads both, and believes the manifest only as the operators' word.
 func (f *trustFlags) load() (*trust, error) {
 	if err := requireFlag("operators", f.operatorsPath); err != nil {
 		return nil, err
@@ -33,16 +35,17 @@ func (f *trustFlags) load() (*trust, error) {
 	if err := requireFlag("manifest", f.manifestPath); err != nil {
 		return nil, err
 	}
-	raw, err := os.ReadFile(f.operatorsPath)
+	operators, err := desk.ReadOperators(f.operatorsPath)
 	if err != nil {
-		return nil, fmt.Errorf("reading the operators: %w", err)
+		return nil, err
 	}
-	var t trust
-	if err := json.Unmarshal(raw, &t.operators); err != nil {
-		return nil, fmt.Errorf("parsing the operators in %s: %w", f.operatorsPath, err)
-	}
-	if t.envelope, err = os.ReadFile(f.manifestPath); err != nil {
+	envelope, err := os.ReadFile(f.manifestPath)
+	if err != nil {
 		return nil, fmt.Errorf("reading the manifest: %w", err)
 	}
-	return &t, nil
+	manifest, err := policy.Open(envelope, operators)
+	if err != nil {
+		return nil, fmt.Errorf("opening the manifest %s under the operators of %s: %w", f.manifestPath, f.operatorsPath, err)
+	}
+	return &trust{operators, manifest}, nil
 }

@@ -149,7 +149,7 @@ func (g *gate) status(c *conditions, w *World) (out gateway.GatewayStatus) {
 	case foreign != "":
 		programmed = c.of("Programmed", false, string(gateway.GatewayReasonAddressNotUsable), "the ingress has no address "+short(foreign))
 	case len(out.Addresses) == 0:
-		programmed = c.of("Programmed", false, string(gateway.GatewayReasonAddressNotAssigned), "the ingress was not told at which address clients find it (--node-address, or ingress.addresses of the chart)")
+		programmed = c.of("Programmed", false, string(gateway.GatewayReasonAddressNotAssigned), "the ingress was not told at which address clients find it (--publish-address, or ingress.addresses of the chart)")
 	}
 	out.Conditions = c.merge(g.object.Status.Conditions, accepted, programmed)
 	return out

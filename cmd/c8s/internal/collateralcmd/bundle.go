@@ -133,7 +133,7 @@ func (b *bundleCommand) run(c *cobra.Command, files []string) (err error) {
 type verifyCommand struct {
 	keys      []string
 	threshold int
-	output    outputFlag
+	output    desk.Output
 }
 
 func newVerify() *cobra.Command {
@@ -148,19 +148,16 @@ evidence is verified; items that are stale by now are pointed out.
 Exit codes: 0 signed and whole, 1 not, 2 wrong usage.`,
 		Example: `  c8s collateral verify site.bundle --key ops.pem.pub
   c8s collateral verify site.bundle --key alice.pub --key bob.pub --threshold 2 -o json`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: desk.UsageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error { return v.run(c, args[0]) },
 	}
 	c.Flags().StringArrayVar(&v.keys, "key", nil, "trusted public key, as [NAME=]FILE or PKCS#11 URI (required; may be repeated)")
 	c.Flags().IntVar(&v.threshold, "threshold", 1, "how many of the keys must have signed")
-	v.output.register(c)
+	v.output.Register(c)
 	return c
 }
 
 func (v *verifyCommand) run(c *cobra.Command, path string) (err error) {
-	if err := v.output.check(); err != nil {
-		return err
-	}
 	if len(v.keys) == 0 {
 		return exit.Usage(errors.New("--key is required: who is trusted to sign"))
 	}
@@ -186,8 +183,8 @@ func (v *verifyCommand) run(c *cobra.Command, path string) (err error) {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	rows := rowsOf(b.Items, time.Now())
-	if v.output.format == "json" {
-		return writeJSON(c.OutOrStdout(), struct {
+	if v.output.JSON() {
+		return desk.WriteJSON(c.OutOrStdout(), struct {
 			Created time.Time                 `json:"created"`
 			Signers []string                  `json:"signers"`
 			Ignored []policy.IgnoredSignature `json:"ignored"`
@@ -200,7 +197,7 @@ func (v *verifyCommand) run(c *cobra.Command, path string) (err error) {
 
 type showCommand struct {
 	from   sources
-	output outputFlag
+	output desk.Output
 }
 
 func newShow() *cobra.Command {
@@ -215,14 +212,11 @@ Nothing is verified: use 'verify' to learn who signed a bundle.`,
 		RunE: func(c *cobra.Command, args []string) error { return s.run(c, args) },
 	}
 	s.from.register(c)
-	s.output.register(c)
+	s.output.Register(c)
 	return c
 }
 
 func (s *showCommand) run(c *cobra.Command, files []string) error {
-	if err := s.output.check(); err != nil {
-		return err
-	}
 	items, err := s.from.items(c, files)
 	if err != nil {
 		return err

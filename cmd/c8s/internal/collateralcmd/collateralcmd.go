@@ -6,7 +6,6 @@
 package collateralcmd
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -16,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/attest/collateral"
-	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 )
 
 // New returns the command "collateral" with all of its subcommands.
@@ -38,38 +37,12 @@ Exit codes: 0 success, 1 refused or failed, 2 wrong usage.`,
   c8s collateral bundle --cache ./collateral --sign-with ops.pem --out site.bundle
   c8s collateral verify site.bundle --key ops.pem.pub
   c8s collateral show site.bundle`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return exit.Usage(fmt.Errorf("%w\nRun '%s --help' for the flags", err, c.CommandPath()))
-	})
+	c.SetFlagErrorFunc(desk.FlagError)
 	c.AddCommand(newFetch(), newBundle(), newVerify(), newShow())
 	return c
-}
-
-// usageArgs makes a wrong number of arguments a usage error.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if err := check(c, args); err != nil {
-			return exit.Usage(fmt.Errorf("%w\nUsage: %s", err, c.UseLine()))
-		}
-		return nil
-	}
-}
-
-// outputFlag is "-o": a table for people or JSON.
-type outputFlag struct{ format string }
-
-func (f *outputFlag) register(c *cobra.Command) {
-	c.Flags().StringVarP(&f.format, "output", "o", "text", "format of the output: text or json")
-}
-
-func (f *outputFlag) check() error {
-	if f.format != "text" && f.format != "json" {
-		return exit.Usage(fmt.Errorf("--output must be text or json, not %q", f.format))
-	}
-	return nil
 }
 
 // row is one item in the output.
@@ -101,12 +74,6 @@ func writeRows(w io.Writer, rows []row) error {
 		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", state, r.NextUpdate.Format(time.RFC3339), r.Fetched.Format(time.RFC3339), r.Request)
 	}
 	return t.Flush()
-}
-
-func writeJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
 }
 
 func readFile(path string, limit int64) ([]byte, error) {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/c8s-dev/c8s/attest"
 	"github.com/c8s-dev/c8s/attest/collateral"
 	"github.com/c8s-dev/c8s/attest/snp"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 )
 
@@ -22,7 +24,7 @@ type fetchCommand struct {
 	hint, cache                                  string
 	endpoints                                    collateral.Endpoints
 	patience                                     time.Duration
-	output                                       outputFlag
+	output                                       desk.Output
 }
 
 func newFetch() *cobra.Command {
@@ -46,7 +48,7 @@ Exit codes: 0 all is there, 1 something is missing or stale, 2 wrong usage.`,
 
   # an Intel platform, from a mirror
   c8s collateral fetch --fmspc b0c06f000000 --pcs-url https://pccs.example --cache ./collateral`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
 	fl := c.Flags()
@@ -62,7 +64,7 @@ Exit codes: 0 all is there, 1 something is missing or stale, 2 wrong usage.`,
 	fl.StringVar(&f.endpoints.PCS, "pcs-url", f.endpoints.PCS, "Intel's provisioning certification service, or a PCCS")
 	fl.StringVar(&f.endpoints.IntelRoot, "intel-root-crl-url", f.endpoints.IntelRoot, "CRL of Intel's root")
 	fl.DurationVar(&f.patience, "patience", 2*time.Minute, "how long one thing may take with all tries and pauses")
-	f.output.register(c)
+	f.output.Register(c)
 	return c
 }
 
@@ -104,13 +106,11 @@ func (f *fetchCommand) run(c *cobra.Command) error {
 	return nil
 }
 
-func write(c *cobra.Command, o outputFlag, rows []row) error {
-	if o.format == "json" {
-		return writeJSON(c.OutOrStdout(), struct {
-			Items []row `json:"items"`
-		}{rows})
-	}
-	return writeRows(c.OutOrStdout(), rows)
+func write(c *cobra.Command, o desk.Output, rows []row) error {
+	document := struct {
+		Items []row `json:"items"`
+	}{rows}
+	return o.Write(c, document, func(w io.Writer) error { return writeRows(w, rows) })
 }
 
 func (f *fetchCommand) check() error {
@@ -126,7 +126,7 @@ func (f *fetchCommand) check() error {
 	case f.patience <= 0:
 		return exit.Usage(errors.New("--patience must be positive"))
 	}
-	return f.output.check()
+	return nil
 }
 
 // requests lists what is wanted, each once.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 )
 
 // newServe is the ordinary web server of the demo's "web" pod. It knows
@@ -21,7 +23,7 @@ func newServe() *cobra.Command {
 		Use:    "serve",
 		Short:  "A plain HTTP server for the demo's pods",
 		Hidden: true,
-		Args:   cobra.NoArgs,
+		Args:   desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			ln, err := (&net.ListenConfig{}).Listen(c.Context(), "tcp", addr)
 			if err != nil {

@@ -20,10 +20,14 @@ import (
 // variables too, such as C8S_CDS_PORT for a Service c8s-cds: they must not match.
 const prefix = "C8S_FLAG_"
 
-// Note is the paragraph for the help of commands that call Apply.
-const Note = `Every flag may also come from the environment: C8S_FLAG_NODE_ADDRESS is
---node-address. A flag on the command line wins. In a pod, the manifest's env
-rules say which of these variables the control plane may set.`
+// Note is the paragraph for the help of commands that call Apply, with one of
+// their flags as an example.
+func Note(flag string) string {
+	variable := prefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+	return fmt.Sprintf(`Every flag may also come from the environment: %s is
+--%s. A flag on the command line wins. In a pod, the manifest's env
+rules say which of these variables the control plane may set.`, variable, flag)
+}
 
 // Apply sets the flags of c that were not given from environ, a list as
 // os.Environ returns it.

@@ -5,7 +5,6 @@
 package measurecmd
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/attest/measure"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 )
 
@@ -38,9 +38,7 @@ Exit codes: 0 success, 1 refused or failed, 2 wrong usage.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return exit.Usage(fmt.Errorf("%w\nRun '%s --help' for the flags", err, c.CommandPath()))
-	})
+	c.SetFlagErrorFunc(desk.FlagError)
 	c.AddCommand(newSNP(), newTDX())
 	return c
 }
@@ -60,25 +58,6 @@ func required(c *cobra.Command, names ...string) error {
 		}
 	}
 	return nil
-}
-
-type outputFlag struct{ format string }
-
-func (o *outputFlag) register(c *cobra.Command) {
-	c.Flags().StringVarP(&o.format, "output", "o", "text", "output: text or json")
-}
-
-func (o *outputFlag) check() error {
-	if o.format != "text" && o.format != "json" {
-		return exit.Usage(fmt.Errorf("--output must be text or json, not %q", o.format))
-	}
-	return nil
-}
-
-func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
 }
 
 // readFirmware reads no more than firmware can have.

@@ -11,12 +11,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/attest/measure"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 )
 
 type snpCommand struct {
 	kernelFlags
-	output   outputFlag
+	output   desk.Output
 	ovmf     string
 	given    string
 	vcpus    []int
@@ -58,7 +59,7 @@ from 6.8 on; hosts with debug swap give 0x21.`,
 	f.StringVar(&s.vcpuType, "vcpu-type", "", "type of the vCPUs, for QEMU")
 	f.StringVar(&s.monitor, "vmm", "qemu", "monitor that starts the machine: qemu, ec2 or gce")
 	f.StringVar(&s.features, "guest-features", "0x1", "SEV_FEATURES that the host sets")
-	s.output.register(c)
+	s.output.Register(c)
 	return c
 }
 
@@ -69,7 +70,7 @@ type snpResult struct {
 }
 
 func (s *snpCommand) run(c *cobra.Command) error {
-	if err := errors.Join(s.output.check(), required(c, "ovmf", "vcpus"), s.kernelFlags.check(c)); err != nil {
+	if err := errors.Join(required(c, "ovmf", "vcpus"), s.kernelFlags.check(c)); err != nil {
 		return err
 	}
 	in, err := s.input()
@@ -85,8 +86,8 @@ func (s *snpCommand) run(c *cobra.Command) error {
 		}
 		results = append(results, snpResult{n, d.String()})
 	}
-	if s.output.format == "json" {
-		return writeJSON(c.OutOrStdout(), results)
+	if s.output.JSON() {
+		return desk.WriteJSON(c.OutOrStdout(), results)
 	}
 	for _, r := range results { // bare digests: they are meant to be copied
 		if _, err := fmt.Fprintln(c.OutOrStdout(), r.Measurement); err != nil {

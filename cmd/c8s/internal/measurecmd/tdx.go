@@ -10,12 +10,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/c8s-dev/c8s/attest/measure"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 )
 
 type tdxCommand struct {
 	kernelFlags
-	output  outputFlag
+	output  desk.Output
 	tdvf    string
 	monitor string
 	token   string
@@ -55,7 +56,7 @@ of clouds, which publish their MRTD signed.`,
 	t.kernelFlags.register(c)
 	f.StringVar(&t.monitor, "vmm", "qemu", "monitor that starts the machine: qemu or qemu-legacy")
 	f.StringVar(&t.token, "initrd-token", "before", "where the firmware puts initrd=initrd on the command line: before (EDK II from 2025 on), after or none")
-	t.output.register(c)
+	t.output.Register(c)
 	return c
 }
 
@@ -70,7 +71,7 @@ type tdxResult struct {
 const tdxNote = "RTMR0 is made by the monitor when the machine starts and cannot be computed from files: replay the event log, see 'c8s attest verify'"
 
 func (t *tdxCommand) run(c *cobra.Command) error {
-	if err := errors.Join(t.output.check(), required(c, "tdvf"), t.kernelFlags.check(c)); err != nil {
+	if err := errors.Join(required(c, "tdvf"), t.kernelFlags.check(c)); err != nil {
 		return err
 	}
 	order, err := parseOrder(t.monitor)
@@ -153,8 +154,8 @@ func (t *tdxCommand) rtmr2(token measure.InitrdToken) (_ string, err error) {
 // goes to standard error then.
 func (t *tdxCommand) print(c *cobra.Command, r tdxResult) error {
 	out := c.OutOrStdout()
-	if t.output.format == "json" {
-		return writeJSON(out, r)
+	if t.output.JSON() {
+		return desk.WriteJSON(out, r)
 	}
 	text := r.MRTD + "\n"
 	if r.RTMR1 != "" {

@@ -4,7 +4,6 @@ package nodecmd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/host"
 	"github.com/c8s-dev/c8s/host/ctrd"
@@ -26,7 +26,7 @@ type checkFlags struct {
 	layout     layoutFlags
 	try        bool
 	kernelOnly bool
-	format     string
+	output     desk.Output
 }
 
 func newCheck() *cobra.Command {
@@ -43,32 +43,23 @@ Both must be refused; everything made for it is removed.
 
 PASS holds, FAIL does not, UNKNOWN could not be looked at. The exit code is 1
 if anything fails, 3 if nothing fails and something is unknown.`,
-		Args: cobra.NoArgs,
+		Args: desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
 	f.layout.register(c)
 	fl := c.Flags()
 	fl.BoolVar(&f.try, "try", false, "prove it by trying to start what must not start")
 	fl.BoolVar(&f.kernelOnly, "kernel-only", false, "look at the kernel only: for a machine on which C8s is not installed")
-	fl.StringVarP(&f.format, "output", "o", "text", "output format: text or json")
+	f.output.Register(c)
 	return c
 }
 
 func (f *checkFlags) run(c *cobra.Command) error {
-	if f.format != "text" && f.format != "json" {
-		return exit.Usage(fmt.Errorf("--output must be text or json, not %q", f.format))
-	}
 	all, err := f.findings(c.Context())
 	if err != nil {
 		return err
 	}
-	if f.format == "json" {
-		enc := json.NewEncoder(c.OutOrStdout())
-		enc.SetIndent("", "  ")
-		err = enc.Encode(all)
-	} else {
-		err = write(c.OutOrStdout(), all)
-	}
+	err = f.output.Write(c, all, func(w io.Writer) error { return write(w, all) })
 	return errors.Join(err, verdict(all))
 }
 

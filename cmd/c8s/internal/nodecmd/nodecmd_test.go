@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/host"
 	"github.com/c8s-dev/c8s/host/ctrd"
@@ -54,6 +55,7 @@ func newTable(t *testing.T) *table {
 func (d *table) run(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	root := &cobra.Command{Use: "node", SilenceUsage: true, SilenceErrors: true}
+	root.SetFlagErrorFunc(desk.FlagError)
 	root.AddCommand(New(func() Kernel {
 		return Kernel{func(*cobra.Command) {}, func(*slog.Logger) loader.Config {
 			t.Error("the kernel was to be changed")
