@@ -11,19 +11,15 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
-	"syscall"
-	"time"
 
 	"go.etcd.io/bbolt"
 
 	"github.com/c8s-dev/c8s/cds/store/internal/boltcheck"
 	"github.com/c8s-dev/c8s/cds/store/internal/notify"
+	"github.com/c8s-dev/c8s/internal/filelock"
 )
 
 const (
-	// lockTimeout is how long OpenFile waits for a predecessor that is ending.
-	lockTimeout = time.Second
-	lockRetry   = 20 * time.Millisecond
 	// A page of Scan ends at either; between pages no lock is held.
 	filePageKeys  = 256
 	filePageBytes = 1 << 20
@@ -41,7 +37,7 @@ type file struct {
 }
 
 // OpenFile opens the store in one file, or makes it, with mode 0600. One
-// process at a time can have it open. What Commit reported as done survives
+// process at a time can have it open: others get filelock.ErrHeld. What Commit reported as done survives
 // the end of the process and of the machine.
 func OpenFile(path string) (Store, error) {
 	var db *bbolt.DB
@@ -97,15 +93,11 @@ func openChecked(path string, flag int, mode os.FileMode) (*os.File, error) {
 }
 
 func lock(f *os.File) error {
-	for began := time.Now(); ; time.Sleep(lockRetry) {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return err
-		}
-		if time.Since(began) > lockTimeout {
-			return errors.New("another c8s cds has it open: stop that one, or give this one a file of its own")
-		}
+	err := filelock.Hold(f)
+	if errors.Is(err, filelock.ErrHeld) {
+		return fmt.Errorf("another c8s cds has it open: stop that one, or give this one a file of its own (%w)", err)
 	}
+	return err
 }
 
 func check(f *os.File) error {

@@ -8,8 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 )
 
 // A manifest that came while the CDS was starting must not be forgotten.
@@ -62,5 +65,17 @@ func TestManifestFileIsPublishedAgainUntilTheCDSCanTakeIt(t *testing.T) {
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+func TestStoreFileOfAnotherCDSIsWrongUsage(t *testing.T) {
+	f := storeFlags{stateDir: t.TempDir()}
+	first, err := f.open(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if _, err := f.open(slog.New(slog.DiscardHandler)); exit.Code(err) != exit.Misuse || !strings.Contains(err.Error(), f.stateDir) {
+		t.Errorf("a second one: %v, exit %d", err, exit.Code(err))
 	}
 }

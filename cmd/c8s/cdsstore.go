@@ -17,6 +17,7 @@ import (
 
 	"github.com/c8s-dev/c8s/cds/store"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
+	"github.com/c8s-dev/c8s/internal/filelock"
 )
 
 // storeFlags choose where a CDS keeps what it must not forget.
@@ -50,7 +51,11 @@ func (f *storeFlags) open(log *slog.Logger) (store.Store, error) {
 		if err := os.MkdirAll(f.stateDir, 0o700); err != nil {
 			return nil, fmt.Errorf("making the state folder: %w", err)
 		}
-		return store.OpenFile(filepath.Join(f.stateDir, "cds.db"))
+		kept, err := store.OpenFile(filepath.Join(f.stateDir, "cds.db"))
+		if errors.Is(err, filelock.ErrHeld) {
+			return nil, exit.Usage(err)
+		}
+		return kept, err
 	}
 	cfg := store.EtcdConfig{
 		Endpoints: f.etcd, Prefix: f.prefix, Username: f.user, DialTimeout: storeTimeout, RequestTimeout: storeTimeout, Log: log,

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -25,6 +26,7 @@ import (
 	"github.com/c8s-dev/c8s/ingress"
 	"github.com/c8s-dev/c8s/ingress/daemon"
 	"github.com/c8s-dev/c8s/ingress/files"
+	"github.com/c8s-dev/c8s/internal/filelock"
 	"github.com/c8s-dev/c8s/internal/memlimit"
 )
 
@@ -122,6 +124,11 @@ func (f *ingressFlags) run(ctx context.Context) error {
 	}
 	log := f.log.logger().With("ingress", f.name)
 	collectLater()
+	held, err := f.hold()
+	if err != nil {
+		return err
+	}
+	defer held.Close()
 	trust, err := f.trust.load()
 	if err != nil {
 		return err
@@ -159,6 +166,17 @@ func (f *ingressFlags) run(ctx context.Context) error {
 	}
 	log.Info("ingress starting", "version", version.String(), "manifest", cfg.CDS.Manifest().Manifest.Version, "https", f.listen.https, "http", f.listen.http)
 	return f.serve(ctx, d)
+}
+
+// hold keeps other ingresses out of the state folder while this process lives:
+// of two, each would take back what the other has kept, orders that were counted
+// and certificates that were issued.
+func (f *ingressFlags) hold() (*os.File, error) {
+	held, err := filelock.Take(filepath.Join(f.stateDir, "ingress.lock"))
+	if errors.Is(err, filelock.ErrHeld) {
+		return nil, exit.Usage(fmt.Errorf("%w: a c8s ingress that runs, or drains still, has this --state-dir; wait until it has ended, or give this one a folder of its own", err))
+	}
+	return held, err
 }
 
 // collectLater trades memory for processor time, within what the process may
