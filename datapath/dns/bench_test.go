@@ -24,6 +24,18 @@ func benchmark(b *testing.B, s *site, name string, qtype uint16) {
 
 func unlimited(c *Config) { c.Limits.QueriesPerSecond = 1 << 30 }
 
+// BenchmarkNoQuery is the worst that a pod can send.
+func BenchmarkNoQuery(b *testing.B) {
+	s := newSite(b, unlimited)
+	wire := questions(b, 65507)
+	b.ReportAllocs()
+	for b.Loop() {
+		if s.server.Answer(b.Context(), s.asker("pod"), wire, false) == nil {
+			b.Fatal("no answer")
+		}
+	}
+}
+
 func BenchmarkServiceName(b *testing.B) {
 	benchmark(b, newSite(b, unlimited), "web.default.svc.cluster.local.", miekg.TypeA)
 }

@@ -3,6 +3,7 @@
 package dns
 
 import (
+	"encoding/binary"
 	"strings"
 
 	miekg "github.com/miekg/dns"
@@ -16,6 +17,9 @@ const (
 	// udpSize is the longest answer over UDP, whatever the pod would take:
 	// nothing is ever sent in fragments (DNS flag day 2020).
 	udpSize = 1232
+	// maxQuery is the longest query that is read: a question has 271 bytes, and
+	// options of clients, padding included, are far from filling the rest.
+	maxQuery = 4096
 )
 
 // query is what a pod asks, and all that is kept of its message.
@@ -44,6 +48,11 @@ func parse(raw []byte) (q *query, fault int) {
 	if q.opcode != miekg.OpcodeQuery {
 		return q, miekg.RcodeNotImplemented
 	}
+	// The counts are judged before anything is unpacked: a datagram has room for
+	// 10,000 questions, each of them a pointer to the longest of names.
+	if len(raw) > maxQuery || count(raw, 4) != 1 || count(raw, 6) != 0 || count(raw, 8) != 0 || count(raw, 10) > 1 {
+		return q, miekg.RcodeFormatError
+	}
 	var m miekg.Msg
 	if m.Unpack(raw) != nil || len(m.Question) != 1 || len(m.Answer) != 0 || len(m.Ns) != 0 || len(m.Extra) > 1 {
 		return q, miekg.RcodeFormatError
@@ -68,6 +77,9 @@ func parse(raw []byte) (q *query, fault int) {
 	}
 	return q, 0
 }
+
+// count is how many records the header says that a section has.
+func count(raw []byte, at int) uint16 { return binary.BigEndian.Uint16(raw[at:]) }
 
 // meta reports types that no record has (RFC 6895 section 3.1): transfers, ANY
 // and the like.

@@ -4,6 +4,8 @@ package dns
 
 import (
 	"bytes"
+	"encoding/binary"
+	"strings"
 	"testing"
 
 	miekg "github.com/miekg/dns"
@@ -32,6 +34,8 @@ func TestMessagesThatAreNoQuery(t *testing.T) {
 		"with authority":      {with(func(m *miekg.Msg) { m.Ns = []miekg.RR{a} }), miekg.RcodeFormatError},
 		"something beside":    {with(func(m *miekg.Msg) { m.Extra = []miekg.RR{a} }), miekg.RcodeFormatError},
 		"two OPT":             {with(func(m *miekg.Msg) { m.SetEdns0(1232, false); m.Extra = append(m.Extra, m.Extra[0]) }), miekg.RcodeFormatError},
+		"longer than any":     {with(func(m *miekg.Msg) { m.SetEdns0(1232, false); m.IsEdns0().Option = options(1100) }), miekg.RcodeFormatError},
+		"10,000 questions":    {questions(t, 65507), miekg.RcodeFormatError},
 		"EDNS 1":              {with(func(m *miekg.Msg) { m.SetEdns0(1232, false); m.IsEdns0().SetVersion(1) }), miekg.RcodeBadVers},
 		"an update":           {with(func(m *miekg.Msg) { m.Opcode = miekg.OpcodeUpdate }), miekg.RcodeNotImplemented},
 		"a notification":      {with(func(m *miekg.Msg) { m.Opcode = miekg.OpcodeNotify }), miekg.RcodeNotImplemented},
@@ -64,6 +68,40 @@ func TestMessagesThatAreNoQuery(t *testing.T) {
 				t.Errorf("counted %v", s.server.Status().Queries)
 			}
 		})
+	}
+}
+
+// questions is a datagram of the size, full of questions for the longest name:
+// each is a pointer to the first.
+func questions(t testing.TB, size int) []byte {
+	wire := packed(t, question(strings.Repeat("a.", 126), miekg.TypeA))
+	n := uint16(1)
+	for ; len(wire)+6 <= size; n++ {
+		wire = append(wire, 0xc0, headerSize, 0, 1, 0, 1)
+	}
+	binary.BigEndian.PutUint16(wire[4:], n)
+	return wire
+}
+
+func options(n int) (all []miekg.EDNS0) {
+	for range n {
+		all = append(all, &miekg.EDNS0_LOCAL{Code: miekg.EDNS0LOCALSTART})
+	}
+	return all
+}
+
+// A pod may send a thousand messages a second, and each of these would take
+// 9 ms and 4 MB to unpack.
+func TestMessageThatIsNoQueryCostsNothing(t *testing.T) {
+	for _, size := range []int{maxQuery, 65507} {
+		wire := questions(t, size)
+		if n := testing.AllocsPerRun(10, func() {
+			if _, fault := parse(wire); fault != miekg.RcodeFormatError {
+				t.Fatalf("fault %d", fault)
+			}
+		}); n > 1 {
+			t.Errorf("%d bytes: %v allocations", size, n)
+		}
 	}
 }
 
