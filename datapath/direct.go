@@ -18,6 +18,7 @@ const expiryLook = 5 * time.Second
 type direct struct {
 	judge    func() *Refusal // says whether it may be, now and at every Recheck
 	notAfter time.Time       // it ends then; zero: never
+	first    []byte          // what was read from whoever connected to judge it by
 }
 
 // join carries app and the connection made for it, in memory of the pod owner.
@@ -32,6 +33,11 @@ func (p *Proxy) join(owner string, app, made *net.TCPConn, d *direct, began func
 		c.done()
 		reset(made)
 		return why
+	}
+	if _, err := made.Write(d.first); err != nil {
+		c.done()
+		reset(made)
+		return refuseErr(reasonExternalRefused, err)
 	}
 	at := p.cfg.Now()
 	began(at)

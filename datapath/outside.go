@@ -57,15 +57,21 @@ func (p *Proxy) externalFor(pod *LocalPod, q resolve.Query, unresolved *Refusal)
 	if p.cfg.Bindings != nil {
 		x.to.Names = p.cfg.Bindings.Names(pod.UID, q.Dst.Addr())
 	}
-	why := p.permit(x)
-	if why == nil && !x.to.Local && p.ownAddr(q.Dst.Addr()) {
-		x.to.Local = true
-		why = p.permit(x)
-	}
-	if why != nil {
+	if why := p.permitHere(x); why != nil {
 		return nil, why
 	}
 	return x, nil
+}
+
+// permitHere is permit, for a destination that the node's own routes may know
+// as its own.
+func (p *Proxy) permitHere(x *passage) *Refusal {
+	why := p.permit(x)
+	if why == nil && !x.to.Local && p.ownAddr(x.to.Addr.Addr()) {
+		x.to.Local = true
+		why = p.permit(x)
+	}
+	return why
 }
 
 func (p *Proxy) hasExternals(pod *LocalPod) bool {
@@ -98,10 +104,12 @@ func (p *Proxy) judgePassage(x *passage) *Refusal {
 	if _, why := p.usable(pod); why != nil {
 		return why
 	}
-	if _, verdict := p.cfg.Mesh.Resolve(x.query); !verdict.MeansNoPod() {
+	_, verdict := p.cfg.Mesh.Resolve(x.query)
+	if !verdict.MeansNoPod() {
 		return refuse(reasonExternalClaimed, "routes", "an address that is no pod's", x.to.Addr.String()+", which is claimed for a pod or a Service")
 	}
 	again := *x
+	again.to.Local = x.to.Local || verdict != resolve.NoRoute
 	if why := p.permit(&again); why != nil {
 		return why
 	}
@@ -123,18 +131,18 @@ func (p *Proxy) passThrough(ctx context.Context, app *net.TCPConn, pod *LocalPod
 		if first, why = p.hear(ctx, app, x); why != nil {
 			return why
 		}
+		// It may have taken its time.
+		if why = p.judgePassage(x); why != nil {
+			return why
+		}
 	}
 	rec.DstName = x.name()
 	remote, why := p.reachOutside(ctx, x)
 	if why != nil {
 		return why
 	}
-	if _, err := remote.Write(first); err != nil {
-		reset(remote)
-		return refuseErr(reasonExternalRefused, err)
-	}
 	rec.Rule = externalRule + x.rule.Name
-	d := &direct{judge: func() *Refusal { return p.judgePassage(x) }}
+	d := &direct{judge: func() *Refusal { return p.judgePassage(x) }, first: first}
 	return p.join(pod.UID, app, remote, d, func(at time.Time) {
 		p.outside.conns.Add(1)
 		p.allow(rec, at)
@@ -175,7 +183,7 @@ func (p *Proxy) hear(ctx context.Context, app *net.TCPConn, x *passage) ([]byte,
 		switch {
 		case complete:
 			x.to.Hello = &policy.ClientHello{ServerName: hello.ServerName, Encrypted: hello.Encrypted}
-			if why := p.permit(x); why != nil {
+			if why := p.permitHere(x); why != nil {
 				return nil, why
 			}
 			return first, asNotTLS(rule, app.SetReadDeadline(time.Time{}))

@@ -220,8 +220,11 @@ func (p *Proxy) taken(addr netip.Addr) (whose string) {
 	if _, ours := p.cfg.Mesh.Pod(addr); ours {
 		return ", a pod of this node"
 	}
-	if _, verdict := p.cfg.Mesh.Resolve(resolve.Query{Protocol: resolve.TCP, Dst: netip.AddrPortFrom(addr, 1)}); verdict == resolve.Found {
+	switch _, verdict := p.cfg.Mesh.Resolve(resolve.Query{Protocol: resolve.TCP, Dst: netip.AddrPortFrom(addr, 1)}); verdict {
+	case resolve.Found:
 		return ", a pod of the mesh, which can reach pods through it"
+	case resolve.NoNode:
+		return ", a pod's, of which nobody knows the node"
 	}
 	return ""
 }

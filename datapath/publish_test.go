@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/policy/policytest"
 )
@@ -120,6 +121,11 @@ func TestClientsOfPublishedPortsAreRefused(t *testing.T) {
 			f.world.mu.Lock()
 			defer f.world.mu.Unlock()
 			f.routes[netip.MustParseAddr("127.30.0.7")] = netip.MustParseAddr("127.0.0.9")
+		}},
+		"the address of a pod on no node": {client: "127.30.0.7", reason: "client-address", arrange: func(_ *testing.T, f *front) {
+			f.world.mu.Lock()
+			defer f.world.mu.Unlock()
+			f.verdicts[netip.MustParseAddr("127.30.0.7")] = resolve.NoNode
 		}},
 		"loopback":       {client: clientAddr, reason: "client-address", arrange: func(_ *testing.T, f *front) { f.proxy.loopback.Store(false) }},
 		"nobody listens": {client: clientAddr, reason: "connection-refused"},
