@@ -203,7 +203,7 @@ func (p *Packets) overflow() (n uint32) {
 func (p *Packets) write(b []byte) {
 	var err error
 	if p.send != nil {
-		err = p.send(b)
+		err = p.handOut(b)
 	} else {
 		err = p.writeSocket(b)
 	}
@@ -212,6 +212,18 @@ func (p *Packets) write(b []byte) {
 		return
 	}
 	p.counts.received.Add(1)
+}
+
+// handOut sends one datagram unless the flow was closed, as a socket would: the
+// application's address may be another's by then. It waits with no lock held.
+func (p *Packets) handOut(b []byte) error {
+	p.mu.Lock()
+	closed := p.closed
+	p.mu.Unlock()
+	if closed {
+		return net.ErrClosed
+	}
+	return p.send(b)
 }
 
 func (p *Packets) writeSocket(b []byte) error {

@@ -225,6 +225,21 @@ func TestFlowWithoutASocketOfItsOwn(t *testing.T) {
 	}
 }
 
+// What a tunnel had received when it was ended must not reach whoever has the
+// application's address next.
+func TestClosedFlowWithoutASocketSendsNothing(t *testing.T) {
+	sent := 0
+	p := HandedPackets(func([]byte) error { sent++; return nil })
+	p.write([]byte("before"))
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.write([]byte("after"))
+	if c := p.Counts(); sent != 1 || c.Received != 1 || c.Unreceived != 1 {
+		t.Errorf("%d sent, %+v", sent, c)
+	}
+}
+
 func TestWhatDoesNotFitIsDroppedNewestFirstAndCounted(t *testing.T) {
 	p, app := newPackets(t)
 	kept := 0
