@@ -43,7 +43,7 @@ func (a *Agent) judgeAgain() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, m := range a.pods {
-		m.pod.wake()
+		m.pod.judgeAgain()
 	}
 }
 

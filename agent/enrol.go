@@ -15,6 +15,22 @@ import (
 	"github.com/c8s-dev/c8s/policy"
 )
 
+// enrolWhile is enrol, which an open pod gives up when the documents it was
+// judged by are no longer in force.
+func (p *pod) enrolWhile(ctx context.Context, inForce func() bool, entry *policy.Workload, digest policy.Digest) error {
+	if p.opened {
+		var giveUp context.CancelFunc
+		ctx, giveUp = context.WithCancel(ctx)
+		defer giveUp()
+		p.renewal.Store(&giveUp)
+		defer p.renewal.Store(nil)
+		if !inForce() { // it changed before there was anything to give up
+			return context.Canceled
+		}
+	}
+	return p.enrol(ctx, entry, digest)
+}
+
 // enrol obtains a certificate for the pod, and puts it to use.
 func (p *pod) enrol(ctx context.Context, entry *policy.Workload, digest policy.Digest) error {
 	node := p.a.node.Load()

@@ -188,6 +188,7 @@ type world struct {
 	cds      *fakeCDS
 	links    map[string]int // by netns
 	strays   map[string][]string
+	cutOf    map[string]int
 	watchers map[string]func()
 	linksMu  sync.Mutex
 
@@ -202,7 +203,7 @@ func inWorld(t *testing.T, fn func(w *world)) {
 		root, fixture := newRoot(t), policytest.New(t)
 		w := &world{
 			t: t, fixture: fixture, base: fixture.Manifest, ctx: ctx, cancel: cancel, kernel: &fakeKernel{pods: map[int]loader.Pod{}},
-			cds: &fakeCDS{life: life, root: root}, links: map[string]int{}, strays: map[string][]string{}, watchers: map[string]func(){},
+			cds: &fakeCDS{life: life, root: root}, links: map[string]int{}, strays: map[string][]string{}, cutOf: map[string]int{}, watchers: map[string]func(){},
 		}
 		w.Agent = &Agent{
 			bindings: external.New(external.Config{Now: time.Now}),
@@ -233,7 +234,17 @@ func inWorld(t *testing.T, fn func(w *world)) {
 func (w *world) cut(netns, _ string) ([]string, error) {
 	w.linksMu.Lock()
 	defer w.linksMu.Unlock()
+	if len(w.strays[netns]) > 0 {
+		w.cutOf[netns]++
+	}
 	return w.strays[netns], nil
+}
+
+// cuts counts how often other links of a pod were taken down.
+func (w *world) cuts(netns string) int {
+	w.linksMu.Lock()
+	defer w.linksMu.Unlock()
+	return w.cutOf[netns]
 }
 
 // watch implements podLinks; w.stray calls changed.

@@ -49,8 +49,9 @@ type pod struct {
 	kick    chan struct{} // manifest, deny list or node credential changed
 	cert    atomic.Pointer[datapath.Credential]
 	of      atomic.Pointer[contents]
-	reenrol atomic.Bool  // the mesh CA changed: the credential is of no use any more
-	link    atomic.Int32 // host side ifindex once locked, else 0
+	reenrol atomic.Bool                        // the mesh CA changed: the credential is of no use any more
+	renewal atomic.Pointer[context.CancelFunc] // gives up the renewal under way; nil while there is none
+	link    atomic.Int32                       // host side ifindex once locked, else 0
 
 	watched bool             // its links are
 	opened  bool             // the kernel may have it open
@@ -144,6 +145,15 @@ func (p *pod) wake() {
 	}
 }
 
+// judgeAgain makes the pod look at the manifest and the deny list, and not wait
+// for the CDS first: whoever can hold up its answers must not keep a pod open.
+func (p *pod) judgeAgain() {
+	p.wake()
+	if giveUp := p.renewal.Load(); giveUp != nil {
+		(*giveUp)()
+	}
+}
+
 // step brings the pod as far as it may go now and says when to look again.
 func (p *pod) step(ctx context.Context) time.Duration {
 	if err := p.lock(ctx); err != nil {
@@ -184,14 +194,16 @@ func (p *pod) step(ctx context.Context) time.Duration {
 	}
 	reenrol := p.reenrol.Swap(false)
 	if reenrol || p.cred == nil || !p.a.cfg.Now().Before(p.renew) {
-		if err := p.enrol(ctx, entry, digest); err != nil {
-			if reenrol {
-				p.reenrol.Store(true)
-			}
-			return p.enrolFailed(ctx, err)
+		inForce := func() bool { return p.a.manifest.Load() == signed && p.a.denyList() == list }
+		err := p.enrolWhile(ctx, inForce, entry, digest)
+		if err != nil && reenrol {
+			p.reenrol.Store(true)
 		}
-		if p.a.manifest.Load() != signed || p.a.denyList() != list {
-			return 0 // judge again: enrolling may have taken long
+		if !inForce() {
+			return 0 // judge again: enrolling may have taken long, or was given up for this
+		}
+		if err != nil {
+			return p.enrolFailed(ctx, err)
 		}
 	}
 	if err := p.open(accessOf(entry)); err != nil {
@@ -225,9 +237,18 @@ func (p *pod) lock(ctx context.Context) error {
 	p.set(StateLocked, "", "")
 	if !p.watched {
 		p.watched = true
-		p.a.pending.Go(func() { p.a.links.watch(ctx, p.info.Netns, p.wake) })
+		p.a.pending.Go(func() { p.a.links.watch(ctx, p.info.Netns, p.linksChanged) })
 	}
 	return nil
+}
+
+// linksChanged cuts other links at once, whatever the pod waits for, and has it
+// judged for them.
+func (p *pod) linksChanged() {
+	if _, err := p.a.links.cut(p.info.Netns, p.info.Interface); err != nil {
+		p.log.Debug("looking at the pod's links", "err", err)
+	}
+	p.wake()
 }
 
 // unlink forgets a link that is the pod's no more.

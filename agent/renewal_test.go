@@ -76,6 +76,40 @@ func TestManifestIsObeyedWhileRenewalFails(t *testing.T) {
 	})
 }
 
+// Whoever is between the node and the CDS can hold up a renewal, but not what a
+// new manifest says about the pod.
+func TestManifestIsObeyedWhileTheCDSKeepsARenewalWaiting(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web, entry := w.web(), listed("web")
+		entry.HostAccess = true
+		w.publish(entry)
+		w.add(web)
+		w.want(web.UID, StateOpen, "")
+		waits := 0
+		w.cds.set(func() { w.cds.hook = func(ctx context.Context) { waits++; <-ctx.Done() } })
+		time.Sleep(renewedBy)
+		w.want(web.UID, StateOpen, "")
+		if waits != 1 {
+			t.Fatalf("%d renewals wait", waits)
+		}
+		w.publish(listed("web"))
+		synctest.Wait()
+		if p, _ := w.kernel.pod(7); p.HostAccess {
+			t.Error("host access was withdrawn and is still given")
+		}
+		w.stray("/ns/web", "net1 (macvlan)")
+		if w.cuts("/ns/web") == 0 {
+			t.Error("another link of the pod is left alone")
+		}
+		w.stray("/ns/web")
+		w.publish(listed("db"))
+		w.want(web.UID, StateLocked, "image-unlisted")
+		if len(w.nodeKick) != 0 {
+			t.Error("a renewal that was given up is held against the node")
+		}
+	})
+}
+
 func TestNewCAHasEveryPodEnrolAgain(t *testing.T) {
 	inWorld(t, func(w *world) {
 		web := w.web()
