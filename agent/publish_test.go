@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/c8s-dev/c8s/datapath"
+	"github.com/c8s-dev/c8s/test/freeport"
 )
 
 // desk is a publisher whose proxy is the test.
@@ -43,15 +44,13 @@ func closeAll(p datapath.Published) {
 	}
 }
 
-// freePort is one that nobody listened on a moment ago.
 func freePort(t *testing.T) uint16 {
 	t.Helper()
-	ln, err := net.Listen("tcp", ":0")
+	p, err := freeport.Find()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return uint16(ln.Addr().(*net.TCPAddr).Port)
+	return p
 }
 
 func dials(port uint16) error {

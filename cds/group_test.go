@@ -25,6 +25,7 @@ import (
 	"github.com/c8s-dev/c8s/cds/translog"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/policy/policytest"
+	"github.com/c8s-dev/c8s/test/freeport"
 )
 
 var errNotYet = errors.New("not yet")
@@ -86,12 +87,11 @@ func newGroup(t testing.TB, n int, edits ...func(*policy.Manifest)) *group {
 func replicaName(i int) string { return fmt.Sprintf("cds-%d", i) }
 
 func freeAddr(t testing.TB) string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	p, err := freeport.Find()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", p)
 }
 
 func (g *group) addrs() (all []string) {

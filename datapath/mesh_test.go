@@ -29,6 +29,7 @@ import (
 	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/policy"
 	"github.com/c8s-dev/c8s/policy/policytest"
+	"github.com/c8s-dev/c8s/test/freeport"
 )
 
 // testCA issues what the CDS would.
@@ -129,11 +130,9 @@ func newWorld(t testing.TB, opts ...policytest.Option) *world {
 	}
 	w.manifest.Store(w.fixture.Signed)
 	w.roots.Store(w.ca.pool())
-	// A port that is free on every loopback address, most likely.
-	ln, err := net.Listen("tcp", "0.0.0.0:0")
+	var err error
+	w.port, err = freeport.Find()
 	must(t, err)
-	w.port = uint16(ln.Addr().(*net.TCPAddr).Port)
-	ln.Close()
 	return w
 }
 

@@ -22,6 +22,7 @@ import (
 
 	"github.com/c8s-dev/c8s/cds/store/etcdtest"
 	"github.com/c8s-dev/c8s/test/bench/fleet"
+	"github.com/c8s-dev/c8s/test/freeport"
 )
 
 // cdsSite is one service to measure: a process of its own.
@@ -200,12 +201,8 @@ func startEtcd(ctx context.Context, dir string) (*etcdtest.Cluster, error) {
 }
 
 func freeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
+	p, err := freeport.Find()
+	return fmt.Sprintf("127.0.0.1:%d", p), err
 }
 
 func tail(path string) string {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/c8s-dev/c8s/test/freeport"
 )
 
 // probeTimeout is how long a member may take to say how it is.
@@ -76,14 +77,9 @@ func (c *Cluster) scheme() string {
 	return "http"
 }
 
-// freeAddr is an address of the loopback device that nobody listened on just
-// now.
 func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
+	p, err := freeport.Find()
+	return fmt.Sprintf("127.0.0.1:%d", p), err
 }
 
 // Endpoint is the member's URL, by way of its proxy.
