@@ -3,7 +3,6 @@
 package policy_test
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -257,132 +256,6 @@ func TestPeersAreAllowedByProtocol(t *testing.T) {
 	}
 }
 
-func TestParseRefusesWhatIsImpossibleOutside(t *testing.T) {
-	long := make([]string, 257)
-	for i := range long {
-		long[i] = fmt.Sprintf("n%d.example.com", i)
-	}
-	ext := func(m *policy.Manifest) *policy.External { return &m.Workloads[0].External[0] }
-	const e0, p0 = "$.workloads[0].external[0]", "$.workloads[0].publish[0]"
-	for name, tt := range map[string]struct {
-		edit func(m *policy.Manifest)
-		code policy.Code
-		path string
-	}{
-		"same node":            {func(m *policy.Manifest) { m.SameNode = "fast" }, policy.CodeSameNodeUnknown, "$.sameNode"},
-		"peer's protocol":      {func(m *policy.Manifest) { m.Workloads[0].Peers.To[0].Protocol = "sctp" }, policy.CodeProtocolUnknown, "$.workloads[0].peers.to[0].protocol"},
-		"dns name":             {func(m *policy.Manifest) { m.Workloads[0].DNS[0] = "Api.example.com" }, policy.CodeNameInvalid, "$.workloads[0].dns[0]"},
-		"dns final dot":        {func(m *policy.Manifest) { m.Workloads[0].DNS[0] = "api.example.com." }, policy.CodeNameInvalid, "$.workloads[0].dns[0]"},
-		"dns inner wildcard":   {func(m *policy.Manifest) { m.Workloads[0].DNS[0] = "api.*.com" }, policy.CodeNameInvalid, "$.workloads[0].dns[0]"},
-		"dns half wildcard":    {func(m *policy.Manifest) { m.Workloads[0].DNS[0] = "a*.example.com" }, policy.CodeNameInvalid, "$.workloads[0].dns[0]"},
-		"dns everything":       {func(m *policy.Manifest) { m.Workloads[0].DNS[0] = "*" }, policy.CodeNameInvalid, "$.workloads[0].dns[0]"},
-		"dns any":              {func(m *policy.Manifest) { m.Workloads[0].DNS = []string{"any"} }, policy.CodeNameInvalid, "$.workloads[0].dns[0]"},
-		"dns address":          {func(m *policy.Manifest) { m.Workloads[0].DNS[0] = "192.0.2.1" }, policy.CodeNameInvalid, "$.workloads[0].dns[0]"},
-		"dns long label":       {func(m *policy.Manifest) { m.Workloads[0].DNS[0] = strings.Repeat("a", 64) + ".example" }, policy.CodeNameInvalid, "$.workloads[0].dns[0]"},
-		"dns long name":        {func(m *policy.Manifest) { m.Workloads[0].DNS[0] = strings.Repeat("abc.", 63) + "ab" }, policy.CodeNameInvalid, "$.workloads[0].dns[0]"},
-		"dns twice":            {func(m *policy.Manifest) { m.Workloads[0].DNS[1] = m.Workloads[0].DNS[0] }, policy.CodeValueDuplicate, "$.workloads[0].dns[1]"},
-		"external name":        {func(m *policy.Manifest) { ext(m).Name = "No" }, policy.CodeNameInvalid, e0 + ".name"},
-		"external twice":       {func(m *policy.Manifest) { ext(m).Name = "by-name" }, policy.CodeNameDuplicate, "$.workloads[0].external[1].name"},
-		"cidrs and names":      {func(m *policy.Manifest) { ext(m).Names = []string{"a.example.com"} }, policy.CodeExternalInvalid, e0},
-		"neither":              {func(m *policy.Manifest) { ext(m).CIDRs = nil }, policy.CodeExternalInvalid, e0},
-		"cidr with host bits":  {func(m *policy.Manifest) { ext(m).CIDRs[0] = "192.0.2.1/24" }, policy.CodeCIDRInvalid, e0 + ".cidrs[0]"},
-		"address":              {func(m *policy.Manifest) { ext(m).CIDRs[0] = "192.0.2.1" }, policy.CodeCIDRInvalid, e0 + ".cidrs[0]"},
-		"mapped cidr":          {func(m *policy.Manifest) { ext(m).CIDRs[0] = "::ffff:192.0.2.0/120" }, policy.CodeCIDRInvalid, e0 + ".cidrs[0]"},
-		"long spelling":        {func(m *policy.Manifest) { ext(m).CIDRs[0] = "2001:0db8::/32" }, policy.CodeCIDRInvalid, e0 + ".cidrs[0]"},
-		"cidr twice":           {func(m *policy.Manifest) { ext(m).CIDRs[1] = ext(m).CIDRs[0] }, policy.CodeValueDuplicate, e0 + ".cidrs[1]"},
-		"no port":              {func(m *policy.Manifest) { ext(m).Ports = nil }, policy.CodeListEmpty, e0 + ".ports"},
-		"port 0":               {func(m *policy.Manifest) { ext(m).Ports[1] = 0 }, policy.CodePortInvalid, e0 + ".ports[1]"},
-		"protocol":             {func(m *policy.Manifest) { ext(m).Protocol = "icmp" }, policy.CodeProtocolUnknown, e0 + ".protocol"},
-		"udp with tls":         {func(m *policy.Manifest) { ext(m).Protocol, ext(m).TLS = "udp", true }, policy.CodeExternalInvalid, e0},
-		"udp with sni":         {func(m *policy.Manifest) { ext(m).Protocol, ext(m).SNI = "udp", []string{"a.example.com"} }, policy.CodeExternalInvalid, e0},
-		"sni":                  {func(m *policy.Manifest) { ext(m).SNI = []string{"a..example.com"} }, policy.CodeNameInvalid, e0 + ".sni[0]"},
-		"too many":             {func(m *policy.Manifest) { ext(m).SNI = long }, policy.CodeListTooLong, e0 + ".sni"},
-		"host network":         {func(m *policy.Manifest) { m.Workloads[0].HostNetwork = true }, policy.CodeHostNetworkRules, "$.workloads[0].hostNetwork"},
-		"published port":       {func(m *policy.Manifest) { m.Workloads[0].Publish[0].Port = 0 }, policy.CodePortInvalid, p0 + ".port"},
-		"host port":            {func(m *policy.Manifest) { m.Workloads[0].Publish[0].HostPort = 0 }, policy.CodePortInvalid, p0 + ".hostPort"},
-		"the tunnel's port":    {func(m *policy.Manifest) { m.Workloads[0].Publish[0].HostPort = policy.TunnelPort }, policy.CodePortInvalid, p0 + ".hostPort"},
-		"clients":              {func(m *policy.Manifest) { m.Workloads[0].Publish[0].From = nil }, policy.CodeListEmpty, p0 + ".from"},
-		"client":               {func(m *policy.Manifest) { m.Workloads[0].Publish[0].From[0] = "10.0.0.0" }, policy.CodeCIDRInvalid, p0 + ".from[0]"},
-		"any among clients":    {func(m *policy.Manifest) { m.Workloads[0].Publish[0].From[0] = policy.Any }, policy.CodeAnyNotAlone, p0 + ".from"},
-		"host port twice":      {func(m *policy.Manifest) { m.Workloads[0].Publish[1].HostPort = 30080 }, policy.CodeValueDuplicate, "$.workloads[0].publish[1].hostPort"},
-		"host port of another": {func(m *policy.Manifest) { m.Workloads[1].Publish = slices.Clone(m.Workloads[0].Publish) }, policy.CodeValueDuplicate, "$.workloads[1].publish[0].hostPort"},
-		"peer twice":           {func(m *policy.Manifest) { to := &m.Workloads[0].Peers.To; *to = append(*to, (*to)[0]) }, policy.CodeValueDuplicate, "$.workloads[0].peers.to[1].workload"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			m := policytest.Manifest(policytest.New(t).Operators)
-			outside(m)
-			tt.edit(m)
-			_, err := policy.Encode(m)
-			wantProblem(t, err, tt.code, tt.path)
-		})
-	}
-	for field, text := range map[string]string{"dns": "[]", "external": "[]", "publish": "[]"} {
-		payload := bytes.Replace(sample(t), []byte(`"hostAccess": true`), []byte(`"hostAccess": true, "`+field+`": `+text), 1)
-		_, err := policy.Parse(payload)
-		wantProblem(t, err, policy.CodeListEmpty, "$.workloads[0]."+field)
-	}
-}
-
-// What is judged at every connection is not part of an entry's digest: no
-// certificate ends because of it.
-func TestRulesForOutsideVoidNoCertificate(t *testing.T) {
-	f := policytest.New(t)
-	next := f.Next(t, outside)
-	was, _ := f.Manifest.Workload(policytest.Web)
-	is, _ := next.Manifest.Workload(policytest.Web)
-	if was.Digest() != is.Digest() {
-		t.Error("the digest changed")
-	}
-	if again, err := policy.Encode(next.Manifest); err != nil || !bytes.Equal(again, next.Payload) {
-		t.Errorf("encoding twice differs (%v)", err)
-	}
-}
-
-func TestDiffAffectedAndLintKnowWhatIsOutside(t *testing.T) {
-	f := policytest.New(t)
-	with := f.Next(t, outside)
-	const web = "workloads[web]"
-	for path, edit := range map[string]func(m *policy.Manifest){
-		"sameNode":                        func(m *policy.Manifest) { m.SameNode = "" },
-		web + ".dns[only.example.net]":    func(m *policy.Manifest) { m.Workloads[0].DNS = m.Workloads[0].DNS[1:] },
-		web + ".external[by-address]":     func(m *policy.Manifest) { m.Workloads[0].External = m.Workloads[0].External[1:] },
-		web + ".external[by-address].tls": func(m *policy.Manifest) { m.Workloads[0].External[0].TLS = true },
-		web + ".external[by-address].sni": func(m *policy.Manifest) { m.Workloads[0].External[0].SNI = []string{"a.example.com"} },
-		web + ".external[by-name].names[api.example.com]": func(m *policy.Manifest) {
-			m.Workloads[0].External[1].Names = m.Workloads[0].External[1].Names[1:]
-		},
-		web + ".external[by-address].cidrs[192.0.2.0/24]": func(m *policy.Manifest) {
-			m.Workloads[0].External[0].CIDRs = m.Workloads[0].External[0].CIDRs[1:]
-		},
-		web + ".external[by-address].ports[80]": func(m *policy.Manifest) { m.Workloads[0].External[0].Ports = []uint16{443} },
-		web + ".publish[30080]":                 func(m *policy.Manifest) { m.Workloads[0].Publish = m.Workloads[0].Publish[1:] },
-		web + ".publish[30081].from":            func(m *policy.Manifest) { m.Workloads[0].Publish[1].From = []string{"192.0.2.0/24"} },
-	} {
-		next := with.Next(t, edit)
-		for effect, changes := range map[policy.Effect][]policy.Change{policy.Narrows: policy.Diff(with.Manifest, next.Manifest), policy.Widens: policy.Diff(next.Manifest, with.Manifest)} {
-			i := slices.IndexFunc(changes, func(c policy.Change) bool { return c.Path == path })
-			if i < 0 || changes[i].Effect != effect || changes[i].Before == changes[i].After {
-				t.Errorf("want %s at %s among %+v", effect, path, changes)
-			}
-		}
-		stops := policy.Affected(with.Manifest, next.Manifest, policytest.Now())
-		if i := slices.IndexFunc(stops, func(i policy.Impact) bool { return i.Path == path }); (i < 0) != (path == "sameNode") {
-			t.Errorf("what stops at %s: %+v", path, stops)
-		}
-	}
-	found := policy.Lint(with.Manifest, policytest.Now())
-	for code, path := range map[policy.Code]string{
-		policy.LintSameNode:    "sameNode",
-		policy.LintWideCIDR:    web + ".external[everywhere].cidrs[::/0]",
-		policy.LintNodeAddress: web + ".external[metadata].cidrs[169.254.169.254/32]",
-		policy.LintPublished:   web + ".publish[30081].from",
-	} {
-		if !slices.ContainsFunc(found, func(f policy.Finding) bool { return f.Code == code && f.Path == path }) {
-			t.Errorf("lint does not say %s at %s", code, path)
-		}
-	}
-}
-
 func TestAllowingOutsideAllocatesNothing(t *testing.T) {
 	m := policytest.New(t, policytest.With(outside)).Manifest
 	to := policy.Destination{Protocol: "tcp", Addr: netip.MustParseAddrPort("192.0.3.1:443"), Names: []string{"x.wide.example.com"}}
@@ -404,35 +277,5 @@ func BenchmarkExternalAllowed(b *testing.B) {
 		if _, d := m.ExternalAllowed(policytest.Web, to); !d.Allowed {
 			b.Fatal("refused")
 		}
-	}
-}
-
-// outsideCases are what Lint says of rules for outside.
-func outsideCases() []lintCase {
-	external := func(e policy.External) func(m *policy.Manifest) {
-		e.Name, e.Ports, e.Protocol = "e", []uint16{443}, policy.ProtocolTCP
-		return func(m *policy.Manifest) { m.Workloads[0].External = []policy.External{e} }
-	}
-	cidr := func(text string) func(m *policy.Manifest) { return external(policy.External{CIDRs: []string{text}}) }
-	publish := func(from string) func(m *policy.Manifest) {
-		return func(m *policy.Manifest) {
-			m.Workloads[0].Publish = []policy.Publish{{Port: 1, HostPort: 2, From: []string{from}}}
-		}
-	}
-	const e = "workloads[web].external[e]"
-	return []lintCase{
-		{"good endpoint", cidr("192.0.2.0/24"), nil},
-		{"good name", external(policy.External{Names: []string{"*.example.com"}}), nil},
-		{"everywhere", cidr("0.0.0.0/0"), []string{"wide-cidr " + e + ".cidrs[0.0.0.0/0] warning"}},
-		{"half of the world", cidr("8000::/1"), []string{"wide-cidr " + e + ".cidrs[8000::/1] warning"}},
-		{"as wide as a network may be", cidr("10.0.0.0/8"), nil},
-		{"metadata", cidr("169.254.169.254/32"), []string{"node-address " + e + ".cidrs[169.254.169.254/32] warning"}},
-		{"link-local", cidr("169.254.0.0/16"), []string{"node-address " + e + ".cidrs[169.254.0.0/16] warning"}},
-		{"public suffix", external(policy.External{Names: []string{"*.com"}}), []string{"wide-name " + e + ".names[*.com] warning"}},
-		{"public suffix of dns", func(m *policy.Manifest) { m.Workloads[0].DNS = []string{"*.com"} }, []string{"wide-name workloads[web].dns[*.com] warning"}},
-		{"published", publish("192.0.2.0/24"), nil},
-		{"published to any", publish(policy.Any), []string{"published-to-any workloads[web].publish[2].from info"}},
-		{"same node", func(m *policy.Manifest) { m.SameNode = policy.SameNodeLocal }, []string{"same-node-local sameNode info"}},
-		{"same node over the mesh", func(m *policy.Manifest) { m.SameNode = policy.SameNodeMesh }, nil},
 	}
 }
