@@ -126,9 +126,30 @@ func (x *externalIndex) hears(hello *ClientHello) bool {
 
 // ofTheNode reports addresses that mean another machine, or the node itself,
 // depending on who asks: loopback, and link-local with the metadata services
-// of clouds.
+// of clouds, which some have elsewhere too.
 func ofTheNode(a netip.Addr) bool {
-	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified()
+	return a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() || CloudService(a)
+}
+
+// cloudServices is where clouds offer the machine that asks its credentials and
+// configuration, beside the addresses of the link.
+var cloudServices = [...]netip.Prefix{
+	netip.MustParsePrefix("168.63.129.16/32"),       // Azure's WireServer
+	netip.MustParsePrefix("100.100.100.200/32"),     // Alibaba Cloud
+	netip.MustParsePrefix("fd00:100::100:200/128"),  // Alibaba Cloud
+	netip.MustParsePrefix("192.0.0.192/32"),         // Oracle Cloud
+	netip.MustParsePrefix("fd00:c1::a9fe:a9fe/128"), // Oracle Cloud
+	netip.MustParsePrefix("fd00:ec2::/32"),          // AWS, all of its instance services
+	netip.MustParsePrefix("fd20:ce::254/128"),       // Google Cloud
+	netip.MustParsePrefix("fd00:42::42/128"),        // Scaleway
+	netip.MustParsePrefix("fd00:a9fe:a9fe::1/128"),  // Akamai
+}
+
+// CloudService reports an address at which a cloud takes whoever asks for the
+// node, although it looks like that of any machine.
+func CloudService(a netip.Addr) bool {
+	a = a.WithZone("")
+	return slices.ContainsFunc(cloudServices[:], func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // refuseExternal explains by the rule that came nearest.

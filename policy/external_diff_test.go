@@ -75,6 +75,8 @@ func outsideCases() []lintCase {
 		{"half of the world", cidr("8000::/1"), []string{"wide-cidr " + e + ".cidrs[8000::/1] warning"}},
 		{"as wide as a network may be", cidr("10.0.0.0/8"), nil},
 		{"metadata", cidr("169.254.169.254/32"), []string{"node-address " + e + ".cidrs[169.254.169.254/32] warning"}},
+		{"a cloud's service elsewhere", cidr("168.63.129.16/32"), []string{"node-address " + e + ".cidrs[168.63.129.16/32] warning"}},
+		{"beside a cloud's service", cidr("168.63.129.17/32"), nil},
 		{"link-local", cidr("169.254.0.0/16"), []string{"node-address " + e + ".cidrs[169.254.0.0/16] warning"}},
 		{"public suffix", external(policy.External{Names: []string{"*.com"}}), []string{"wide-name " + e + ".names[*.com] warning"}},
 		{"public suffix of dns", func(m *policy.Manifest) { m.Workloads[0].DNS = []string{"*.com"} }, []string{"wide-name workloads[web].dns[*.com] warning"}},

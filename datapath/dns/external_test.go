@@ -255,6 +255,7 @@ func TestAddressesThatNoNameOutsideMayHave(t *testing.T) {
 		"10.21.0.1":    false, "172.16.0.1": false, "192.168.1.1": false, "100.64.0.1": false, "fd21::1": false, "64:ff9b:1::1": false,
 		"127.0.0.1": false, "::1": false, "169.254.169.254": false, "fe80::1": false, "224.0.0.1": false, "ff02::1": false, "0.0.0.0": false,
 		"::": false, "0.1.2.3": false, "255.255.255.255": false, "240.0.0.1": false, "192.0.0.8": false, "198.18.0.1": false, "100::1": false, "fec0::1": false,
+		"168.63.129.16": false, "fd20:ce::254": false, "64:ff9b::a83f:8110": false, "2002:a83f:8110::1": false, // clouds' services
 		"::ffff:10.0.0.1": false, "::ffff:8.8.8.8": false, "::10.0.0.1": false, "64:ff9b::a00:1": false, "64:ff9b::7f00:1": false, "2002:a00:1::1": false, "2002:808:808::1": true,
 	} {
 		if got := s.server.recursor.outside(netip.MustParseAddr(a)); got != want {

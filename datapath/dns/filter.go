@@ -5,6 +5,8 @@ package dns
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/c8s-dev/c8s/policy"
 )
 
 // Prefixes that no name of the public Internet leads to, beyond those that
@@ -32,9 +34,10 @@ func public(addr netip.Addr) bool {
 	return !carrierNAT.Contains(addr) && !localNAT64.Contains(addr)
 }
 
-// routable reports whether addr can be that of another machine at all.
+// routable reports whether addr can be that of another machine at all, and not
+// one at which a cloud takes whoever asks for the node.
 func routable(addr netip.Addr) bool {
-	if !addr.IsGlobalUnicast() || addr.Is4In6() {
+	if !addr.IsGlobalUnicast() || addr.Is4In6() || policy.CloudService(addr) {
 		return false
 	}
 	b := addr.As16()
