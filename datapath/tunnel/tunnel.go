@@ -327,7 +327,7 @@ func (t *Tunnel) Idle() bool {
 		return false
 	}
 	defer t.release()
-	for {
+	for range lateLooks {
 		some, err := t.in.poll()
 		if err != nil {
 			return false
@@ -339,7 +339,12 @@ func (t *Tunnel) Idle() bool {
 			return false
 		}
 	}
+	return false
 }
+
+// lateLooks is how often Idle looks for more of what may come late: one reset
+// for each stream, and not whatever a peer likes to send.
+const lateLooks = 16
 
 // takeLate decodes what is buffered, outside any stream.
 func (t *Tunnel) takeLate() bool {
@@ -349,7 +354,12 @@ func (t *Tunnel) takeLate() bool {
 		if !t.wire.ready() {
 			return true
 		}
-		if err := t.decrypt(); err != nil || t.split {
+		// What is there may be a message of TLS itself, after which crypto/tls
+		// would wait for the next record. Ours are none between streams.
+		_ = t.conn.SetReadDeadline(time.Unix(1, 0))
+		err := t.decrypt()
+		_ = t.conn.SetReadDeadline(time.Time{})
+		if err != nil || t.split {
 			return false
 		}
 	}
