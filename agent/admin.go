@@ -24,8 +24,8 @@ import (
 // SocketName is the admin socket's file name inside the run folder.
 const SocketName = "c8s.sock"
 
-// maxFlowHistory bounds how many past flow records one request may ask for.
-const maxFlowHistory = 10_000
+// MaxFlowHistory bounds how many past flow records one request may ask for.
+const MaxFlowHistory = 10_000
 
 // admin answers `c8s status` and `c8s flows` on a unix socket that only root
 // may open. It reads; nothing can be changed through it.
@@ -54,8 +54,8 @@ func (a *admin) getStatus(w http.ResponseWriter, _ *http.Request) {
 // client goes away.
 func (a *admin) getFlows(w http.ResponseWriter, r *http.Request) {
 	n, err := strconv.Atoi(r.FormValue("n"))
-	if err != nil || n < 0 || n > maxFlowHistory {
-		http.Error(w, fmt.Sprintf("n must be a number between 0 and %d", maxFlowHistory), http.StatusBadRequest)
+	if err != nil || n < 0 || n > MaxFlowHistory {
+		http.Error(w, fmt.Sprintf("n must be a number between 0 and %d", MaxFlowHistory), http.StatusBadRequest)
 		return
 	}
 	filter, err := flow.ParseFilter(r.Form)
@@ -168,7 +168,7 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 // FlowQuery says which flow records to fetch.
 type FlowQuery struct {
 	flow.Filter
-	Last   int  // how many past records, at most 10,000
+	Last   int  // how many past records, at most MaxFlowHistory
 	Follow bool // go on with new ones until the context ends
 }
 

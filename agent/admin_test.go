@@ -137,7 +137,7 @@ func TestClientSaysWhatToDoWithoutADaemonAndWhyItWasRefused(t *testing.T) {
 		t.Errorf("without a daemon: %v", err)
 	}
 	startAdmin(t, dir)
-	err = NewClient(dir).Flows(t.Context(), FlowQuery{Last: maxFlowHistory + 1}, nil)
+	err = NewClient(dir).Flows(t.Context(), FlowQuery{Last: MaxFlowHistory + 1}, nil)
 	if err == nil || !strings.Contains(err.Error(), "n must be a number between 0 and 10000") {
 		t.Errorf("too many records: %v", err)
 	}

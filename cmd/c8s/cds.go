@@ -67,7 +67,10 @@ Only with an empty store is a new secret made.
 
 Its operators look at it from outside with 'c8s cds verify'.
 
-` + envflag.Note("listen"),
+` + envflag.Note("listen") + `
+
+Exit codes: 0 told to end, 1 failed, 2 wrong usage, which a store file that
+another CDS has is too.`,
 		Example: `  # one replica
   c8s cds --listen 10.80.0.100:15009 --operators operators.json --manifest manifest.signed.json
 

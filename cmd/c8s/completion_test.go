@@ -48,6 +48,10 @@ func TestShellsComplete(t *testing.T) {
 		"denylist publish --output":           {"text", "json", nothing},
 		"flows --verdict":                     {"allowed", "refused", "closed", nothing},
 		"flows --protocol":                    {"tcp", "udp", nothing},
+		"node --lsm":                          {"auto", "off", "require", nothing},
+		"ingress --log-level":                 {"debug", "info", "warn", "error", nothing},
+		"ingress --tee":                       {"auto", "sim", nothing},
+		"node --state-dir":                    {folders},
 		"flows --direction":                   {"egress", "ingress", "kernel", nothing},
 	} {
 		got := said(t, append(append([]string{"__complete"}, strings.Fields(line)...), "")...)

@@ -36,13 +36,18 @@ closed, and packets the kernel refused.
 Every refusal carries a stable reason, the rule that decided, and what was
 expected and found. A record is shown if it fits all filters that are given;
 --last counts records that fit. Kernel refusals are rate-limited per pod; the
-counters of 'c8s status' are complete.`,
+counters of 'c8s status' are complete.
+
+Exit codes: 0 shown, 1 no daemon answers or it ended, 2 wrong usage.`,
 		Example: `  c8s flows -f
   c8s flows --verdict refused --since 10m
   c8s flows --pod shop/web-0 --direction kernel -f
   c8s flows --workload web --address 10.96.0.0/12 --port 443 -n 1000 -o json`,
 		Args: desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if q.Last < 0 || q.Last > agent.MaxFlowHistory {
+				return exit.Usage(fmt.Errorf("--last is %d, must be from 0 to %d", q.Last, agent.MaxFlowHistory))
+			}
 			if err := f.fill(&q.Filter, time.Now()); err != nil {
 				return exit.Usage(err)
 			}
@@ -59,7 +64,7 @@ counters of 'c8s status' are complete.`,
 	out.Register(c)
 	fl := c.Flags()
 	registerRunDir(c, &runDir)
-	fl.IntVarP(&q.Last, "last", "n", 20, "how many past records to show, at most 10000")
+	fl.IntVarP(&q.Last, "last", "n", 20, fmt.Sprintf("how many past records to show, at most %d", agent.MaxFlowHistory))
 	fl.BoolVarP(&q.Follow, "follow", "f", false, "keep showing new records until interrupted")
 	f.register(c)
 	return c
@@ -84,7 +89,7 @@ func (f *flowFlags) register(c *cobra.Command) {
 	fl.StringVar(&f.service, "service", "", "only connections to this Service, as namespace/name")
 	fl.StringVar(&f.address, "address", "", "only with this address, prefix or address:port as source, destination or endpoint")
 	fl.Uint16Var(&f.port, "port", 0, "only to this port")
-	fl.StringVar(&f.since, "since", "", "only from this moment on: how long ago (10m) or a time (RFC 3339)")
+	fl.StringVar(&f.since, "since", "", "only from this moment on: how long ago (30s, 10m, 2h) or a time (RFC 3339)")
 	fl.StringVar(&f.text, "match", "", "only records whose addresses, names, identities or rule contain this text")
 	completeWith(c, "verdict", string(flow.Allowed), string(flow.Refused), string(flow.Closed), string(flow.Avoided))
 	completeWith(c, "protocol", "tcp", "udp")
@@ -96,6 +101,11 @@ func (f *flowFlags) register(c *cobra.Command) {
 
 // fill checks what was typed before the daemon is asked.
 func (f *flowFlags) fill(to *flow.Filter, now time.Time) (err error) {
+	for _, of := range [][2]string{{"pod", f.pod}, {"service", f.service}} {
+		if namespace, name, ok := strings.Cut(of[1], "/"); of[1] != "" && (!ok || namespace == "" || name == "") {
+			return fmt.Errorf("--%s is %q, want namespace/name", of[0], of[1])
+		}
+	}
 	v := url.Values{
 		"verdict": {f.verdict}, "direction": {f.direction}, "protocol": {f.protocol}, "reason": {f.reason},
 		"pod": {f.pod}, "workload": {f.workload}, "service": {f.service}, "text": {f.text},

@@ -33,6 +33,7 @@ func TestFlowFilters(t *testing.T) {
 	for name, in := range map[string]flowFlags{
 		"verdict": {verdict: "no"}, "direction": {direction: "up"}, "protocol": {protocol: "sctp"}, "address": {address: "web"},
 		"two ports": {address: "10.0.0.1:80", port: 81}, "since": {since: "noon"}, "the future": {since: "-5m"},
+		"a pod without namespace": {pod: "web-0"}, "a Service without name": {service: "shop/"},
 	} {
 		if err := in.fill(&flow.Filter{}, now); err == nil {
 			t.Errorf("%s: %+v was taken", name, in)

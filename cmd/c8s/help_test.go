@@ -4,10 +4,13 @@ package main
 
 import (
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 )
 
 // everyCommand calls look for root and all commands below it.
@@ -64,6 +67,20 @@ func TestNodeAndIngressCallTheSameThingsTheSame(t *testing.T) {
 			if c.Flags().Lookup(shared) == nil {
 				t.Errorf("%s has no --%s", c.Name(), shared)
 			}
+		}
+	}
+}
+
+// What is wrong with a flag is said before a daemon is asked, and is not taken
+// for its refusal.
+func TestWrongFlagsAreWrongUsage(t *testing.T) {
+	for _, line := range []string{
+		"nothing", "--bogus", "status more", "status -o yaml", "flows more", "flows -n -1", "flows -n 10001", "flows --pod web", "flows --port 65536",
+		"node more", "node --drain 5", "node ready more", "node check more", "ingress more", "ingress status -o yaml", "ingress ready more", "version more",
+		"ingress --log-level loud", "cds --certificate-life 2h", "receipt more", "curl", "verify https://a https://b", "proxy more",
+	} {
+		if code := run(t.Context(), strings.Fields(line)); code != exit.Misuse {
+			t.Errorf("c8s %s ends with %d, want %d", line, code, exit.Misuse)
 		}
 	}
 }

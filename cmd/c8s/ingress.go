@@ -24,6 +24,7 @@ import (
 	"github.com/c8s-dev/c8s/datapath/resolve"
 	"github.com/c8s-dev/c8s/host"
 	"github.com/c8s-dev/c8s/ingress"
+	"github.com/c8s-dev/c8s/ingress/attester"
 	"github.com/c8s-dev/c8s/ingress/daemon"
 	"github.com/c8s-dev/c8s/ingress/files"
 	"github.com/c8s-dev/c8s/internal/filelock"
@@ -66,7 +67,10 @@ and certificates are kept in the state folder, sealed to the TEE.
 Told to end by SIGTERM, it takes no new connections and lets requests end in
 their own time, up to --drain; a second signal ends it at once.
 
-` + envflag.Note("address"),
+` + envflag.Note("address") + `
+
+Exit codes: 0 told to end, 1 failed, 2 wrong usage, which a --state-dir that
+another ingress has is too.`,
 		Example: `  # in Kubernetes
   c8s ingress --address 10.80.0.1 --cds 10.80.0.100:15009 --operators operators.json \
     --manifest manifest.signed.json --acme-directory letsencrypt --acme-contact ops@bank.example
@@ -97,7 +101,7 @@ func (f *ingressFlags) register(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringVar(&f.name, "name", hostname, "name of this ingress, in its status and in Kubernetes' events")
 	fl.StringVar(&f.services, "services", "", `JSON file of what is behind Services, with --no-kubernetes: {"default/web": [{"port": 80, "endpoints": ["10.81.1.2:8080"]}]}`)
-	fl.DurationVar(&f.proofs, "proof-period", time.Minute, "how often the proof is made anew; clients accept one of five minutes")
+	fl.DurationVar(&f.proofs, "proof-period", time.Minute, "how often the proof is made anew, 1s to 4m; clients refuse one that is older than five minutes")
 	fl.BoolVar(&f.tls13, "tls13-only", false, "refuse TLS 1.2")
 	fl.BoolVar(&f.access, "access-log", false, "log a line for each request")
 	completeFile(c, "json", "services", "ingress-routes")
@@ -107,6 +111,9 @@ func (f *ingressFlags) register(c *cobra.Command) {
 func (f *ingressFlags) check() (own netip.Addr, err error) {
 	if own, err = f.machineFlags.check(); err != nil {
 		return own, err
+	}
+	if f.proofs < attester.MinRefresh || f.proofs > attester.MaxRefresh {
+		return own, exit.Usage(fmt.Errorf("--proof-period is %s, must be from %s to %s", f.proofs, attester.MinRefresh, attester.MaxRefresh))
 	}
 	switch {
 	case f.services != "" && !f.places.noKubernetes:

@@ -38,7 +38,7 @@ func (i *ingressCertsFlags) register(c *cobra.Command) {
 	f.StringSliceVar(&i.contact, "acme-contact", nil, "e-mail address of the ACME account, for warnings of the CA (repeatable)")
 	f.StringVar(&i.caFile, "acme-ca-file", "", "PEM file of CAs for the connection to the ACME server, beside the system's")
 	f.StringVar(&i.eabFile, "acme-eab-file", "", `JSON file of the account at the CA that the ACME account is bound to: {"keyId": "…", "key": "<base64url>"}`)
-	f.StringSliceVar(&i.challenges, "acme-challenge", nil, "challenges in the order in which they are tried: tls-alpn-01, http-01 (repeatable)")
+	f.StringSliceVar(&i.challenges, "acme-challenge", nil, "challenges in the order in which they are tried (repeatable); default: tls-alpn-01, then http-01")
 	f.StringVar(&i.profile, "acme-profile", "", "profile of certificates, as the CA calls it, such as shortlived")
 	f.StringVar(&i.csr, "csr-out", "", "file for the certificate request that an internal CA signs, instead of ACME; written anew when key or hosts change")
 	f.StringVar(&i.certificate, "certificate", "", "with --csr-out: PEM file of the signed certificate and its issuers, leaf first; read again when it changes")

@@ -22,8 +22,12 @@ func newIngressStatus() *cobra.Command {
 	var out desk.Output
 	var runDir string
 	c := &cobra.Command{
-		Use:     "status",
-		Short:   "Show what the ingress on this machine proves, serves and lacks",
+		Use:   "status",
+		Short: "Show what the ingress on this machine proves, serves and lacks",
+		Long: `Show what the ingress on this machine proves, serves and lacks: the age of its
+proof, its certificates, and what is wrong with them.
+
+Exit codes: 0 shown, 1 no ingress answers, 2 wrong usage.`,
 		Example: "  c8s ingress status\n  c8s ingress status -o json | jq '.certificates[] | select(.problem)'",
 		Args:    desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -47,7 +51,9 @@ func newIngressReady() *cobra.Command {
 		Long: `Ask the ingress on this machine whether it can take traffic: it has a mesh
 certificate, routes, a certificate for at least one host, and a proof.
 
-Flags may come from the ingress's environment: C8S_FLAG_RUN_DIR is --run-dir.`,
+Flags may come from the ingress's environment: C8S_FLAG_RUN_DIR is --run-dir.
+
+Exit codes: 0 ready, 1 not ready, which is said, 2 wrong usage.`,
 		Args: desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := envflag.ApplyOwn(c, os.Environ()); err != nil {

@@ -71,6 +71,8 @@ func TestIngressSaysWhatIsWrongWithItsFlags(t *testing.T) {
 		"no prefix":               {join(ingressBase, ingressACME, []string{"--forwarded-from=lb"}), "neither an address nor a prefix"},
 		"a port that is none":     {join(ingressBase, ingressACME, []string{"--https-address=:https"}), "no number up to 65535"},
 		"no https":                {join(ingressBase, ingressACME, []string{"--https-address="}), "--https-address is required"},
+		"proofs too rarely":       {join(ingressBase, ingressACME, []string{"--proof-period=5m"}), "from 1s to 4m0s"},
+		"metrics without a port":  {join(ingressBase, ingressACME, []string{"--metrics-address=15022"}), "--metrics-address: "},
 		"no time to drain":        {join(ingressBase, ingressACME, []string{"--drain=0s"}), "must be positive"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -74,6 +74,9 @@ func (m *machineFlags) check() (own netip.Addr, err error) {
 	if m.drain <= 0 {
 		return own, exit.Usage(fmt.Errorf("--drain is %s, must be positive", m.drain))
 	}
+	if _, err := portOf(m.metrics); err != nil {
+		return own, exit.Usage(fmt.Errorf("--metrics-address: %w", err))
+	}
 	return own, m.places.check()
 }
 

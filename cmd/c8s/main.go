@@ -54,24 +54,6 @@ func newRoot() *cobra.Command {
 		Short: "Confidential Kubernetes: attested, locked pod networking",
 		Long: `c8s keeps pods inside an attested mesh.
 
-  c8s node      holds every pod of a node locked in the kernel and carries its
-                traffic through remotely attested TLS
-  c8s cds       turns hardware evidence into short-lived certificates
-  c8s ingress   takes requests from outside to attested pods, and proves it
-  c8s attest    collects, shows and verifies evidence of machines
-  c8s manifest  writes, signs and checks the operator's manifest
-  c8s denylist  takes back at once what the manifest accepts
-  c8s log       follows, verifies and cosigns what the CDS did
-  c8s measure   computes what a machine's hardware will report, from its files
-  c8s collateral  fetches and bundles what vendors publish beside evidence
-  c8s verify    checks step by step what a host behind an attested ingress proves
-  c8s curl      sends a request to such a host, once it has proven itself
-  c8s proxy     lets any program on this machine talk to one
-  c8s receipt   checks signed answers that were kept
-  c8s status    shows what a node daemon is doing
-  c8s flows     shows allowed and refused connections, with reasons
-  c8s demo      shows all of it on this machine, without TEE hardware
-
 -o is the format of what a command prints (--output); where its result is a
 document, the file for that (--out). A command with both has -o for the format.
 
@@ -92,13 +74,21 @@ not everything proven. A command's own help says what they mean there.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(desk.FlagError)
-	root.AddCommand(
-		collateralcmd.New(),
-		newNode(), newCDS(), newIngress(), newStatus(), newFlows(), newVersion(),
-		manifestcmd.New(), denylistcmd.New(), logcmd.New(), attestcmd.New(), measurecmd.New(), demo.New(),
-	)
-	root.AddCommand(clientcmd.Commands()...)
+	addGroup(root, "For end users of an attested service:", clientcmd.Commands()...)
+	addGroup(root, "For operators, who sign what is allowed:", manifestcmd.New(), denylistcmd.New(), measurecmd.New())
+	addGroup(root, "To look and to check:", newStatus(), newFlows(), logcmd.New(), attestcmd.New(), collateralcmd.New())
+	addGroup(root, "The daemons:", newNode(), newIngress(), newCDS())
+	root.AddCommand(demo.New(), newVersion())
 	return root
+}
+
+// addGroup adds commands that the help shows together.
+func addGroup(root *cobra.Command, title string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: title, Title: title})
+	for _, c := range commands {
+		c.GroupID = title
+	}
+	root.AddCommand(commands...)
 }
 
 func newVersion() *cobra.Command {
@@ -117,7 +107,8 @@ func newVersion() *cobra.Command {
 type logFlags struct{ level slog.Level }
 
 func (f *logFlags) register(c *cobra.Command) {
-	c.Flags().TextVar(&f.level, "log-level", slog.LevelInfo, "least severe level to log: debug, info, warn or error")
+	c.Flags().TextVar(&f.level, "log-level", slog.LevelInfo, "least severe `level` to log: debug, info, warn or error")
+	completeWith(c, "log-level", "debug", "info", "warn", "error")
 }
 
 // logger writes JSON lines to standard error.

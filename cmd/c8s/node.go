@@ -59,7 +59,10 @@ a new connection failing; the old one lets established connections end in
 their own time, up to --drain. So does one that is told to end by SIGTERM; it
 refuses new ones, and a second signal ends it at once.
 
-` + envflag.Note("node-address"),
+` + envflag.Note("node-address") + `
+
+Exit codes: 0 told to end, or another daemon has taken over; 1 failed; 2 wrong
+usage.`,
 		Example: `  # on a Kubernetes node
   c8s node --node-address 10.80.0.1 --cds 10.80.0.100:15009 \
     --operators operators.json --manifest manifest.signed.json --kubeconfig node.kubeconfig
@@ -212,6 +215,7 @@ func (k *kernelFlags) register(c *cobra.Command) {
 	f.StringSliceVar(&k.exclude, "exclude-link", nil, "veth links that are not pods (repeatable); every other veth is locked")
 	f.StringVar(&k.kubelet, "kubelet-cgroup", loader.KubeletAuto, "path of the kubelet's cgroup in the cgroup2 hierarchy, from which pods may be probed; auto finds the process, empty refuses all probes")
 	f.StringVar(&k.lsm, "lsm", loader.LSMAuto, "hardening by the kernel's security hooks, beside pods' seccomp filters: auto (where the kernel has it), off, or require (do not start without)")
+	completeWith(c, "lsm", loader.LSMAuto, loader.LSMOff, loader.LSMRequire)
 	f.Uint32Var(&k.captureMark, "capture-mark", loader.DefaultCaptureMark, "firewall mark of captured pod packets")
 	f.Uint32Var(&k.daemonMark, "daemon-mark", loader.DefaultDaemonMark, "firewall mark of the daemon's own packets to pods")
 	f.Uint32Var(&k.markMask, "mark-mask", loader.DefaultMarkMask, "bits of the firewall mark that belong to c8s")

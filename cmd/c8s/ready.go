@@ -26,7 +26,9 @@ address of the node. With --instance, only the daemon of that name counts: it
 is ready once it has taken over. That is what a readiness probe of Kubernetes
 asks.
 
-Flags may come from the daemon's environment: C8S_FLAG_INSTANCE is --instance.`,
+Flags may come from the daemon's environment: C8S_FLAG_INSTANCE is --instance.
+
+Exit codes: 0 ready, 1 not ready, which is said, 2 wrong usage.`,
 		Args: desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := envflag.ApplyOwn(c, os.Environ()); err != nil {

@@ -26,7 +26,9 @@ func newStatus() *cobra.Command {
 		Long: `Show what the node daemon on this machine is doing.
 
 A pod whose state is not "open" cannot send or receive anything; the reason
-column says what holds it back.`,
+column says what holds it back.
+
+Exit codes: 0 shown, 1 no daemon answers, 2 wrong usage.`,
 		Example: "  c8s status\n  c8s status -o json | jq '.pods[] | select(.state != \"open\")'",
 		Args:    desk.UsageArgs(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {

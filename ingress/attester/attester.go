@@ -82,9 +82,11 @@ type Config struct {
 }
 
 const (
+	// MinRefresh and MaxRefresh bound the time between two proofs: clients want
+	// a beacon of the last five minutes.
+	MinRefresh     = time.Second
+	MaxRefresh     = 4 * time.Minute
 	defaultRefresh = time.Minute
-	minRefresh     = time.Second
-	maxRefresh     = 4 * time.Minute // clients want a beacon of the last five
 )
 
 // Attester makes and serves proofs. It is safe for concurrent use.
@@ -115,8 +117,8 @@ func New(cfg Config) (*Attester, error) {
 	if cfg.Refresh == 0 {
 		cfg.Refresh = defaultRefresh
 	}
-	if cfg.Refresh < minRefresh || cfg.Refresh > maxRefresh {
-		return nil, fmt.Errorf("preparing the ingress's proofs: one every %s, expected %s to %s", cfg.Refresh, minRefresh, maxRefresh)
+	if cfg.Refresh < MinRefresh || cfg.Refresh > MaxRefresh {
+		return nil, fmt.Errorf("preparing the ingress's proofs: one every %s, expected %s to %s", cfg.Refresh, MinRefresh, MaxRefresh)
 	}
 	cfg.Limits.setDefaults()
 	a := &Attester{cfg: cfg, judged: appraise.NewCache(1), tee: make(chan struct{}, 1), wake: make(chan struct{}, 1)}

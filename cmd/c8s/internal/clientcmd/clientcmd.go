@@ -37,6 +37,16 @@ environment: C8S_FLAG_OPERATORS is --operators.
 What was seen is kept in --state: an older manifest, deny list or log, or another
 CDS, is refused later.`
 
+// withEnvironment runs a command once its flags are complete.
+func withEnvironment(run func(c *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		if err := errors.Join(envflag.ApplyOwn(c, os.Environ()), desk.CheckGroups(c)); err != nil {
+			return err
+		}
+		return run(c, args)
+	}
+}
+
 // trust are the flags that say who is trusted, and what may be missing.
 type trust struct {
 	operators, cdsPolicy string
@@ -86,9 +96,6 @@ func (t *trust) registerUse(c *cobra.Command) {
 
 // client makes the client that the flags ask for, after edit.
 func (t *trust) client(c *cobra.Command, edit func(*client.Config)) (*client.Client, error) {
-	if err := envflag.ApplyOwn(c, os.Environ()); err != nil {
-		return nil, err
-	}
 	anchor, err := t.anchor()
 	if err != nil {
 		return nil, err
@@ -127,8 +134,6 @@ func (t *trust) client(c *cobra.Command, edit func(*client.Config)) (*client.Cli
 
 func (t *trust) anchor() (client.Anchor, error) {
 	switch {
-	case t.operators != "" && t.cdsPolicy != "": // one of them from the environment
-		return client.Anchor{}, exit.Usage(errors.New("--operators and --cds-policy exclude each other: which of them is trusted? (see C8S_FLAG_ in the environment)"))
 	case t.operators != "":
 		o, err := desk.ReadOperators(t.operators)
 		return client.FromOperators(o), err

@@ -100,15 +100,25 @@ func TestWrongUsage(t *testing.T) {
 		"proxy --listen 0.0.0.0:0 --to " + url:                        "can be reached by others",
 		"proxy --listen 127.0.0.1:0 --to http://x":                    "must be an https URL",
 		"receipt verify x":                                            "--key is required",
-		"verify " + url + " --operators x --cds-policy y":             "none of the others can be",
+		"verify " + url + " --operators x --cds-policy y":             "--cds-policy and --operators exclude each other",
+		"verify http://bank.example --operators nowhere":              "only https URLs can be proven",
+		"curl -d a -I " + url + " --operators nowhere":                "--data and --head exclude each other",
 	} {
 		if strings.Contains(line, "@operators") {
 			d.Write("operators.json", operatorsFile(t))
 		}
-		if got := d.Run(line); got.Code == exit.OK || got.Code == exit.Partial || !strings.Contains(got.ErrOut, want) {
+		if got := d.Run(line); got.Code != exit.Misuse || !strings.Contains(got.ErrOut, want) {
 			t.Errorf("%q: exit %d, %q, want %q", line, got.Code, got.ErrOut, want)
 		}
 	}
+}
+
+func TestEveryFlagMayComeFromTheEnvironment(t *testing.T) {
+	d := desktest.New(t, command)
+	t.Setenv("C8S_FLAG_LISTEN", "0.0.0.0:0")
+	t.Setenv("C8S_FLAG_HEADER", "nothing")
+	d.Refused(exit.Misuse, "proxy --to "+url, "can be reached by others")
+	d.Refused(exit.Misuse, "curl "+url, "no 'Name: value'")
 }
 
 func TestAnchorFromTheEnvironment(t *testing.T) {

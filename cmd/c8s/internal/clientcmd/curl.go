@@ -49,7 +49,7 @@ status of 400 or more; 2 wrong usage.`,
   export C8S_FLAG_OPERATORS=operators.json; c8s curl -I bank.example`,
 		Args:              desk.UsageArgs(cobra.ExactArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE:              func(c *cobra.Command, args []string) error { return v.run(c, args[0]) },
+		RunE:              withEnvironment(func(c *cobra.Command, args []string) error { return v.run(c, args[0]) }),
 	}
 	v.trust.registerUse(c)
 	v.request.register(c)
@@ -70,7 +70,7 @@ status of 400 or more; 2 wrong usage.`,
 	return c
 }
 
-func (v *curlCommand) run(c *cobra.Command, url string) error {
+func (v *curlCommand) run(c *cobra.Command, address string) error {
 	for _, file := range []string{v.out, v.receipt} {
 		if file == "" || file == desk.Stdio {
 			continue
@@ -79,7 +79,7 @@ func (v *curlCommand) run(c *cobra.Command, url string) error {
 			return err
 		}
 	}
-	req, err := v.request.build(c, url)
+	req, err := v.request.build(c, address)
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ listener failed, 2 wrong usage.`,
 
   c8s proxy --listen unix:/run/user/1000/bank.sock --to https://bank.example --operators operators.json`,
 		Args: desk.UsageArgs(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error { return v.run(c) },
+		RunE: withEnvironment(func(c *cobra.Command, _ []string) error { return v.run(c) }),
 	}
 	v.trust.registerUse(c)
 	f := c.Flags()

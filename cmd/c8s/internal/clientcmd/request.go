@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 
@@ -51,10 +52,29 @@ func (f *requestFlags) register(c *cobra.Command) {
 	c.MarkFlagsMutuallyExclusive("data-binary", "json", "upload-file", "head")
 }
 
-// build makes the request. A scheme that is not given is https.
-func (f *requestFlags) build(c *cobra.Command, url string) (*http.Request, error) {
-	if !strings.Contains(url, "://") {
-		url = "https://" + url
+// provable reads the URL of a host that can prove itself. A scheme that is not
+// given is https.
+func provable(text string) (*url.URL, error) {
+	if !strings.Contains(text, "://") {
+		text = "https://" + text
+	}
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return nil, usage("%w", err)
+	case u.Scheme != "https":
+		return nil, usage("%s: only https URLs can be proven", u.Redacted())
+	case u.Host == "":
+		return nil, usage("%s names no host", u.Redacted())
+	}
+	return u, nil
+}
+
+// build makes the request.
+func (f *requestFlags) build(c *cobra.Command, address string) (*http.Request, error) {
+	u, err := provable(address)
+	if err != nil {
+		return nil, err
 	}
 	body, kind, err := f.body(c)
 	if err != nil {
@@ -71,12 +91,9 @@ func (f *requestFlags) build(c *cobra.Command, url string) (*http.Request, error
 			method = http.MethodPost
 		}
 	}
-	req, err := http.NewRequestWithContext(c.Context(), method, url, body)
+	req, err := http.NewRequestWithContext(c.Context(), method, u.String(), body)
 	if err != nil {
 		return nil, usage("%w", err)
-	}
-	if req.URL.Scheme != "https" {
-		return nil, usage("%s: only https URLs can be proven", req.URL.Redacted())
 	}
 	if kind != "" {
 		req.Header.Set("Content-Type", kind)

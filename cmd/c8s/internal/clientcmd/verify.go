@@ -47,7 +47,7 @@ wrong usage, 3 partly proven: what is open is listed.`,
   c8s verify bank.example --cds-policy cds-policy.json --max-age 2m --save proof/`,
 		Args:              desk.UsageArgs(cobra.ExactArgs(1)),
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE:              func(c *cobra.Command, args []string) error { return v.run(c, args[0]) },
+		RunE:              withEnvironment(func(c *cobra.Command, args []string) error { return v.run(c, args[0]) }),
 	}
 	v.trust.register(c)
 	c.Flags().StringVar(&v.save, "save", "", "folder for all documents that were read")
@@ -58,7 +58,10 @@ wrong usage, 3 partly proven: what is open is listed.`,
 	return c
 }
 
-func (v *verifyCommand) run(c *cobra.Command, url string) error {
+func (v *verifyCommand) run(c *cobra.Command, address string) error {
+	if _, err := provable(address); err != nil {
+		return err
+	}
 	cl, err := v.trust.client(c, nil)
 	if err != nil {
 		return err
@@ -69,7 +72,7 @@ func (v *verifyCommand) run(c *cobra.Command, url string) error {
 			return err
 		}
 	}
-	r, err := cl.Verify(c.Context(), url)
+	r, err := cl.Verify(c.Context(), address)
 	if err != nil {
 		return err
 	}

@@ -15,14 +15,30 @@ import (
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 )
 
-// UsageArgs makes a wrong number of arguments a usage error.
+// UsageArgs makes a wrong number of arguments a usage error, and flags that
+// exclude each other too.
 func UsageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if err := check(c, args); err != nil {
 			return exit.Usage(fmt.Errorf("%w\nUsage: %s", err, c.UseLine()))
 		}
+		return CheckGroups(c)
+	}
+}
+
+// CheckGroups refuses flags that exclude each other, wherever they came from.
+// Cobra does so by itself, but does not say that it was wrong usage, and not in
+// words that name the flags.
+func CheckGroups(c *cobra.Command) error {
+	err := c.ValidateFlagGroups()
+	if err == nil {
 		return nil
 	}
+	_, both, _ := strings.Cut(err.Error(), "; [")
+	if both, ok := strings.CutSuffix(both, "] were all set"); ok {
+		err = fmt.Errorf("--%s exclude each other", strings.Join(strings.Fields(both), " and --"))
+	}
+	return FlagError(c, err)
 }
 
 // FlagError makes a wrong flag a usage error.

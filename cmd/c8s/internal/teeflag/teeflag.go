@@ -38,6 +38,7 @@ type Flags struct {
 func (f *Flags) Register(c *cobra.Command) {
 	fl := c.Flags()
 	fl.StringVar(&f.kind, "tee", acquire.MethodAuto, "where evidence comes from: "+strings.Join(acquire.Methods(), ", ")+" (of this machine) or sim (SIMULATED, for development)")
+	_ = c.RegisterFlagCompletionFunc("tee", cobra.FixedCompletions(append(acquire.Methods(), kindSim), cobra.ShellCompDirectiveNoFileComp))
 	fl.StringVar(&f.simDir, "sim-dir", "", "with --tee=sim: folder that holds the simulated vendor's root")
 	fl.StringVar(&f.Machine, "sim-machine", "", "with --tee=sim: name of the simulated machine (default: host name)")
 	fl.StringVar(&f.collateral, "collateral-dir", "", "folder that keeps the vendor's collateral: evidence is completed from it, and it from the vendor's servers (see 'c8s collateral fetch')")
