@@ -78,7 +78,7 @@ another CDS has is too.`,
   c8s cds --name cds-1 --listen 10.80.0.101:15009 --operators operators.json --manifest manifest.signed.json \
     --etcd http://10.80.0.11:2379,http://10.80.0.12:2379,http://10.80.0.13:2379 \
     --join 10.80.0.102:15009,10.80.0.103:15009`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := envflag.Apply(c, os.Environ()); err != nil {
 				return err

@@ -43,7 +43,7 @@ Exit codes: 0 shown, 1 no daemon answers or it ended, 2 wrong usage.`,
   c8s flows --verdict refused --since 10m
   c8s flows --pod shop/web-0 --direction kernel -f
   c8s flows --workload web --address 10.96.0.0/12 --port 443 -n 1000 -o json`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if q.Last < 0 || q.Last > agent.MaxFlowHistory {
 				return exit.Usage(fmt.Errorf("--last is %d, must be from 0 to %d", q.Last, agent.MaxFlowHistory))

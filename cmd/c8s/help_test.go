@@ -75,7 +75,7 @@ func TestNodeAndIngressCallTheSameThingsTheSame(t *testing.T) {
 // for its refusal.
 func TestWrongFlagsAreWrongUsage(t *testing.T) {
 	for _, line := range []string{
-		"nothing", "--bogus", "status more", "status -o yaml", "flows more", "flows -n -1", "flows -n 10001", "flows --pod web", "flows --port 65536",
+		"nothing", "--bogus", "help nothing", "help node nothing", "ingress statsu", "status more", "status -o yaml", "flows more", "flows -n -1", "flows -n 10001", "flows --pod web", "flows --port 65536",
 		"node more", "node --drain 5", "node ready more", "node check more", "ingress more", "ingress status -o yaml", "ingress ready more", "version more",
 		"ingress --log-level loud", "cds --certificate-life 2h", "receipt more", "curl", "verify https://a https://b", "proxy more",
 	} {

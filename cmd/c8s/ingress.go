@@ -79,7 +79,7 @@ another ingress has is too.`,
   c8s ingress --address 10.80.0.3 --cds 10.80.0.100:15009 --operators operators.json \
     --manifest manifest.signed.json --no-kubernetes --routes pods.json --services services.json \
     --ingress-routes routes.json --csr-out ingress.csr --certificate ingress.pem`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := envflag.Apply(c, os.Environ()); err != nil {
 				return err

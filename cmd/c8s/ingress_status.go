@@ -29,7 +29,7 @@ proof, its certificates, and what is wrong with them.
 
 Exit codes: 0 shown, 1 no ingress answers, 2 wrong usage.`,
 		Example: "  c8s ingress status\n  c8s ingress status -o json | jq '.certificates[] | select(.problem)'",
-		Args:    desk.UsageArgs(cobra.NoArgs),
+		Args:    desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := daemon.AskStatus(c.Context(), runDir)
 			if err != nil {
@@ -54,7 +54,7 @@ certificate, routes, a certificate for at least one host, and a proof.
 Flags may come from the ingress's environment: C8S_FLAG_RUN_DIR is --run-dir.
 
 Exit codes: 0 ready, 1 not ready, which is said, 2 wrong usage.`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := envflag.ApplyOwn(c, os.Environ()); err != nil {
 				return err

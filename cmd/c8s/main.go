@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -61,17 +60,8 @@ Exit codes: 0 success, 1 refused or failed, 2 wrong usage, 3 nothing refuted but
 not everything proven. A command's own help says what they mean there.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			hint := "run 'c8s --help' for the list"
-			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-				hint = "did you mean '" + strings.Join(near, "' or '") + "'?"
-			}
-			return exit.Usage(fmt.Errorf("there is no command %q: %s", args[0], hint))
-		},
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+		Args:          desk.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(desk.FlagError)
 	addGroup(root, "For end users of an attested service:", clientcmd.Commands()...)
@@ -79,7 +69,24 @@ not everything proven. A command's own help says what they mean there.`,
 	addGroup(root, "To look and to check:", newStatus(), newFlows(), logcmd.New(), attestcmd.New(), collateralcmd.New())
 	addGroup(root, "The daemons:", newNode(), newIngress(), newCDS())
 	root.AddCommand(demo.New(), newVersion())
+	root.InitDefaultHelpCmd()
+	helpOfKnownCommands(root)
 	return root
+}
+
+// helpOfKnownCommands has 'c8s help' refuse words that are no command.
+func helpOfKnownCommands(root *cobra.Command) {
+	help, _, err := root.Find([]string{"help"})
+	if err != nil {
+		return // cobra has none
+	}
+	help.Args = func(_ *cobra.Command, args []string) error {
+		of, rest, err := root.Find(args)
+		if err != nil || !of.HasAvailableSubCommands() {
+			return err
+		}
+		return desk.NoArgs(of, rest)
+	}
 }
 
 // addGroup adds commands that the help shows together.
@@ -95,7 +102,7 @@ func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of this binary",
-		Args:  desk.UsageArgs(cobra.NoArgs),
+		Args:  desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(c.OutOrStdout(), "c8s", version.String())
 			return err

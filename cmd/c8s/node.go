@@ -71,7 +71,7 @@ usage.`,
   c8s node --node-address 10.80.0.1 --cds 10.80.0.100:15009 \
     --operators operators.json --manifest manifest.signed.json \
     --pods-dir /run/c8s/pods --no-kubernetes --routes /run/c8s/routes.json`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
 	f.machineFlags.register(c, "node-address", host.StateDir, "127.0.0.1:15020")

@@ -29,7 +29,7 @@ asks.
 Flags may come from the daemon's environment: C8S_FLAG_INSTANCE is --instance.
 
 Exit codes: 0 ready, 1 not ready, which is said, 2 wrong usage.`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := envflag.ApplyOwn(c, os.Environ()); err != nil {
 				return err

@@ -30,7 +30,7 @@ column says what holds it back.
 
 Exit codes: 0 shown, 1 no daemon answers, 2 wrong usage.`,
 		Example: "  c8s status\n  c8s status -o json | jq '.pods[] | select(.state != \"open\")'",
-		Args:    desk.UsageArgs(cobra.NoArgs),
+		Args:    desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := agent.NewClient(runDir).Status(c.Context())
 			if err != nil {

@@ -44,6 +44,9 @@ func (f *trustFlags) load() (*trust, error) {
 		return nil, fmt.Errorf("reading the manifest: %w", err)
 	}
 	manifest, err := policy.Open(envelope, operators)
+	if _, bare := policy.Parse(envelope); bare == nil {
+		err = desk.Manifests().NotSigned(f.manifestPath)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening the manifest %s under the operators of %s: %w", f.manifestPath, f.operatorsPath, err)
 	}

@@ -34,7 +34,7 @@ vendor's collateral is missing or out of date.`,
   c8s attest show quote.dat -o policy >policy.json
   c8s attest verify quote.dat --policy policy.json --unbound
   c8s attest explain endorsement-tcb`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.SetFlagErrorFunc(desk.FlagError)

@@ -40,7 +40,7 @@ then proves what runs here, and nothing about a key or a session.`,
 		Example: `  c8s attest collect --out evidence.cbor
   c8s attest collect --report-data 0123… --out - -o json
   c8s attest collect --collateral-dir /var/lib/c8s/collateral --out evidence.cbor`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return k.run(c) },
 	}
 	k.tee.Register(c)

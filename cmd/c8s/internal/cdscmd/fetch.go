@@ -37,7 +37,7 @@ the recovery keys of the manifest in force.
 
 Exit codes: 0 written, 1 refused, 2 wrong usage.`,
 		Example: `  c8s cds recovery fetch --cds 10.80.0.100 --operators operators.json --manifest manifest.signed.json -o recovery.json`,
-		Args:    desk.UsageArgs(cobra.NoArgs),
+		Args:    desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := desk.CheckFree(out.Force || out.Path == desk.Stdio, out.Path); err != nil {
 				return err

@@ -42,7 +42,7 @@ could exchange the document could make the mesh's root key one that they know.`,
   # the bad day
   c8s cds verify 10.80.0.100 --operators operators.json --manifest manifest.signed.json
   c8s cds recovery restore kit.json --recovery-key alice.recovery.pem --cds 10.80.0.100 --operators operators.json --manifest manifest.signed.json`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newFetch(), newShow(), newSign(), newRestore())

@@ -71,6 +71,9 @@ status of 400 or more; 2 wrong usage.`,
 }
 
 func (v *curlCommand) run(c *cobra.Command, address string) error {
+	if v.maxTime < 0 {
+		return usage("--max-time is %s, must be positive", v.maxTime)
+	}
 	for _, file := range []string{v.out, v.receipt} {
 		if file == "" || file == desk.Stdio {
 			continue

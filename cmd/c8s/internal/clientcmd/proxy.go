@@ -57,7 +57,7 @@ listener failed, 2 wrong usage.`,
   psql -h 127.0.0.1 bank
 
   c8s proxy --listen unix:/run/user/1000/bank.sock --to https://bank.example --operators operators.json`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: withEnvironment(func(c *cobra.Command, _ []string) error { return v.run(c) }),
 	}
 	v.trust.registerUse(c)

@@ -25,7 +25,7 @@ func newReceipt() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "receipt",
 		Short: "Check signed answers that were kept",
-		Args:  desk.UsageArgs(cobra.NoArgs),
+		Args:  desk.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.SetFlagErrorFunc(desk.FlagError)

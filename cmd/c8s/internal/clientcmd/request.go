@@ -34,7 +34,7 @@ type requestFlags struct {
 
 func (f *requestFlags) register(c *cobra.Command) {
 	s := c.Flags()
-	s.StringVarP(&f.method, "request", "X", "", "method")
+	s.StringVarP(&f.method, "request", "X", "", "method; default: GET, with data POST, with -T PUT, with -I HEAD")
 	s.BoolVarP(&f.head, "head", "I", false, "ask for and print the header alone")
 	s.StringArrayVarP(&f.header, "header", "H", nil, "field of the header, 'Name: value' (repeatable)")
 	s.StringArrayVarP(&f.data, "data", "d", nil, "data to POST, or @FILE without its line ends (repeatable, joined by &)")

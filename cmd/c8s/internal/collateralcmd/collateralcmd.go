@@ -37,7 +37,7 @@ Exit codes: 0 success, 1 refused or failed, 2 wrong usage.`,
   c8s collateral bundle --cache ./collateral --sign-with ops.pem --out site.bundle
   c8s collateral verify site.bundle --key ops.pem.pub
   c8s collateral show site.bundle`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.SetFlagErrorFunc(desk.FlagError)

@@ -48,7 +48,7 @@ Exit codes: 0 all is there, 1 something is missing or stale, 2 wrong usage.`,
 
   # an Intel platform, from a mirror
   c8s collateral fetch --fmspc b0c06f000000 --pcs-url https://pccs.example --cache ./collateral`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
 	fl := c.Flags()

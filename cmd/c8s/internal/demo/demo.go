@@ -38,7 +38,7 @@ they allowed, and that a killed CDS comes back as what it was.
 The TEE is SIMULATED; kernel programs, TLS, certificates, the manifest and the
 verification of evidence are the real ones. Everything is removed at the end,
 also after Ctrl-C. Needs root. Exits 1 when any proof fails.`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if os.Geteuid() != 0 {
 				return errors.New("the demo makes network namespaces and loads kernel programs: run it as root (sudo make demo)")

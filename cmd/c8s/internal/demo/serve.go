@@ -23,7 +23,7 @@ func newServe() *cobra.Command {
 		Use:    "serve",
 		Short:  "A plain HTTP server for the demo's pods",
 		Hidden: true,
-		Args:   desk.UsageArgs(cobra.NoArgs),
+		Args:   desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ln, err := (&net.ListenConfig{}).Listen(c.Context(), "tcp", addr)
 			if err != nil {

@@ -30,7 +30,7 @@ Exit codes: 0 success, 1 refused, 2 wrong usage.`,
   # the next version
   c8s denylist add denylist.signed.json -o next.json --workload web --reason "CVE-2026-0001"
   c8s denylist diff denylist.signed.json next.json`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.SetFlagErrorFunc(desk.FlagError)

@@ -21,6 +21,11 @@ type Kind[T any] struct {
 	Parse   func(payload []byte) (*T, error)
 }
 
+// Manifests are documents of 'c8s manifest'.
+func Manifests() Kind[policy.Manifest] {
+	return Kind[policy.Manifest]{Name: "manifest", Command: "c8s manifest", Type: policy.PayloadType, Max: policy.MaxEnvelope, Parse: policy.Parse}
+}
+
 // File is a document as it was read, its signatures not checked.
 type File struct {
 	Path     string

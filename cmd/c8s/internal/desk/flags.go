@@ -26,6 +26,27 @@ func UsageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
+// NoArgs is UsageArgs for commands that take no arguments. What is given to one
+// with commands below it is a command that was misspelt.
+func NoArgs(c *cobra.Command, args []string) error {
+	if len(args) == 0 || !c.HasAvailableSubCommands() {
+		return UsageArgs(none)(c, args)
+	}
+	c.SuggestionsMinimumDistance = max(c.SuggestionsMinimumDistance, 2) // two letters swapped
+	hint := fmt.Sprintf("run '%s --help' for the list", c.CommandPath())
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "did you mean '" + strings.Join(near, "' or '") + "'?"
+	}
+	return exit.Usage(fmt.Errorf("there is no command '%s %s': %s", c.CommandPath(), args[0], hint))
+}
+
+func none(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%q is not expected: '%s' takes no arguments", args[0], c.CommandPath())
+	}
+	return nil
+}
+
 // CheckGroups refuses flags that exclude each other, wherever they came from.
 // Cobra does so by itself, but does not say that it was wrong usage, and not in
 // words that name the flags.

@@ -35,7 +35,7 @@ asks.`,
   c8s log verify mirror/
   c8s log prove cert.pem --mirror mirror/ --out proof.json
   c8s log prove cert.pem --check proof.json --log-key 'example.org/c8s/log+…'`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.SetFlagErrorFunc(desk.FlagError)

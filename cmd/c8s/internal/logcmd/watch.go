@@ -58,7 +58,7 @@ failed with --once; 2 wrong usage.`,
   # a witness
   c8s log watch --cds cds-1,cds-2 --operators operators.json --manifest manifest.signed.json --mirror mirror/ \
     --cosign witness.pem --name witness.example.org --submit`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return w.run(c) },
 	}
 	w.cds.Register(c)

@@ -21,7 +21,7 @@ are not checked. The exit code is 0 whether there are differences or not.`,
   c8s manifest diff manifest.signed.json next.json -o json`,
 		Args: desk.UsageArgs(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, args []string) error {
-			return manifests().Diff(c, &output, args, policy.Diff)
+			return desk.Manifests().Diff(c, &output, args, policy.Diff)
 		},
 	}
 	output.Register(c)

@@ -34,7 +34,7 @@ func openDraft(c *cobra.Command, path string) (*draft, error) {
 	d := &draft{path: path, signed: desk.IsEnvelope(raw)}
 	payload := raw
 	if d.signed {
-		doc, err := manifests().Decode(path, raw)
+		doc, err := desk.Manifests().Decode(path, raw)
 		if err != nil {
 			return nil, err
 		}

@@ -71,12 +71,12 @@ Exit codes: 0 whole, 1 not, 2 wrong usage.`,
   c8s manifest history --cds 10.80.0.100 --operators operators.json --manifest manifest.signed.json`,
 		RunE: func(c *cobra.Command, args []string) error { return h.run(c, args) },
 	}
-	c.Args = desk.UsageArgs(func(c *cobra.Command, args []string) error {
+	c.Args = func(c *cobra.Command, args []string) error {
 		if h.cds.Given() {
-			return cobra.NoArgs(c, args)
+			return desk.NoArgs(c, args)
 		}
-		return cobra.MinimumNArgs(1)(c, args)
-	})
+		return desk.UsageArgs(cobra.MinimumNArgs(1))(c, args)
+	}
 	h.trust.Register(c)
 	h.cds.RegisterBeside(c)
 	h.output.Register(c)
@@ -183,7 +183,7 @@ func readLinks(files []string) ([]link, error) {
 		if !desk.IsEnvelope(raw) {
 			return nil, fmt.Errorf("reading the history: %s is not signed", file)
 		}
-		d, err := manifests().Decode(file, raw)
+		d, err := desk.Manifests().Decode(file, raw)
 		if err != nil {
 			return nil, err
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/cds/translog"
 	"github.com/c8s-dev/c8s/cds/trust"
+	"github.com/c8s-dev/c8s/cmd/c8s/internal/desk"
 	"github.com/c8s-dev/c8s/policy"
 )
 
@@ -36,7 +37,7 @@ func (h *historyCommand) fromCDS(c *cobra.Command, trusted policy.Operators) (st
 	}
 	links := make([]link, len(envelopes))
 	for i, raw := range envelopes {
-		doc, err := manifests().Decode(fmt.Sprintf("manifest %d of %d", i+1, len(envelopes)), raw)
+		doc, err := desk.Manifests().Decode(fmt.Sprintf("manifest %d of %d", i+1, len(envelopes)), raw)
 		if err != nil {
 			return nil, nil, err
 		}

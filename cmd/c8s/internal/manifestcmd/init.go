@@ -95,7 +95,7 @@ launched with. Files that exist are not replaced unless --force is given.`,
   # for development: accepts machines that run this very binary with --tee=sim --sim-dir sim
   c8s manifest init --trust-domain dev.example.org --new-key operator.pem --sim-dir sim \
     --workload web=sha256:<64 digits>`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return i.run(c) },
 	}
 	f := c.Flags()

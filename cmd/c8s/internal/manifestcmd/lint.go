@@ -67,7 +67,7 @@ func (l *lintCommand) run(c *cobra.Command, path string) error {
 // lint returns what is wrong with the document as findings too, so that one
 // list has everything to do before signing.
 func lint(c *cobra.Command, path string, now time.Time) ([]policy.Finding, error) {
-	d, err := manifests().Read(c, path)
+	d, err := desk.Manifests().Read(c, path)
 	var invalid *policy.InvalidError
 	if errors.As(err, &invalid) {
 		return problemFindings(invalid), nil

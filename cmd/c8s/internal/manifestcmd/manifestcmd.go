@@ -30,7 +30,7 @@ Exit codes: 0 success, 1 refused, 2 wrong usage.`,
   # the next version
   c8s manifest add-image manifest.signed.json -o next.json --workload web --image <name@digest>
   c8s manifest diff manifest.signed.json next.json`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.SetFlagErrorFunc(desk.FlagError)
@@ -39,7 +39,3 @@ Exit codes: 0 success, 1 refused, 2 wrong usage.`,
 }
 
 type document = desk.Document[policy.Manifest]
-
-func manifests() desk.Kind[policy.Manifest] {
-	return desk.Kind[policy.Manifest]{Name: "manifest", Command: "c8s manifest", Type: policy.PayloadType, Max: policy.MaxEnvelope, Parse: policy.Parse}
-}

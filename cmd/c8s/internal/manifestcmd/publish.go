@@ -31,7 +31,7 @@ Exit codes: 0 in force, accepted and locked, or looked at with --dry-run; 1 refu
   c8s manifest publish next.signed.json --cds cds-1,cds-2 --operators operators.json --manifest manifest.signed.json --yes -o json`,
 		Args: desk.UsageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			file, err := manifests().ReadSigned(c, args[0])
+			file, err := desk.Manifests().ReadSigned(c, args[0])
 			if err != nil {
 				return err
 			}

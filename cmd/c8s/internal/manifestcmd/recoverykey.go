@@ -23,7 +23,7 @@ func newRecoveryKey() *cobra.Command {
 back when every replica of the CDS is gone. They sign nothing, and operators'
 signing keys recover nothing.`,
 		Example: `  c8s manifest recovery-key new --name alice -o alice.recovery.pem`,
-		Args:    desk.UsageArgs(cobra.NoArgs),
+		Args:    desk.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newRecoveryKeyNew())
@@ -40,7 +40,7 @@ func newRecoveryKeyNew() *cobra.Command {
 for the manifest's "recovery": {"threshold": ..., "keys": [...]}. Keep the file
 offline: it is needed on one bad day only, and with enough others it is the root.`,
 		Example: `  c8s manifest recovery-key new --name alice -o alice.recovery.pem`,
-		Args:    desk.UsageArgs(cobra.NoArgs),
+		Args:    desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if name == "" || f.Path == "" || f.Path == desk.Stdio {
 				return exit.Usage(errors.New("--name and -o FILE are required: whose key it is, and where to keep it"))

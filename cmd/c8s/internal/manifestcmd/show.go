@@ -34,7 +34,7 @@ checked: that is what 'c8s manifest verify' is for. FILE may be "-".`,
   c8s manifest show manifest.json -o json`,
 		Args: desk.UsageArgs(cobra.ExactArgs(1)),
 		RunE: func(c *cobra.Command, args []string) error {
-			d, err := manifests().Read(c, args[0])
+			d, err := desk.Manifests().Read(c, args[0])
 			if err != nil {
 				return err
 			}

@@ -35,7 +35,7 @@ A manifest that nodes would refuse is not signed. FILE may be "-".
 			if err := s.Check(); err != nil {
 				return err
 			}
-			d, err := manifests().Read(c, args[0])
+			d, err := desk.Manifests().Read(c, args[0])
 			if err != nil {
 				return err
 			}

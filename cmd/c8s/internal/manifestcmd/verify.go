@@ -68,7 +68,7 @@ func verify(c *cobra.Command, path, previous string, trusted policy.Operators) (
 }
 
 func open(c *cobra.Command, path string, trusted policy.Operators) (*policy.Signed, error) {
-	file, err := manifests().ReadSigned(c, path)
+	file, err := desk.Manifests().ReadSigned(c, path)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func open(c *cobra.Command, path string, trusted policy.Operators) (*policy.Sign
 // succession checks next against the previous manifest, which is trusted by
 // being named: its signatures are checked under its own operators.
 func succession(c *cobra.Command, previous string, next *policy.Signed) (policy.Digest, error) {
-	d, err := manifests().Read(c, previous)
+	d, err := desk.Manifests().Read(c, previous)
 	if err != nil {
 		return "", err
 	}

@@ -43,7 +43,7 @@ Both must be refused; everything made for it is removed.
 
 PASS holds, FAIL does not, UNKNOWN could not be looked at. The exit code is 1
 if anything fails, 3 if nothing fails and something is unknown.`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
 	f.layout.register(c)

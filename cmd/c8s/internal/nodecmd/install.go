@@ -54,7 +54,7 @@ on, only containers of entries with "bootstrap" start until the node daemon
 runs.`,
 		Example: `  c8s node install --operators operators.json --manifest manifest.signed.json --dry-run
   c8s node install --operators operators.json --manifest manifest.signed.json --restart-containerd`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
 	}
 	f.layout.register(c)

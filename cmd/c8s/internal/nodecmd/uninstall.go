@@ -46,7 +46,7 @@ A file that somebody else changed since stays, and is told. Containers that
 were started through c8s-runtime still need it to end, and so does a containerd
 that was not restarted: until then the real runtime stands in its place.
 Uninstall again later to remove that, too.`,
-		Args: desk.UsageArgs(cobra.NoArgs),
+		Args: desk.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !f.yes {
 				return exit.Usage(fmt.Errorf("this opens every pod on the node to the network; say --yes to do it"))
