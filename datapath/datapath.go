@@ -158,6 +158,7 @@ type Proxy struct {
 	packets  []*firsts // likewise
 	tunnels  *door
 	refusing atomic.Bool
+	paused   atomic.Bool
 
 	streams        atomic.Uint64
 	sent, received atomic.Int64

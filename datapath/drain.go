@@ -14,8 +14,10 @@ const drainLook = 50 * time.Millisecond
 
 // Pause has the proxy accept no more connections, of pods or other nodes. They
 // wait in the queues of the sockets, where a successor that has the sockets
-// finds them. What was accepted before goes on.
+// finds them. What was accepted before goes on; but a DNS connection ends with the
+// first query that the resolver leaves unanswered.
 func (p *Proxy) Pause() {
+	p.paused.Store(true)
 	for _, d := range p.pods {
 		d.pause(true)
 	}
@@ -28,6 +30,7 @@ func (p *Proxy) Pause() {
 
 // Resume undoes Pause.
 func (p *Proxy) Resume() {
+	p.paused.Store(false)
 	for _, d := range p.pods {
 		d.resume()
 	}

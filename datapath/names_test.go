@@ -194,3 +194,23 @@ func TestDaemonThatEndsLeavesNoNameConnection(t *testing.T) {
 		t.Errorf("after the end: %v", err)
 	}
 }
+
+// A proxy that stands still for a successor holds nobody who is not answered: on
+// another connection the successor does it.
+func TestNameConnectionWithoutAnAnswerEndsInAHandover(t *testing.T) {
+	n, _ := asking(t, Limits{})
+	c := n.dial(webAddr, anyServer)
+	ask(t, c, "mute", "one")
+	wantAnswer(t, c, "re:one")
+	n.proxy.Pause()
+	ask(t, c, "two")
+	wantAnswer(t, c, "re:two")
+	ask(t, c, "mute")
+	if _, err := readQuery(c); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection goes on: %v", err)
+	}
+	n.proxy.Resume()
+	again := n.dial(webAddr, anyServer)
+	ask(t, again, "mute", "three")
+	wantAnswer(t, again, "re:three")
+}

@@ -64,8 +64,11 @@ func (s *nameStream) serve(ctx context.Context) {
 		s.slots <- struct{}{} // a pod that asks faster than it is answered waits in its socket
 		s.work.Go(func() {
 			defer func() { <-s.slots }()
-			if answer := s.p.cfg.DNS.Answer(ctx, s.asker, query, true); answer != nil {
+			switch answer := s.p.cfg.DNS.Answer(ctx, s.asker, query, true); {
+			case answer != nil:
 				s.write(answer)
+			case s.p.paused.Load():
+				_ = s.conn.Close() // on another connection the successor answers
 			}
 		})
 	}

@@ -44,10 +44,11 @@ type Cluster interface {
 	Resolve(q resolve.Query) (resolve.Target, resolve.Verdict)
 }
 
-// Learner is told which addresses a pod was answered with for a name outside
-// the cluster, before the pod is.
+// Learner is told which addresses a pod is answered with for a name outside the
+// cluster, before the pod is. Where it reports false, the pod gets no answer: it
+// will ask again.
 type Learner interface {
-	Learn(uid, name string, addrs []netip.Addr, ttl time.Duration)
+	Learn(uid, name string, addrs []netip.Addr, ttl time.Duration) bool
 }
 
 // Config is what a Server is given. Fields without a comment saying otherwise
@@ -173,6 +174,9 @@ func (s *Server) Answer(ctx context.Context, asker datapath.Asker, raw []byte, t
 	}
 	r := s.resolve(ctx, asker, pod, q)
 	s.counts.add(r.result)
+	if r.silent {
+		return nil
+	}
 	if r.why != nil {
 		s.refused(asker, pod, r.why)
 	}

@@ -73,10 +73,20 @@ func (s *Server) tell(asker datapath.Asker, q *query, found *entry, now time.Tim
 	if len(a.rrs) == 0 {
 		r.soa = a.soa(ttl)
 	}
-	if len(a.addrs) > 0 && s.cfg.Learner != nil {
-		s.cfg.Learner.Learn(asker.UID, q.name, a.addrs, time.Duration(ttl)*time.Second)
+	if len(a.addrs) > 0 && s.cfg.Learner != nil && !s.cfg.Learner.Learn(asker.UID, q.name, a.addrs, time.Duration(ttl)*time.Second) {
+		return &reply{result: Failed, silent: true}
 	}
 	return r
+}
+
+// Admits reports whether this node may answer pods of the workload with addr for
+// a name outside the cluster. What another daemon answered counts only then.
+func (s *Server) Admits(workload, name string, addr netip.Addr) bool {
+	if len(s.cfg.Upstreams) == 0 || addr.Zone() != "" || !s.recursor.outside(addr) {
+		return false
+	}
+	d, _ := s.allowed(datapath.Asker{Workload: workload}, name)
+	return d.Allowed
 }
 
 // allowed asks the manifest. Names that no document can hold are not even

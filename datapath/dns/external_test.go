@@ -263,3 +263,67 @@ func TestAddressesThatNoNameOutsideMayHave(t *testing.T) {
 		}
 	}
 }
+
+// While the daemon hands over, an answer that nobody would remember is not
+// given; whoever asks again is answered by the successor.
+func TestAnswersThatCannotBeLearnedAreNotGiven(t *testing.T) {
+	o := newOutsider(t, records(t, "api.example.com. 60 IN A 192.0.2.1", "api.example.com. 60 IN TXT x"))
+	s := newSite(t, o.use)
+	s.ask("api.example.com.", miekg.TypeA)
+	s.mu.Lock()
+	s.deaf = true
+	s.mu.Unlock()
+	for _, tcp := range []bool{false, true} {
+		if wire := s.server.Answer(t.Context(), s.asker("pod"), packed(t, question("api.example.com.", miekg.TypeA)), tcp); wire != nil {
+			t.Errorf("answered with %x", wire)
+		}
+	}
+	if n := s.count(Failed); n != 2 {
+		t.Errorf("%d are counted", n)
+	}
+	for _, qtype := range []uint16{miekg.TypeTXT, miekg.TypeMX} { // no address is in them
+		s.ask("api.example.com.", qtype)
+	}
+	s.ask("web.default.svc.cluster.local.", miekg.TypeA)
+}
+
+func TestOnlyWhatTheNodeCouldAnswerIsAdmitted(t *testing.T) {
+	private := func(c *Config) {
+		c.Private = []netip.Prefix{netip.MustParsePrefix("192.168.7.0/24"), netip.MustParsePrefix("fd00:7::/64")}
+	}
+	upstream := func(c *Config) { c.Upstreams = []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53")} }
+	s, mute := newSite(t, upstream, private), newSite(t, private)
+	for _, tt := range []struct {
+		workload, name, addr string
+		want                 bool
+	}{
+		{"client", "api.example.com", "192.0.2.1", true},
+		{"client", "api.example.com", "2001:db8::1", true},
+		{"client", "x.wild.example.com", "192.0.2.1", true},
+		{"client", "api.example.com", "192.168.7.1", true},
+		{"client", "api.example.com", "fd00:7::1", true},
+		{"other", "api.example.com", "192.0.2.1", false},
+		{"client", "evil.example.net", "192.0.2.1", false},
+		{"client", "wild.example.com", "192.0.2.1", false},
+		{"client", "Api.example.com", "192.0.2.1", false},
+		{"client", "api.example.com.", "192.0.2.1", false},
+		{"client", "", "192.0.2.1", false},
+		{"client", "api.example.com", "192.168.8.1", false},
+		{"client", "api.example.com", "127.0.0.1", false},
+		{"client", "api.example.com", "169.254.169.254", false},
+		{"client", "api.example.com", "198.51.100.1", false}, // the node
+		{"client", "api.example.com", "203.0.113.5", false},  // a pod
+		{"client", "api.example.com", "::ffff:192.0.2.1", false},
+		{"client", "api.example.com", "2001:db8::1%eth0", false},
+	} {
+		if got := s.server.Admits(tt.workload, tt.name, netip.MustParseAddr(tt.addr)); got != tt.want {
+			t.Errorf("%s of %q for %s: %t", tt.addr, tt.name, tt.workload, got)
+		}
+		if mute.server.Admits(tt.workload, tt.name, netip.MustParseAddr(tt.addr)) {
+			t.Errorf("%s of %q, without an upstream", tt.addr, tt.name)
+		}
+	}
+	if s.server.Admits("client", "api.example.com", netip.Addr{}) {
+		t.Error("no address")
+	}
+}

@@ -110,6 +110,7 @@ type site struct {
 
 	mu      sync.Mutex
 	learned []learned
+	deaf    bool // Learn refuses
 }
 
 func (s *site) now() time.Time       { return time.Unix(1_900_000_000, 0).Add(time.Duration(s.ahead.Load())) }
@@ -127,10 +128,14 @@ func (s *site) asker(uid string) datapath.Asker {
 	}
 }
 
-func (s *site) Learn(uid, name string, addrs []netip.Addr, ttl time.Duration) {
+func (s *site) Learn(uid, name string, addrs []netip.Addr, ttl time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.deaf {
+		return false
+	}
 	s.learned = append(s.learned, learned{uid, name, addrs, ttl})
+	return true
 }
 
 // listed is what the manifest of these tests allows.

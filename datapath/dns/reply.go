@@ -15,6 +15,7 @@ type reply struct {
 	beside []miekg.RR // additional: addresses of the answer's targets
 	soa    *miekg.SOA // where there is nothing: how long that may be kept
 	why    *refusal   // for the flow record
+	silent bool       // no answer at all
 }
 
 // absent is NXDOMAIN, noData that the name has nothing of this type; both last

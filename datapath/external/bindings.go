@@ -4,6 +4,7 @@
 // keeps this invariant: an address is bound to a name only for the pod that the
 // node itself gave that answer to, and only for a while. What another pod was
 // told, what a pod claims, and what a name meant yesterday count for nothing.
+// A daemon's successor may learn what it told its pods, never for longer.
 //
 // The other thing is which server a TLS ClientHello asks for (Hello).
 package external
@@ -46,6 +47,7 @@ type Bindings struct {
 	held      int
 	displaced uint64
 	swept     time.Time
+	paused    bool
 }
 
 // podBindings is what one pod was told.
@@ -77,14 +79,18 @@ func New(cfg Config) *Bindings {
 	return &Bindings{cfg: cfg, pods: map[string]*podBindings{}, swept: cfg.Now()}
 }
 
-// Learn remembers that the node answered the pod with addrs for name, which it
-// may keep for ttl. Call it before the pod has the answer. A binding lasts as
-// long as the longest of its answers.
-func (b *Bindings) Learn(uid, name string, addrs []netip.Addr, ttl time.Duration) {
+// Learn remembers that the node answers the pod with addrs for name, which it
+// may keep for ttl. Call it before the pod has the answer; when it reports
+// false, the pod must not have it. A binding lasts as long as the longest of its
+// answers.
+func (b *Bindings) Learn(uid, name string, addrs []netip.Addr, ttl time.Duration) bool {
 	now := b.cfg.Now()
 	until := now.Add(min(max(ttl, b.cfg.Floor), b.cfg.Ceiling))
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.paused {
+		return false
+	}
 	if now.Sub(b.swept) >= b.cfg.Floor {
 		b.sweep(now)
 	}
@@ -112,6 +118,7 @@ func (b *Bindings) Learn(uid, name string, addrs []netip.Addr, ttl time.Duration
 	if len(pod.queue) == 0 {
 		delete(b.pods, uid)
 	}
+	return true
 }
 
 // Names returns the names that the node answered the pod with addr for, and
