@@ -70,12 +70,14 @@ func (r *run) succeed(told context.Context) (map[string]*os.File, error) {
 		case <-time.After(lookAgain):
 		}
 	}
-	handed, pods, err := p.Take()
+	asked := r.cfg.Now()
+	taken, err := p.Take(memoryAnswers, memoryAffinity)
 	if err != nil {
 		return nil, r.alone(err)
 	}
-	r.adopt(pods)
-	return handed, nil
+	r.adopt(taken.Pods)
+	r.remember(taken, asked)
+	return taken.Sockets, nil
 }
 
 // alone is nil when err says that the predecessor has ended.

@@ -65,6 +65,7 @@ func (r *run) Yield(context.Context) ([]handover.Socket, error) {
 	}
 	r.books.hold()
 	r.proxy.Pause()
+	r.bindings.Pause() // a pod has either an answer that is handed over or none
 	return r.sockets.all(), nil
 }
 
@@ -72,6 +73,7 @@ func (r *run) Yield(context.Context) ([]handover.Socket, error) {
 func (r *run) Resume() {
 	r.cfg.Log.Warn("the successor has failed; this daemon goes on")
 	r.takeKernel()
+	r.bindings.Resume()
 	r.proxy.Resume()
 	r.beginSpell()
 }

@@ -20,6 +20,9 @@ import (
 // with the message they belong to.
 const Network = "unixpacket"
 
+// errTooLong means that a message was not sent.
+var errTooLong = fmt.Errorf("it is longer than %d bytes", maxMessage)
+
 // ErrNobody means that no daemon listens.
 var ErrNobody = errors.New("no daemon is there to take over from")
 
@@ -49,7 +52,7 @@ func checked(c *net.UnixConn, uid uint32) (*conn, error) {
 func (c *conn) send(m message, files ...*os.File) error {
 	raw, err := json.Marshal(m)
 	if err == nil && len(raw) > maxMessage {
-		err = fmt.Errorf("it has %d bytes, at most %d allowed", len(raw), maxMessage)
+		err = errTooLong
 	}
 	var rights []byte
 	if err == nil && len(files) > 0 {

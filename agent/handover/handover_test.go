@@ -26,6 +26,8 @@ type owner struct {
 	srv  *Server
 	done chan error
 
+	memory []Memory
+
 	mu     sync.Mutex
 	events []string
 	err    error // of Yield
@@ -57,6 +59,11 @@ func (o *owner) Yield(context.Context) ([]Socket, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return []Socket{{"tcp4", f}}, o.err
+}
+
+func (o *owner) Memory(kinds []string) []Memory {
+	o.note("memory of " + strings.Join(kinds, ","))
+	return o.memory
 }
 func (o *owner) Resume() { o.note("resume") }
 func (o *owner) Gone()   { o.note("gone") }
@@ -111,15 +118,16 @@ func dial(t *testing.T, o *owner) *Successor {
 
 func take(t *testing.T, s *Successor) net.Listener {
 	t.Helper()
-	files, pods, err := s.Take()
+	taken, err := s.Take()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(files) != 1 || files["tcp4"] == nil || len(pods) != 2 {
-		t.Fatalf("got %v, %v", files, pods)
+	f := taken.Sockets["tcp4"]
+	if len(taken.Sockets) != 1 || f == nil || len(taken.Pods) != 2 || len(taken.Memory) != 0 {
+		t.Fatalf("got %+v", taken)
 	}
-	defer files["tcp4"].Close()
-	ln, err := net.FileListener(files["tcp4"])
+	defer f.Close()
+	ln, err := net.FileListener(f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +203,7 @@ func TestOwnerGoesOnWhenTheSuccessorDoesNotConfirm(t *testing.T) {
 func TestOwnerThatCannotYieldRefuses(t *testing.T) {
 	o := newOwner(t, func(o *owner) { o.err = errors.New("the plugin is stuck") })
 	s := dial(t, o)
-	if _, _, err := s.Take(); err == nil || errors.Is(err, ErrOwnerGone) || !strings.Contains(err.Error(), "the plugin is stuck") {
+	if _, err := s.Take(); err == nil || errors.Is(err, ErrOwnerGone) || !strings.Contains(err.Error(), "the plugin is stuck") {
 		t.Errorf("%v", err)
 	}
 	o.waitNoted("yield")
@@ -304,7 +312,7 @@ func TestSuccessorOutlivesTheOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if _, _, err := s.Take(); err != nil {
+	if _, err := s.Take(); err != nil {
 		t.Fatal(err)
 	}
 	(<-accepted).Close()

@@ -12,8 +12,8 @@
 //	                             hello version release | refused
 //	pods                         (as often as it likes)
 //	                             pod* end
-//	take
-//	                             pod* sockets (with descriptors) | refused
+//	take kinds
+//	                             pod* memory* sockets (with descriptors) | refused
 //	done
 //	                             done | refused
 //
@@ -21,6 +21,10 @@
 // "done", and takes it back when the successor says nothing for too long or is
 // gone. A successor whose "done" is answered by nothing at all has outlived
 // the owner: only a dead one does not say "refused".
+//
+// Memory is what pods would miss if it were lost, and nothing depends on it. The
+// owner sends the kinds that the successor names and it knows itself: one that
+// knows none is told none, and the kind's name changes with its form.
 package handover
 
 import (
@@ -39,6 +43,7 @@ const (
 	maxSockets = 16
 	maxName    = 64
 	maxTerms   = 64
+	maxMemory  = 32 << 20 // of all messages with memory; what is beyond is left out
 )
 
 // Operations.
@@ -48,6 +53,7 @@ const (
 	opPod     = "pod"
 	opEnd     = "end"
 	opTake    = "take"
+	opMemory  = "memory"
 	opSockets = "sockets"
 	opDone    = "done"
 	opRefused = "refused"
@@ -63,6 +69,12 @@ type Pod struct {
 	Open bool            `json:"open"`
 }
 
+// Memory is a piece of what the owner remembers, and fits into a message.
+type Memory struct {
+	Kind string          `json:"kind"`
+	Data json.RawMessage `json:"data"`
+}
+
 // message is everything that is ever said. Unknown fields are ignored: a later
 // release may say more.
 type message struct {
@@ -72,6 +84,8 @@ type message struct {
 	Release  string   `json:"release,omitempty"` // for people
 	Terms    Terms    `json:"terms,omitempty"`
 	Pod      *Pod     `json:"pod,omitempty"`
+	Kinds    []string `json:"kinds,omitempty"` // of memory, that the successor can use
+	Memory   *Memory  `json:"memory,omitempty"`
 	Sockets  []string `json:"sockets,omitempty"`
 	Why      string   `json:"why,omitempty"` // refused
 }
@@ -100,9 +114,17 @@ func (m *message) check() error {
 		if m.Pod == nil || len(m.Pod.Info) == 0 {
 			return errors.New("a pod without a description")
 		}
+	case opTake:
+		if len(m.Kinds) > maxTerms {
+			return errors.New("too many kinds of memory")
+		}
+	case opMemory:
+		if m.Memory == nil || m.Memory.Kind == "" || len(m.Memory.Data) == 0 {
+			return errors.New("memory without a kind or content")
+		}
 	case opSockets:
 		return checkNames(m.Sockets)
-	case opPods, opEnd, opTake, opDone, opRefused:
+	case opPods, opEnd, opDone, opRefused:
 	default:
 		return fmt.Errorf("unknown operation %q", m.Op)
 	}

@@ -23,6 +23,10 @@ func TestMessagesThatMakeNoSenseAreRefused(t *testing.T) {
 		"name twice":       `{"op":"sockets","sockets":["a","a"]}`,
 		"long name":        `{"op":"sockets","sockets":["` + strings.Repeat("n", maxName+1) + `"]}`,
 		"many sockets":     `{"op":"sockets","sockets":` + many + `}`,
+		"many kinds":       `{"op":"take","kinds":["k"` + strings.Repeat(`,"k"`, maxTerms) + `]}`,
+		"no memory":        `{"op":"memory"}`,
+		"memory, no kind":  `{"op":"memory","memory":{"data":[]}}`,
+		"memory, no data":  `{"op":"memory","memory":{"kind":"k"}}`,
 		"oversized":        `{"op":"refused","why":"` + strings.Repeat("x", maxMessage) + `"}`,
 	} {
 		if m, err := parse([]byte(raw)); err == nil {
@@ -43,6 +47,7 @@ func FuzzMessage(f *testing.F) {
 	for _, seed := range []string{
 		`{"op":"hello","versions":[1],"release":"v1","terms":{"mark":"0x1000"}}`,
 		`{"op":"pods"}`, `{"op":"pod","pod":{"info":{"uid":"a"},"open":true}}`, `{"op":"end"}`, `{"op":"take"}`,
+		`{"op":"take","kinds":["answers/1","affinity/1"]}`, `{"op":"memory","memory":{"kind":"answers/1","data":{"uid":"a"}}}`,
 		`{"op":"sockets","sockets":["tcp4","tcp6"]}`, `{"op":"done"}`, `{"op":"refused","why":"busy"}`, `{"op":"pod","pod":{"info":null}}`, `[]`,
 	} {
 		f.Add([]byte(seed))

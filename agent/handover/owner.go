@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,9 @@ type Owner interface {
 	// sockets stay open, and connections wait in them. After an error it goes on
 	// as before.
 	Yield(ctx context.Context) ([]Socket, error)
+	// Memory returns what the daemon remembers, of these kinds, as it stands
+	// still.
+	Memory(kinds []string) []Memory
 	// Resume undoes Yield.
 	Resume()
 	// Gone is called once the successor owns the node; nothing can be undone.
@@ -158,7 +162,7 @@ func (s *Server) converse(ctx context.Context, c *conn) (done bool, err error) {
 				return false, err
 			}
 		case opTake:
-			return s.yield(ctx, c)
+			return s.yield(ctx, c, m.Kinds)
 		default:
 			return false, s.refuse(c, fmt.Errorf("%s out of turn", m.Op))
 		}
@@ -167,7 +171,7 @@ func (s *Server) converse(ctx context.Context, c *conn) (done bool, err error) {
 
 // yield stands still until the successor confirms. Whatever else happens, the
 // owner goes on.
-func (s *Server) yield(ctx context.Context, c *conn) (done bool, err error) {
+func (s *Server) yield(ctx context.Context, c *conn, kinds []string) (done bool, err error) {
 	sockets, err := s.Owner.Yield(ctx)
 	if err != nil {
 		return false, s.refuse(c, err)
@@ -179,6 +183,9 @@ func (s *Server) yield(ctx context.Context, c *conn) (done bool, err error) {
 		}
 	}()
 	if err := s.sendPods(c); err != nil {
+		return false, err
+	}
+	if err := s.sendMemory(c, kinds); err != nil {
 		return false, err
 	}
 	answer := message{Op: opSockets}
@@ -228,6 +235,32 @@ func (s *Server) sendPods(c *conn) error {
 		if err := c.send(message{Op: opPod, Pod: &pod}); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// sendMemory leaves out what does not fit: the hand-over must not fail for it.
+func (s *Server) sendMemory(c *conn, kinds []string) error {
+	if len(kinds) == 0 {
+		return nil
+	}
+	sent, left := 0, 0
+	for _, piece := range s.Owner.Memory(kinds) {
+		if sent += len(piece.Data); sent > maxMemory || !slices.Contains(kinds, piece.Kind) {
+			left++
+			continue
+		}
+		err := c.send(message{Op: opMemory, Memory: &piece})
+		if errors.Is(err, errTooLong) {
+			left++
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if left > 0 {
+		s.Log.Warn("not all that this daemon remembers can be handed over", "piecesLeftOut", left)
 	}
 	return nil
 }

@@ -47,27 +47,35 @@ func Dial(ctx context.Context, path, release string, terms Terms) (*Successor, e
 
 // Pods returns the pods the owner has now.
 func (s *Successor) Pods() ([]Pod, error) {
-	pods, _, files, err := s.list(opPods, opEnd)
+	got, _, files, err := s.list(message{Op: opPods}, opEnd)
 	closeAll(files)
 	if err != nil {
 		return nil, fmt.Errorf("asking for the pods: %w", err)
 	}
-	return pods, nil
+	return got.Pods, nil
 }
 
-// Take has the owner stand still and returns its sockets by name, and the pods
-// it has at that moment. Done must follow soon, or the owner goes on.
-func (s *Successor) Take() (map[string]*os.File, []Pod, error) {
-	pods, m, files, err := s.list(opTake, opSockets)
+// Taken is what an owner that stands still passes on.
+type Taken struct {
+	Sockets map[string]*os.File // by name; the caller's
+	Pods    []Pod               // that it has at that moment
+	Memory  []Memory            // of the kinds that were asked for; none from an owner that knows none
+	LeftOut int                 // pieces of memory beyond what a successor takes
+}
+
+// Take has the owner stand still. kinds are those of memory that the caller can
+// use. Done must follow soon, or the owner goes on.
+func (s *Successor) Take(kinds ...string) (*Taken, error) {
+	got, m, files, err := s.list(message{Op: opTake, Kinds: kinds}, opSockets)
 	if err != nil {
 		closeAll(files)
-		return nil, nil, fmt.Errorf("taking over: %w", err)
+		return nil, fmt.Errorf("taking over: %w", err)
 	}
-	named := map[string]*os.File{}
+	got.Sockets = map[string]*os.File{}
 	for i, name := range m.Sockets {
-		named[name] = files[i]
+		got.Sockets[name] = files[i]
 	}
-	return named, pods, nil
+	return got, nil
 }
 
 // Done makes this process the owner when it returns nil. Otherwise the former
@@ -86,12 +94,27 @@ func (s *Successor) Done() error {
 // Close ends the conversation.
 func (s *Successor) Close() error { return s.c.Close() }
 
-// list asks for pods, up to the message that ends the list.
-func (s *Successor) list(op, last string) (pods []Pod, m *message, files []*os.File, err error) {
-	for m, files, err = s.ask(message{Op: op}, opPod, last); err == nil && m.Op == opPod; m, files, err = s.hear(opPod, last) {
-		pods = append(pods, *m.Pod)
+// list asks for pods and what else comes with them, up to the message that ends
+// the list.
+func (s *Successor) list(ask message, last string) (got *Taken, m *message, files []*os.File, err error) {
+	got = &Taken{}
+	want := []string{opPod, last}
+	if len(ask.Kinds) > 0 {
+		want = append(want, opMemory)
 	}
-	return pods, m, files, err
+	remembered := 0
+	for m, files, err = s.ask(ask, want...); err == nil && m.Op != last; m, files, err = s.hear(want...) {
+		if m.Op == opPod {
+			got.Pods = append(got.Pods, *m.Pod)
+			continue
+		}
+		if remembered += len(m.Memory.Data); remembered > maxMemory {
+			got.LeftOut++
+			continue
+		}
+		got.Memory = append(got.Memory, *m.Memory)
+	}
+	return got, m, files, err
 }
 
 func (s *Successor) ask(m message, want ...string) (*message, []*os.File, error) {

@@ -133,9 +133,13 @@ func TestSuccessorThatDiesChangesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, pods, err := s.Take()
-	if err != nil || len(pods) != 2 || files["pods-4"] == nil || files["pods-6"] == nil || files["tunnels"] == nil || files["metrics"] == nil {
-		t.Fatalf("got %v, %v, %v", files, pods, err)
+	taken, err := s.Take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := taken.Sockets
+	if len(taken.Pods) != 2 || len(taken.Memory) != 0 || files["pods-4"] == nil || files["pods-6"] == nil || files["tunnels"] == nil || files["metrics"] == nil {
+		t.Fatalf("got %+v", taken)
 	}
 	for _, f := range files {
 		f.Close()

@@ -45,6 +45,7 @@ func servers(k *kubernetes) map[string]netip.AddrPort {
 
 // outsideDNS is the resolver next door, which answers whatever it is asked.
 type outsideDNS struct {
+	six     string // every name's IPv6 address
 	mu      sync.Mutex
 	heard   []string
 	running []*dns.Server
@@ -52,7 +53,12 @@ type outsideDNS struct {
 
 func startOutsideDNS(t *testing.T, host *lab.Host) *outsideDNS {
 	t.Helper()
-	o := &outsideDNS{}
+	return startOutsideDNSWith(t, host, outsideAAAA)
+}
+
+func startOutsideDNSWith(t *testing.T, host *lab.Host, six string) *outsideDNS {
+	t.Helper()
+	o := &outsideDNS{six: six}
 	for _, addr := range []netip.Addr{host.Addr4, host.Addr6} {
 		at := netip.AddrPortFrom(addr, 53).String()
 		pc, err := host.ListenPacket("udp", at)
@@ -100,7 +106,7 @@ func (o *outsideDNS) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	case dns.TypeA:
 		m.Answer = []dns.RR{&dns.A{Hdr: hdr, A: net.ParseIP(outsideAddr)}}
 	case dns.TypeAAAA:
-		m.Answer = []dns.RR{&dns.AAAA{Hdr: hdr, AAAA: net.ParseIP(outsideAAAA)}}
+		m.Answer = []dns.RR{&dns.AAAA{Hdr: hdr, AAAA: net.ParseIP(o.six)}}
 	case dns.TypeTXT:
 		m.Answer = []dns.RR{&dns.TXT{Hdr: hdr, Txt: []string{"command"}}}
 	}
