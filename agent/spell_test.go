@@ -75,6 +75,7 @@ func TestPartThatEndsLateBeginsAgain(t *testing.T) {
 		}
 		release <- struct{}{}
 		<-begun
+		synctest.Wait() // a part begins before its spell is there to be ended
 		release <- struct{}{}
 		if !r.endSpell(time.Second) {
 			t.Error("it ended in time")
