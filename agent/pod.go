@@ -54,6 +54,7 @@ type pod struct {
 	link    atomic.Int32                       // host side ifindex once locked, else 0
 
 	watched bool             // its links are
+	strays  strays           // links beside the locked one
 	opened  bool             // the kernel may have it open
 	access  access           // with this much of it for the node
 	entry   *policy.Workload // as admitted
@@ -161,8 +162,8 @@ func (p *pod) step(ctx context.Context) time.Duration {
 	}
 	if d, err := p.onlyLink(); err != nil {
 		return p.failed(ctx, StateSeen, "lock-failed", err)
-	} else if !d.Allowed {
-		return p.shut(d)
+	} else if d, wait := p.strays.pace(d, p.a.cfg.Now(), p.a.pace); !d.Allowed {
+		return min(p.shut(d), wait)
 	}
 	signed, list := p.a.manifest.Load(), p.a.denyList()
 	of := p.of.Load()

@@ -259,6 +259,33 @@ func TestRemovedAndAddedAgainAtOnceIsOpen(t *testing.T) {
 	})
 }
 
+// A pod with CAP_NET_ADMIN makes and removes links as it likes.
+func TestPodWhoseLinksComeAndGoCostsTheOthersLittle(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web := w.web()
+		w.add(web)
+		for range 600 {
+			w.stray(web.Netns, "dummy0 (dummy)")
+			w.want(web.UID, StateLocked, string(CodePodLink))
+			time.Sleep(50 * time.Millisecond)
+			w.stray(web.Netns)
+			time.Sleep(50 * time.Millisecond)
+		}
+		if n := len(w.cds.enrolments()); n > 15 {
+			t.Errorf("certified %d times within a minute", n)
+		}
+		if n := w.rechecks.Load(); n > 20 {
+			t.Errorf("all connections were looked at %d times within a minute", n)
+		}
+		time.Sleep(client.RetryMax)
+		w.want(web.UID, StateOpen, "")
+		time.Sleep(straysForgotten)
+		w.stray(web.Netns, "dummy0 (dummy)")
+		w.stray(web.Netns)
+		w.want(web.UID, StateOpen, "") // long after, one is the first again
+	})
+}
+
 func TestPodWithAnotherLinkIsLockedUntilItIsGone(t *testing.T) {
 	inWorld(t, func(w *world) {
 		web := w.web()

@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/c8s-dev/c8s/cds/client"
 	"github.com/c8s-dev/c8s/internal/pause"
 	"github.com/c8s-dev/c8s/policy"
 )
@@ -25,6 +26,8 @@ const (
 	linksSettle = 100 * time.Millisecond
 	// linksRetry is how often a namespace that cannot be watched is tried.
 	linksRetry = time.Second
+	// straysForgotten is how long after the last one another link is the first.
+	straysForgotten = 10 * time.Minute
 )
 
 // podLinks sees the links of pods beside the one that is locked.
@@ -157,4 +160,40 @@ func (p *pod) onlyLink() (policy.Decision, error) {
 		return policy.Decision{}, err
 	}
 	return policy.Decision{Allowed: true}, nil
+}
+
+// strays paces a pod whose other links come and go. Whoever has CAP_NET_ADMIN in
+// a pod makes links there as fast as it likes; locking the pod, looking at all
+// connections and certifying it anew for each would be at the cost of everybody
+// else, and of the CDS's log.
+type strays struct {
+	here  bool // at the last look
+	times int  // they came, one soon after the other
+	seen  time.Time
+	until time.Time // the pod stays locked
+	why   policy.Decision
+}
+
+// pace is d, what the pod's links are judged now, and in how long to look again
+// where it, or what was before, refuses.
+func (s *strays) pace(d policy.Decision, now time.Time, pace client.Pace) (policy.Decision, time.Duration) {
+	came := !d.Allowed && !s.here
+	s.here = !d.Allowed
+	switch {
+	case !d.Allowed:
+		if came && now.Sub(s.seen) > straysForgotten {
+			s.times = 0
+		}
+		if came {
+			s.times++
+		}
+		s.seen, s.why = now, d
+		if s.times > 1 {
+			s.until = now.Add(pace.Retry(s.times-1, nil))
+		}
+		return d, time.Hour
+	case now.Before(s.until):
+		return s.why, s.until.Sub(now)
+	}
+	return d, 0
 }
