@@ -35,8 +35,15 @@ func hostLink(netnsPath, name string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("finding the host side of %s, link %d: %w", name, peer, err)
 	}
-	if back := host.Attrs().ParentIndex; back != guest.Attrs().Index {
-		return 0, fmt.Errorf("link %s does not lead back to %s: its peer is link %d, expected %d", host.Attrs().Name, name, back, guest.Attrs().Index)
+	// Numbers of links are each namespace's own, and whoever has CAP_NET_ADMIN in
+	// the pod's chooses them there: what counts is the node's side of the pair.
+	id, err := netlink.GetNetNsIdByFd(int(ns))
+	if err != nil {
+		return 0, fmt.Errorf("finding the pod's network namespace from the node's: %w", err)
+	}
+	if back := host.Attrs(); back.ParentIndex != guest.Attrs().Index || id < 0 || back.NetNsID != id {
+		return 0, fmt.Errorf("link %s does not lead back to %s: its peer is link %d of namespace %d, expected %d of %d",
+			back.Name, name, back.ParentIndex, back.NetNsID, guest.Attrs().Index, id)
 	}
 	return peer, nil
 }
