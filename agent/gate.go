@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -58,7 +57,7 @@ func (l LinkLock) Lock(ctx context.Context, r gate.LockRequest) error {
 		return fmt.Errorf("locking the pod's link: %w", listed)
 	}
 	if len(others) > 0 {
-		return refuse("no link in the pod but "+r.Interface, "there is "+strings.Join(others, ", "), "take the additional networks off the pod")
+		return refuse("no link in the pod but "+r.Interface, "there is "+named(others), "take the additional networks off the pod")
 	}
 	return nil
 }

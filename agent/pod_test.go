@@ -5,7 +5,9 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -283,6 +285,22 @@ func TestPodWhoseLinksComeAndGoCostsTheOthersLittle(t *testing.T) {
 		w.stray(web.Netns, "dummy0 (dummy)")
 		w.stray(web.Netns)
 		w.want(web.UID, StateOpen, "") // long after, one is the first again
+	})
+}
+
+func TestOnlySomeOfManyLinksAreNamed(t *testing.T) {
+	inWorld(t, func(w *world) {
+		web := w.web()
+		w.add(web)
+		many := make([]string, 10_000)
+		for i := range many {
+			many[i] = fmt.Sprintf("d%d (dummy)", i)
+		}
+		w.stray(web.Netns, many...)
+		w.want(web.UID, StateLocked, string(CodePodLink))
+		if d := w.status(web.UID).Detail; len(d) > 1000 || !strings.Contains(d, "d0 (dummy), ") || !strings.Contains(d, "and 9995 more") {
+			t.Errorf("%d bytes: %.200s", len(d), d)
+		}
 	})
 }
 

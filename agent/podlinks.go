@@ -24,6 +24,8 @@ const (
 	// linksSettle is how long a pod whose links changed is left alone before
 	// the next look, so that one that changes them all the time costs little.
 	linksSettle = 100 * time.Millisecond
+	// linksShare is of how much time looking may take one part.
+	linksShare = 10
 	// linksRetry is how often a namespace that cannot be watched is tried.
 	linksRetry = time.Second
 	// straysForgotten is how long after the last one another link is the first.
@@ -54,9 +56,18 @@ func (kernelLinks) cut(netnsPath, name string) (others []string, err error) {
 		err = errors.Join(err, h.LinkSetDown(link))
 	}
 	if err != nil {
-		return others, fmt.Errorf("taking the links %s of the pod down: %w", strings.Join(others, ", "), err)
+		return others, fmt.Errorf("taking the links %s of the pod down: %w", named(others), err)
 	}
 	return others, nil
+}
+
+// named is a list of links for people: the pod chooses how many there are.
+func named(links []string) string {
+	const most = 5
+	if len(links) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(links[:most], ", "), len(links)-most)
+	}
+	return strings.Join(links, ", ")
 }
 
 func (kernelLinks) watch(ctx context.Context, netnsPath string, changed func()) {
@@ -66,8 +77,11 @@ func (kernelLinks) watch(ctx context.Context, netnsPath string, changed func()) 
 			changed() // what came before
 			for err == nil {
 				if err = somethingArrived(f); err == nil {
+					began := time.Now()
 					changed()
-					pause.For(ctx, linksSettle, nil)
+					// A pod may have thousands of links, and a look at them
+					// takes as long as that.
+					pause.For(ctx, max(linksSettle, linksShare*time.Since(began)), nil)
 				}
 			}
 			stop()
@@ -154,7 +168,7 @@ func (p *pod) onlyLink() (policy.Decision, error) {
 		}
 		return policy.Decision{
 			Code: CodePodLink, Rule: "the lock of pod links", Expected: "no link in the pod but " + p.info.Interface,
-			Actual: "there is " + strings.Join(others, ", ") + ", taken down", Remedy: "remove it; take additional networks off the pod",
+			Actual: "there is " + named(others) + ", taken down", Remedy: "remove it; take additional networks off the pod",
 		}, nil
 	case err != nil && !p.opened:
 		return policy.Decision{}, err

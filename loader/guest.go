@@ -28,6 +28,9 @@ func (l *Loader) guardPod(p Pod) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := l.leadsTo(p.Ifindex, guest, ns); err != nil {
+		return 0, err
+	}
 	if p.Open {
 		if err := l.otherLinks(h, guest); err != nil {
 			return 0, err
@@ -62,6 +65,25 @@ func guestLink(h *netlink.Handle, p Pod) (netlink.Link, error) {
 		}
 	}
 	return nil, fmt.Errorf("the pod's namespace %s has no link to device %d of the node", p.NetnsPath, p.Ifindex)
+}
+
+// leadsTo asks the node's side of a link whether guest is its other. What the
+// pod's namespace says of numbers is the pod's to choose.
+func (l *Loader) leadsTo(ifindex int, guest netlink.Link, ns *netNS) error {
+	device, err := l.nl.LinkByIndex(ifindex)
+	if err != nil {
+		return fmt.Errorf("finding the link: %w", err)
+	}
+	id, err := l.nl.GetNetNsIdByFd(int(ns.Fd()))
+	if err != nil {
+		return fmt.Errorf("looking for the pod's namespace from the node's: %w", err)
+	}
+	host := device.Attrs()
+	if host.ParentIndex != guest.Attrs().Index || id < 0 || host.NetNsID != id {
+		return fmt.Errorf("%s leads to link %d of namespace %d, and not to %s, which is link %d of %d",
+			host.Name, host.ParentIndex, host.NetNsID, guest.Attrs().Name, guest.Attrs().Index, id)
+	}
+	return nil
 }
 
 // otherLinks refuses a pod that has a way out beside its link, which no program

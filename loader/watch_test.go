@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -161,12 +162,15 @@ func TestEventsEndWithTheContext(t *testing.T) {
 
 func TestSetPodRefusesWhatItCannotGuard(t *testing.T) {
 	b := newBench(t, nil)
-	p, q := b.pod(t, "p", lab.Routed, true), b.pod(t, "q", lab.Routed, true)
+	p, q, r := b.pod(t, "p", lab.Routed, true), b.pod(t, "q", lab.Routed, true), b.pod(t, "r", lab.Routed, true)
+	forge(t, r, p)
 	good := loader.Pod{Ifindex: p.HostIfindex, NetnsPath: p.Path(), Addrs: p.Addrs(), Open: true}
 	for name, change := range map[string]func(*loader.Pod){
 		"no namespace":           func(p *loader.Pod) { p.NetnsPath = "" },
 		"the node's namespace":   func(p *loader.Pod) { p.NetnsPath = b.Path() },
 		"another pod's":          func(p *loader.Pod) { p.NetnsPath = q.Path() },
+		"another pod's, by name": func(p *loader.Pod) { p.NetnsPath, p.GuestInterface = q.Path(), q.Interface },
+		"one that looks like it": func(p *loader.Pod) { p.NetnsPath, p.GuestInterface = r.Path(), r.Interface },
 		"no address":             func(p *loader.Pod) { p.Addrs = nil },
 		"two IPv4 addresses":     func(p *loader.Pod) { p.Addrs = append(p.Addrs[:1:1], netip.MustParseAddr("10.1.1.1")) },
 		"loopback":               func(p *loader.Pod) { p.Addrs = []netip.Addr{netip.MustParseAddr("127.0.0.1")} },
@@ -189,6 +193,27 @@ func TestSetPodRefusesWhatItCannotGuard(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// forge gives p, in the place of its link, a pair within its namespace that has
+// the numbers of other's link.
+func forge(t *testing.T, p, other *lab.Pod) {
+	t.Helper()
+	guest, err := other.Netlink().LinkByName(other.Interface)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"link", "del", p.Interface},
+		{
+			"link", "add", p.Interface, "index", strconv.Itoa(guest.Attrs().Index),
+			"type", "veth", "peer", "name", "peer", "index", strconv.Itoa(other.HostIfindex),
+		},
+	} {
+		if out, err := p.Command(t.Context(), "ip", args...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out)
+		}
 	}
 }
 
