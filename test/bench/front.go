@@ -34,9 +34,10 @@ const (
 type front struct {
 	client  *lab.NS
 	addr    netip.AddrPort
-	plain   bool  // without TLS
-	proxy   []int // processes that end TLS
-	daemons []int // of the mesh
+	backend netip.AddrPort // the web server; set where others in the mesh are to reach it
+	plain   bool           // without TLS
+	proxy   []int          // processes that end TLS
+	daemons []int          // of the mesh
 }
 
 // dial connects, with a handshake in full. Who answers is not verified: that

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/c8s-dev/c8s/policy"
@@ -23,18 +24,50 @@ import (
 func runIngress(ctx context.Context, o options) (part, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the labs
+	if o.Before != "" {
+		return compareBuilds(ctx, o)
+	}
 	say("building two nodes with nginx and two with an ingress")
 	routed, err := newRoutedWeb(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer routed[0].close()
-	mesh, err := newMeshWeb(ctx, o.Binary)
+	proxy := workload("nginx")
+	c, mesh, err := newMeshWeb(ctx, o.Binary, "bench-ingress", proxy)
 	if err != nil {
 		return nil, err
 	}
-	defer mesh[0].close()
-	return newGrid(ctx, o, append(routed, mesh...), webExperiments())
+	defer mesh.close()
+	nginx, err := nginxInPod(ctx, c, mesh.web.backend)
+	if err != nil {
+		return nil, err
+	}
+	return newGrid(ctx, o, append(routed, &site{name: "nginx in the mesh", web: nginx}, mesh), webExperiments())
+}
+
+// compareBuilds measures the ingresses of two builds, with the daemons of the
+// same build. There are two of each: a difference means something only if it is
+// larger than that between two of the same.
+func compareBuilds(ctx context.Context, o options) (part, error) {
+	say("building four times two nodes with an ingress")
+	var sites []*site
+	for i, build := range []struct{ name, binary string }{{"before", o.Before}, {"after", o.Binary}, {"before", o.Before}, {"after", o.Binary}} {
+		_, s, err := newMeshWeb(ctx, build.binary, "bench-build-"+strconv.Itoa(i))
+		if err != nil {
+			return nil, err
+		}
+		defer s.close()
+		s.name = build.name
+		sites = append(sites, s)
+	}
+	experiments := webExperiments()
+	for _, e := range experiments {
+		for i := range e.rows { // aims are against nginx
+			e.rows[i].Aim, e.rows[i].met = "", nil
+		}
+	}
+	return newGrid(ctx, o, sites, experiments)
 }
 
 // newRoutedWeb is a lab without C8s: nginx first, then no proxy.
@@ -67,19 +100,22 @@ func newRoutedWeb(ctx context.Context) ([]*site, error) {
 	return []*site{{name: "nginx", web: nginx, close: l.Close}, {name: "no proxy", web: direct, close: l.Close}}, nil
 }
 
-// newMeshWeb is C8s: nginx in a pod, then the ingress.
-func newMeshWeb(ctx context.Context, binary string) (sites []*site, err error) {
-	proxy, web := workload("nginx"), workload("web")
-	allow(&proxy, &web, policy.ProtocolTCP, webPort)
-	c, err := startCluster(ctx, cluster.Options{
-		Binary: binary, Name: "bench-ingress", Nodes: bothNodes(), Outside: []string{edgeHost, userHost}, Workloads: []policy.Workload{proxy, web},
+// newMeshWeb is C8s with an ingress. Other workloads may reach the web server
+// too.
+func newMeshWeb(ctx context.Context, binary, name string, others ...policy.Workload) (c *cluster.Cluster, s *site, err error) {
+	web := workload("web")
+	for i := range others {
+		allow(&others[i], &web, policy.ProtocolTCP, webPort)
+	}
+	c, err = startCluster(ctx, cluster.Options{
+		Binary: binary, Name: name, Nodes: bothNodes(), Outside: []string{edgeHost, userHost}, Workloads: append(others, web),
 		Ingress: []policy.IngressRule{{
 			Name: "bank", Hosts: []string{webHost},
 			Backends: []policy.IngressBackend{{Workload: "web", Mode: policy.ModeHTTP, Ports: []uint16{webPort}}},
 		}},
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -88,21 +124,18 @@ func newMeshWeb(ctx context.Context, binary string) (sites []*site, err error) {
 	}()
 	pod, err := openPod(ctx, c.Nodes[1], "web")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	backend := netip.AddrPortFrom(pod.Addr4, webPort)
 	if err := serveWeb(ctx, pod.NS, backend); err != nil {
-		return nil, err
-	}
-	nginx, err := nginxInPod(ctx, c, backend)
-	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ingress, err := startIngress(ctx, c, backend)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return []*site{{name: "nginx in the mesh", web: nginx, close: c.Close}, {name: "c8s ingress", web: ingress, close: c.Close}}, nil
+	ingress.backend = backend
+	return c, &site{name: "c8s ingress", web: ingress, close: c.Close}, nil
 }
 
 // nginxInPod has its clients in the pod: nobody else may connect to it.

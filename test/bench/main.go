@@ -55,6 +55,7 @@ func main() {
 	}
 	o := options{Binary: "bin/c8s"}
 	flag.StringVar(&o.Binary, "binary", o.Binary, "the c8s binary to measure (make build)")
+	flag.StringVar(&o.Before, "before", "", "another c8s binary: part ingress compares -binary with it, and with nothing else")
 	flag.DurationVar(&o.Duration, "duration", 3*time.Second, "how long each measurement runs")
 	flag.IntVar(&o.Rounds, "rounds", 3, "how often each is repeated, alternating; medians are reported")
 	flag.IntVar(&o.Idle, "idle", 500, "connections in the mesh's memory measurement")

@@ -15,6 +15,7 @@ import (
 
 type options struct {
 	Binary   string
+	Before   string // another build, which part ingress compares Binary with
 	Duration time.Duration
 	Rounds   int
 	Idle     int
