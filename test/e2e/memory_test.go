@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/miekg/dns"
 
 	"github.com/c8s-dev/c8s/agent"
 	"github.com/c8s-dev/c8s/agent/handover"
@@ -139,7 +142,7 @@ func TestUpgradeFailsNobodyWhoAsksForNames(t *testing.T) {
 		}
 	}
 	goOn()
-	failedHandover(t, k.Nodes[0])
+	failedHandover(t, client, netip.AddrPortFrom(host.Addr4, 53))
 	goOn()
 	for _, instance := range []string{"second", "third"} {
 		upgrade(t, k.Nodes[0], instance)
@@ -154,9 +157,24 @@ func TestUpgradeFailsNobodyWhoAsksForNames(t *testing.T) {
 }
 
 // failedHandover is a successor that dies when it has been told everything: the
-// node's daemon answers again.
-func failedHandover(t *testing.T, n *cluster.Node) {
+// node's daemon answers again. In between it gives the pod no answer, also on a
+// connection that it has: nobody would know of it.
+func failedHandover(t *testing.T, client *cluster.Pod, server netip.AddrPort) {
 	t.Helper()
+	n := client.On
+	conn, err := client.Dial(t.Context(), "tcp", server.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ask := func() (*dns.Msg, error) {
+		c := dns.Client{Net: "tcp", Timeout: 10 * time.Second}
+		m, _, err := c.ExchangeWithConn(new(dns.Msg).SetQuestion(listedName+".", dns.TypeA), &dns.Conn{Conn: conn})
+		return m, err
+	}
+	if m, err := ask(); err != nil || len(m.Answer) != 1 {
+		t.Fatalf("before: %v, %v", m, err)
+	}
 	s, err := handover.Dial(t.Context(), filepath.Join(n.RunDir(), agent.HandoverSocket), "test", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -168,6 +186,9 @@ func failedHandover(t *testing.T, n *cluster.Node) {
 	}
 	for _, f := range taken.Sockets {
 		f.Close()
+	}
+	if m, err := ask(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("while it stands still it answers %v, or holds the pod up: %v", m, err)
 	}
 	if len(taken.Memory) != 1 || !strings.Contains(string(taken.Memory[0].Data), listedName) || !strings.Contains(string(taken.Memory[0].Data), outside6) {
 		t.Errorf("it was told %s", taken.Memory)
