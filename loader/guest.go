@@ -28,12 +28,16 @@ func (l *Loader) guardPod(p Pod) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := l.leadsTo(p.Ifindex, guest, ns); err != nil {
+	host, err := l.leadsTo(p.Ifindex, guest, ns)
+	if err != nil {
 		return 0, err
 	}
 	if p.Open {
 		if err := l.otherLinks(h, guest); err != nil {
 			return 0, err
+		}
+		if err := l.keepMAC(host, guest); err != nil {
+			l.log.Warn("a pod may cut another off the bridge", "err", err)
 		}
 	}
 	guard := hook{progGuard, l.objs.PodGuard, linkName(progGuard, p.Ifindex), guest.Attrs().Index, false, ns, h}
@@ -67,23 +71,23 @@ func guestLink(h *netlink.Handle, p Pod) (netlink.Link, error) {
 	return nil, fmt.Errorf("the pod's namespace %s has no link to device %d of the node", p.NetnsPath, p.Ifindex)
 }
 
-// leadsTo asks the node's side of a link whether guest is its other. What the
-// pod's namespace says of numbers is the pod's to choose.
-func (l *Loader) leadsTo(ifindex int, guest netlink.Link, ns *netNS) error {
+// leadsTo asks the node's side of a link, which it returns, whether guest is its
+// other. What the pod's namespace says of numbers is the pod's to choose.
+func (l *Loader) leadsTo(ifindex int, guest netlink.Link, ns *netNS) (netlink.Link, error) {
 	device, err := l.nl.LinkByIndex(ifindex)
 	if err != nil {
-		return fmt.Errorf("finding the link: %w", err)
+		return nil, fmt.Errorf("finding the link: %w", err)
 	}
 	id, err := l.nl.GetNetNsIdByFd(int(ns.Fd()))
 	if err != nil {
-		return fmt.Errorf("looking for the pod's namespace from the node's: %w", err)
+		return nil, fmt.Errorf("looking for the pod's namespace from the node's: %w", err)
 	}
 	host := device.Attrs()
 	if host.ParentIndex != guest.Attrs().Index || id < 0 || host.NetNsID != id {
-		return fmt.Errorf("%s leads to link %d of namespace %d, and not to %s, which is link %d of %d",
+		return nil, fmt.Errorf("%s leads to link %d of namespace %d, and not to %s, which is link %d of %d",
 			host.Name, host.ParentIndex, host.NetNsID, guest.Attrs().Name, guest.Attrs().Index, id)
 	}
-	return nil
+	return device, nil
 }
 
 // otherLinks refuses a pod that has a way out beside its link, which no program

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -85,13 +86,14 @@ type Loader struct {
 
 	restored struct{ pins, programs atomic.Uint64 }
 
-	mu      sync.Mutex      // serialises changes of links and pods, and guards what follows
-	turn    *turn           // serialises changes between processes
-	held    map[string]held // by name
-	second  map[string]bool // names of hooks that a filter locks too
-	guarded map[int]Pod     // where pod_guard is, by the link's index
-	queue   []string        // links that mend looks at next
-	letGo   bool            // a successor owns the node
+	mu      sync.Mutex               // serialises changes of links and pods, and guards what follows
+	turn    *turn                    // serialises changes between processes
+	held    map[string]held          // by name
+	second  map[string]bool          // names of hooks that a filter locks too
+	guarded map[int]Pod              // where pod_guard is, by the link's index
+	macs    map[int]net.HardwareAddr // that bridges keep for a link, by its index
+	queue   []string                 // links that mend looks at next
+	letGo   bool                     // a successor owns the node
 	closed  bool
 }
 
@@ -151,7 +153,7 @@ func Open(cfg Config) (*Loader, error) {
 func newLoader(cfg Config) *Loader {
 	return &Loader{
 		cfg: cfg, log: cfg.Log, pins: pins{cfg.PinDir, layoutVersion},
-		held: map[string]held{}, second: map[string]bool{}, guarded: map[int]Pod{},
+		held: map[string]held{}, second: map[string]bool{}, guarded: map[int]Pod{}, macs: map[int]net.HardwareAddr{},
 	}
 }
 

@@ -298,6 +298,7 @@ func (l *Loader) closePod(ifindex int) error {
 func (l *Loader) forget(ifindex int) error {
 	err := l.deletePodEntries(ifindex)
 	delete(l.guarded, ifindex)
+	delete(l.macs, ifindex)
 	for _, program := range []string{progEgress, progIngress, progGuard, progUplink} {
 		err = errors.Join(err, l.release(linkName(program, ifindex)))
 	}
