@@ -58,6 +58,9 @@ func (m *mesh) list() []*datapath.LocalPod {
 // Resolve says which pod a connection means and which node carries it.
 func (m *mesh) Resolve(q resolve.Query) (resolve.Target, resolve.Verdict) { return m.table.Resolve(q) }
 
+// Node says whether an address is a node's, by all that is heard.
+func (m *mesh) Node(addr netip.Addr) bool { return m.table.Node(addr) }
+
 // Manifest returns the manifest in force.
 func (m *mesh) Manifest() *policy.Signed { return m.manifest.Load() }
 

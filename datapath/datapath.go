@@ -54,6 +54,9 @@ type Mesh interface {
 	// Resolve says which pod a connection means and which node carries it. Trust
 	// never rests on it.
 	Resolve(q resolve.Query) (resolve.Target, resolve.Verdict)
+	// Node says whether other nodes' tunnels come from the address. It decides
+	// in what order handshakes are served, never whether.
+	Node(addr netip.Addr) bool
 }
 
 // Limits bound what pods and peers can make the daemon hold. Zero fields get
@@ -215,7 +218,7 @@ func New(cfg Config) (*Proxy, error) {
 	accepted := func(t *tunnel.Tunnel) *tunnel.Ending { return p.inboundGone(t).ending() }
 	p.pool = tunnel.NewPool(tunnel.PoolConfig{Dial: p.dialTunnel, Judge: dialled, Now: cfg.Now, DialTimeout: l.DialTimeout})
 	p.server = tunnel.NewServer(tunnel.ServerConfig{
-		Buffers: &p.bufs, Session: p.session, Owner: ownerOf, Accept: p.accept, Judge: accepted, Refused: p.handshakeRefused,
+		Buffers: &p.bufs, Session: p.session, Owner: ownerOf, Accept: p.accept, Judge: accepted, Refused: p.handshakeRefused, Known: cfg.Mesh.Node,
 		HandshakeTimeout: l.HandshakeTimeout, MaxHandshakes: l.Handshakes, MaxTunnels: l.Tunnels, Log: cfg.Log,
 	})
 	return p, nil

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -110,6 +111,25 @@ func TestOthersAreServedWhateverOneDoes(t *testing.T) {
 					if !errors.Is(err, syscall.ECONNRESET) {
 						time.Sleep(time.Millisecond)
 					}
+					return
+				}
+				select {
+				case hold <- c:
+				default:
+					(<-hold).Close()
+					c.Close()
+				}
+			})
+		}},
+		"many strangers leave handshakes half done": {limit: "handshakes", far: true, begin: func(t *testing.T, _ *world, _, b *node) func() {
+			to := b.listeners.Tunnels.Addr().String()
+			hold := make(chan net.Conn, 1000)
+			var n atomic.Uint32
+			return attack(t, 2, func() {
+				i := n.Add(1)
+				d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 66, byte(i/200), byte(1+i%200))}, Timeout: time.Second}
+				c, err := d.DialContext(t.Context(), "tcp", to)
+				if err != nil {
 					return
 				}
 				select {

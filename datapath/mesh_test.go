@@ -170,6 +170,18 @@ func (n *node) Resolve(q resolve.Query) (resolve.Target, resolve.Verdict) {
 	return resolve.Target{}, resolve.NoRoute
 }
 
+// Node is where pods are carried.
+func (n *node) Node(addr netip.Addr) bool {
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	for _, carrier := range n.w.routes {
+		if carrier == addr {
+			return true
+		}
+	}
+	return false
+}
+
 // service puts endpoints behind a Service's address.
 func (w *world) service(vip string, endpoints ...string) {
 	w.mu.Lock()

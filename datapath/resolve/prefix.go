@@ -17,18 +17,20 @@ type Route struct {
 // each length in use.
 type prefixes struct {
 	nodes      map[netip.Prefix]netip.Addr
-	len4, len6 []int // lengths in use, longest first
+	carriers   map[netip.Addr]struct{} // the same nodes
+	len4, len6 []int                   // lengths in use, longest first
 }
 
 // newPrefixes keeps the first of two routes for one prefix.
 func newPrefixes(routes []Route) *prefixes {
-	p := &prefixes{nodes: make(map[netip.Prefix]netip.Addr, len(routes))}
+	p := &prefixes{nodes: make(map[netip.Prefix]netip.Addr, len(routes)), carriers: map[netip.Addr]struct{}{}}
 	for _, r := range routes {
 		prefix := r.Prefix.Masked()
 		if _, taken := p.nodes[prefix]; taken || !prefix.IsValid() {
 			continue
 		}
 		p.nodes[prefix] = r.Node
+		p.carriers[r.Node] = struct{}{}
 		lens := &p.len6
 		if prefix.Addr().Is4() {
 			lens = &p.len4

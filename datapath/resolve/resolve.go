@@ -169,6 +169,19 @@ func (t *Table) Resolve(q Query) (Target, Verdict) {
 	return s.place(q.Dst)
 }
 
+// Node reports whether an address is this node's, one that a static route leads
+// to, or one that the cluster says a node has.
+func (t *Table) Node(addr netip.Addr) bool {
+	if addr == t.cfg.Node {
+		return true
+	}
+	if _, ok := t.static.Load().carriers[addr]; ok {
+		return true
+	}
+	o, ok := t.cluster.Load().addrs[addr]
+	return ok && o.node == nodeSelf
+}
+
 // place finds the pod at dst, or what else has the address.
 func (s *snapshot) place(dst netip.AddrPort) (Target, Verdict) {
 	addr, missing := dst.Addr(), NoRoute

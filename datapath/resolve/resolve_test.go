@@ -298,6 +298,28 @@ func TestAddressesThatNoPodHasAreIgnored(t *testing.T) {
 	}
 }
 
+func TestNodesAreKnownByTheirAddresses(t *testing.T) {
+	tab := table(t)
+	want := func(when string, known ...string) {
+		t.Helper()
+		for _, a := range []string{nodeA, nodeB, "fd80::2", "10.80.0.3", podA, podB, vip4, "192.0.2.1"} {
+			if got := tab.Node(addr(a)); got != slices.Contains(known, a) {
+				t.Errorf("%s: %s is a node's: %t", when, a, got)
+			}
+		}
+	}
+	want("empty", nodeA)
+	tab.SetStatic([]Route{{Prefix: prefix("10.81.3.0/24"), Node: addr("10.80.0.3")}})
+	want("static", nodeA, "10.80.0.3")
+	c := nodes()
+	c.Services = []Service{service(at(podB + ":80"))}
+	tab.SetCluster(c)
+	want("both", nodeA, "10.80.0.3", nodeB, "fd80::2")
+	tab.SetStatic(nil)
+	tab.SetCluster(Cluster{})
+	want("nothing left", nodeA)
+}
+
 func TestTablesAreBounded(t *testing.T) {
 	c := nodes()
 	for i := range MaxServices + 10 {

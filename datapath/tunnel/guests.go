@@ -3,24 +3,44 @@
 package tunnel
 
 import (
+	"container/list"
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
 	"time"
 )
 
-// guests are connections whose handshake is not over. Nobody knows who they
-// are yet, so all that is fair is the same for each address: none can take
-// every slot, whatever it leaves half done.
-type guests struct {
-	perHost int           // handshakes at once
-	queue   int           // connections of one host, in all
-	slots   chan struct{} // handshakes at once
-	room    chan struct{} // connections, in all
+// errCrowded ends a guest that must make room for others.
+var errCrowded = errors.New("another connection has its place")
 
-	mu    sync.Mutex
-	hosts map[netip.Addr]*guestHost
+// guests are connections whose handshake is not over. Nobody knows who they
+// are yet, so that all there is to go by is where they come from: an address
+// that is known to be a peer's is served first, and has places that strangers
+// cannot take. That is an order and no more: what admits a guest is its
+// handshake. Among strangers, who has come later is never refused for who is
+// there: the oldest of the network that has the most makes room.
+type guests struct {
+	perHost  int           // handshakes at once
+	queue    int           // connections of one host, in all
+	slots    int           // handshakes at once
+	peers    int           // of them for known addresses; the others are always strangers'
+	room     int           // connections of a class, in all
+	patience time.Duration // for how long strangers wait for a slot to get free
+
+	mu               sync.Mutex
+	strangers, known class
+	nets             map[netip.Addr]int // how many strangers are in a network
+	order            list.List          // of strangers, oldest first
+}
+
+// class is strangers or known addresses. Everything is guarded by guests.mu.
+type class struct {
+	hosts   map[netip.Addr]*guestHost
+	here    int
+	shaking int       // have slots
+	line    list.List // wait for a slot, oldest first
 }
 
 type guestHost struct {
@@ -28,77 +48,135 @@ type guestHost struct {
 	slots chan struct{}
 }
 
-func newGuests(handshakes int) *guests {
-	perHost := max(1, handshakes/8)
+// guest is a connection. Its context ends when it must go.
+type guest struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	turn   chan struct{} // closed when it has its slot
+
+	key    netip.Addr // in class.hosts
+	net    netip.Addr // in guests.nets; of a stranger
+	host   *guestHost
+	hosted bool // has one of its host's slots; its own goroutine's
+
+	known         bool
+	class         *class
+	inOrder, wait *list.Element
+	shaking, out  bool
+}
+
+func newGuests(handshakes int, timeout time.Duration) *guests {
+	part := max(1, handshakes/8)
 	return &guests{
-		perHost: perHost, queue: 16 * perHost,
-		slots: make(chan struct{}, handshakes), room: make(chan struct{}, 16*handshakes),
-		hosts: map[netip.Addr]*guestHost{},
+		perHost: part, queue: 16 * part, slots: handshakes, peers: max(1, handshakes-part), room: 8 * handshakes,
+		patience:  timeout / 5,
+		strangers: class{hosts: map[netip.Addr]*guestHost{}}, known: class{hosts: map[netip.Addr]*guestHost{}},
+		nets: map[netip.Addr]int{},
 	}
 }
 
-// HostOf is what a remote address counts as: IPv6 hosts have a /64 each.
-func HostOf(a net.Addr) netip.Addr {
+// addrOf is the address of a remote, invalid where it has none.
+func addrOf(a net.Addr) netip.Addr {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}
 	}
-	addr := tcp.AddrPort().Addr().Unmap().WithZone("")
+	return tcp.AddrPort().Addr().Unmap().WithZone("")
+}
+
+// HostOf is what a remote address counts as: IPv6 hosts have a /64 each.
+func HostOf(a net.Addr) netip.Addr { return hostOf(addrOf(a)) }
+
+func hostOf(addr netip.Addr) netip.Addr {
 	if addr.Is6() {
-		p, _ := addr.Prefix(64)
-		return p.Addr()
+		return masked(addr, 64)
 	}
 	return addr
 }
 
-// enter counts a connection in; nil when its host has too many already.
-func (g *guests) enter(host netip.Addr) *guestHost {
+// netOf is the network that a host shares with others of the same owner, most
+// likely. It only ranks strangers.
+func netOf(addr netip.Addr) netip.Addr {
+	if addr.Is6() {
+		return masked(addr, 48)
+	}
+	return masked(addr, 24)
+}
+
+func masked(addr netip.Addr, bits int) netip.Addr {
+	p, err := addr.Prefix(bits)
+	if err != nil {
+		return addr // it has none
+	}
+	return p.Addr()
+}
+
+// enter counts a connection in; nil when its host has too many already, or
+// known addresses have. Each known address is a host of its own: it shares no
+// limit with what else is in its /64.
+func (g *guests) enter(ctx context.Context, addr netip.Addr, known bool) *guest {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	h := g.hosts[host]
-	if h == nil {
-		h = &guestHost{slots: make(chan struct{}, g.perHost)}
-		g.hosts[host] = h
+	v := &guest{turn: make(chan struct{}), key: hostOf(addr), known: known, class: &g.strangers}
+	if known {
+		v.key, v.class = addr, &g.known
 	}
-	if h.here >= g.queue {
+	c := v.class
+	v.host = c.hosts[v.key]
+	if v.host == nil {
+		v.host = &guestHost{slots: make(chan struct{}, g.perHost)}
+	}
+	full := c.here >= g.room
+	if v.host.here >= g.queue || full && known {
 		return nil
 	}
-	h.here++
-	return h
+	if full {
+		g.evict(func(*guest) bool { return true })
+	}
+	if !known {
+		v.net, v.inOrder = netOf(addr), g.order.PushBack(v)
+		g.nets[v.net]++
+	}
+	c.hosts[v.key] = v.host
+	v.host.here++
+	c.here++
+	v.ctx, v.cancel = context.WithCancelCause(ctx)
+	return v
 }
 
-func (g *guests) leave(host netip.Addr, h *guestHost) {
+// leave counts a connection out, and gives back what it has.
+func (g *guests) leave(v *guest) {
+	v.cancel(nil)
+	if v.hosted {
+		<-v.host.slots
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if h.here--; h.here == 0 {
-		delete(g.hosts, host)
+	g.forget(v)
+	if v.host.here--; v.host.here == 0 {
+		delete(v.class.hosts, v.key)
 	}
 }
 
-// slot waits for the right to shake hands: first among those of the same host,
-// then among hosts. done gives it back.
-func (g *guests) slot(ctx context.Context, h *guestHost, within time.Duration) (done func(), ok bool) {
-	ctx, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
-	select {
-	case h.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, false
+// forget takes v out of everything but its host, whose slot its goroutine may
+// still have. The lock is held.
+func (g *guests) forget(v *guest) {
+	if v.out {
+		return
 	}
-	select {
-	case g.slots <- struct{}{}:
-	case <-ctx.Done():
-		<-h.slots
-		return nil, false
+	v.out = true
+	if v.class.here--; v.wait != nil {
+		v.class.line.Remove(v.wait)
+		v.wait = nil
 	}
-	return func() { <-g.slots; <-h.slots }, true
-}
-
-func (g *guests) count() (n int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, h := range g.hosts {
-		n += h.here
+	if v.inOrder != nil {
+		g.order.Remove(v.inOrder)
+		v.inOrder = nil
+		less(g.nets, v.net)
 	}
-	return n
+	if v.shaking {
+		v.shaking = false
+		v.class.shaking--
+		g.advance()
+	}
 }

@@ -79,8 +79,8 @@ func TestStrangerThatLeavesHandshakesHalfDoneDoesNotTakeAllSlots(t *testing.T) {
 	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the connection above the limit: %v, want a reset", err)
 	}
-	if n := len(h.srv.guests.slots); n != perHost {
-		t.Errorf("the stranger has %d of %d slots, want %d", n, 16, perHost)
+	if strangers, _ := h.srv.guests.shaking(); strangers != perHost {
+		t.Errorf("the stranger has %d of %d slots, want %d", strangers, 16, perHost)
 	}
 	// Everybody else is served meanwhile.
 	for _, from := range []string{"127.0.0.1", "127.0.0.2"} {
@@ -129,11 +129,7 @@ func TestGuestThatWaitsInVainIsTurnedAway(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	eventually(t, "nobody left", func() bool { return h.srv.Stats().Guests == 0 })
-	h.srv.guests.mu.Lock()
-	defer h.srv.guests.mu.Unlock()
-	if len(h.srv.guests.hosts) != 0 {
-		t.Errorf("still counted: %v", h.srv.guests.hosts)
-	}
+	h.srv.guests.wantNobody(t)
 }
 
 func TestTunnelsOfOneHostAreLimited(t *testing.T) {

@@ -41,6 +41,10 @@ type ServerConfig struct {
 	Judge func(t *Tunnel) *Ending
 	// Refused is told of handshakes that failed; may be nil.
 	Refused func(remote net.Addr, err error)
+	// Known says whether an address is one that peers come from. It decides in
+	// what order connections are served and never which; that of an open tunnel
+	// is known already. It must not block; nil knows none.
+	Known func(addr netip.Addr) bool
 
 	HandshakeTimeout time.Duration
 	IdleTimeout      time.Duration // of a tunnel without a stream, one to two of them; above the pool's
@@ -54,7 +58,7 @@ type ServerStats struct {
 	Tunnels                           int
 	Handshakes, HandshakeErrors, Shed uint64
 	Guests                            int    // connections whose handshake is not over
-	Crowded                           uint64 // connections closed without one: too many of one host
+	Crowded                           uint64 // connections closed without one: too many of one host, or to make room
 }
 
 // Server accepts tunnels. Safe for concurrent use.
@@ -63,6 +67,7 @@ type Server struct {
 	mu      sync.Mutex
 	open    map[*Tunnel]struct{}
 	hosts   map[netip.Addr]int // of open
+	addrs   map[netip.Addr]int // likewise
 	retired bool
 	guests  *guests
 
@@ -88,7 +93,10 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{cfg: cfg, open: map[*Tunnel]struct{}{}, hosts: map[netip.Addr]int{}, guests: newGuests(cfg.MaxHandshakes)}
+	return &Server{
+		cfg: cfg, open: map[*Tunnel]struct{}{}, hosts: map[netip.Addr]int{}, addrs: map[netip.Addr]int{},
+		guests: newGuests(cfg.MaxHandshakes, cfg.HandshakeTimeout),
+	}
 }
 
 // Serve accepts tunnels from ln until ctx ends, and returns when all are
@@ -103,10 +111,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer stop()
 	wg.Go(func() { s.sweep(ctx) })
 	for {
-		s.guests.room <- struct{}{}
 		conn, err := ln.Accept()
 		if err != nil {
-			<-s.guests.room
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -118,25 +124,29 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}
-		host := HostOf(conn.RemoteAddr())
-		guest := s.guests.enter(host)
+		addr := addrOf(conn.RemoteAddr())
+		guest := s.guests.enter(ctx, addr, s.known(addr))
 		if guest == nil {
-			<-s.guests.room
-			s.crowded.Add(1)
-			turnAway(conn)
+			s.turnAway(conn)
 			continue
 		}
 		wg.Go(func() {
-			t := s.receive(ctx, conn, guest)
-			s.guests.leave(host, guest)
-			<-s.guests.room
-			if t != nil {
+			if t := s.receive(conn, guest); t != nil {
 				// A handshake needs a deep stack; what stays for the
 				// tunnel's life begins on a fresh one.
 				wg.Go(func() { s.serve(ctx, t) })
 			}
 		})
 	}
+}
+
+// known reports whether peers come from the address: they have tunnels from
+// there, which they proved who they are for, or Known says so.
+func (s *Server) known(addr netip.Addr) bool {
+	s.mu.Lock()
+	proved := s.addrs[addr] > 0
+	s.mu.Unlock()
+	return proved || s.cfg.Known != nil && s.cfg.Known(addr)
 }
 
 func (s *Server) serve(ctx context.Context, t *Tunnel) {
@@ -154,27 +164,27 @@ func (s *Server) serve(ctx context.Context, t *Tunnel) {
 }
 
 // receive waits for the guest's turn and shakes hands.
-func (s *Server) receive(ctx context.Context, conn net.Conn, guest *guestHost) *Tunnel {
-	done, ok := s.guests.slot(ctx, guest, s.cfg.HandshakeTimeout)
-	if !ok {
-		s.crowded.Add(1)
-		turnAway(conn)
+func (s *Server) receive(conn net.Conn, guest *guest) *Tunnel {
+	defer s.guests.leave(guest)
+	if !s.guests.await(guest, s.cfg.HandshakeTimeout) {
+		s.turnAway(conn)
 		return nil
 	}
-	defer done()
-	return s.handshake(ctx, conn)
+	return s.handshake(guest.ctx, conn)
 }
 
 // turnAway closes a connection at no cost.
-func turnAway(conn net.Conn) {
+func (s *Server) turnAway(conn net.Conn) {
+	s.crowded.Add(1)
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0)
 	}
 	_ = conn.Close()
 }
 
-func (s *Server) handshake(ctx context.Context, conn net.Conn) *Tunnel {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
+// handshake runs for as long as guest lasts.
+func (s *Server) handshake(guest context.Context, conn net.Conn) *Tunnel {
+	ctx, cancel := context.WithTimeout(guest, s.cfg.HandshakeTimeout)
 	defer cancel()
 	var cfg *tls.Config
 	var value any
@@ -182,6 +192,14 @@ func (s *Server) handshake(ctx context.Context, conn net.Conn) *Tunnel {
 		cfg, value = s.cfg.Session()
 	}
 	t, err := Accepted(ctx, conn, cfg, s.cfg.Buffers)
+	if err == nil && ctx.Err() != nil { // too late to undo the deadline
+		t.Close()
+		err = context.Cause(ctx)
+	}
+	if err != nil && errors.Is(context.Cause(guest), errCrowded) {
+		s.crowded.Add(1)
+		return nil
+	}
 	if err != nil {
 		s.handshakeErrors.Add(1)
 		if s.cfg.Refused != nil {
@@ -213,6 +231,7 @@ func (s *Server) add(t *Tunnel) *Ending {
 	}
 	s.open[t] = struct{}{}
 	s.hosts[host]++
+	s.addrs[addrOf(t.RemoteAddr())]++
 	if s.retired {
 		s.telling.Go(t.retire)
 	}
@@ -226,9 +245,13 @@ func (s *Server) remove(t *Tunnel) {
 		return
 	}
 	delete(s.open, t)
-	host := HostOf(t.RemoteAddr())
-	if s.hosts[host]--; s.hosts[host] == 0 {
-		delete(s.hosts, host)
+	less(s.hosts, HostOf(t.RemoteAddr()))
+	less(s.addrs, addrOf(t.RemoteAddr()))
+}
+
+func less(counts map[netip.Addr]int, addr netip.Addr) {
+	if counts[addr]--; counts[addr] == 0 {
+		delete(counts, addr)
 	}
 }
 
