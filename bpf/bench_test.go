@@ -17,6 +17,8 @@ func BenchmarkPrograms(b *testing.B) {
 	k.pod(func(p *Pod) { p.Probes[0], p.Probes[1] = 8443, probed })
 	k.kubelet(k.cgroup())
 	k.listen()
+	k.socket("udp4", "10.1.0.6:53", "10.1.0.5:40000", daemonMark)
+	k.socket("udp6", "[fd01::6]:53", "[fd01::5]:40000", daemonMark)
 	full := make([]byte, 1400)
 	for name, c := range map[string]struct {
 		program *ebpf.Program
@@ -28,6 +30,7 @@ func BenchmarkPrograms(b *testing.B) {
 		"pod_egress/syn":        {k.PodEgress, ip(pod4, other4, 6, tcp()), skb{}},
 		"pod_egress/udp4":       {k.PodEgress, ip(pod4, other4, 17, udp(53, full)), skb{}},
 		"pod_egress/udp6":       {k.PodEgress, ip(pod6, other6, 17, udp(53, full)), skb{}},
+		"pod_egress/udp-first":  {k.PodEgress, ip(pod4, other4, 17, udp(54, full)), skb{}},
 		"pod_egress/fragment":   {k.PodEgress, fragment4(185, true, full[:1400]), skb{}},
 		"pod_egress/refused":    {k.PodEgress, ip(pod4, other4, 132, full), skb{}},
 		"pod_ingress/v4":        {k.PodIngress, ip(other4, pod4, 6, append(tcp(), full...)), skb{Mark: 0x2000}},
@@ -62,6 +65,7 @@ func BenchmarkPods(b *testing.B) {
 		k.crowd(pods)
 		k.pod(nil)
 		k.listen()
+		k.socket("udp4", "10.1.0.6:53", "10.1.0.5:40000", daemonMark)
 		full := make([]byte, 1400)
 		for name, c := range map[string]struct {
 			program *ebpf.Program
@@ -92,7 +96,7 @@ func (k *kernel) crowd(pods int) {
 	for i := range uint32(pods) {
 		a := netip.AddrFrom4([4]byte{10, 2, byte(i >> 8), byte(i)})
 		p := Pod{State: PodOpen, Addr4: words(a)[3], Netns: uint64(i)}
-		if err := errors.Join(k.Pods.Put(1000+i, p), k.PodAddrs.Put(words(a), PodAddr{Ifindex: 1000 + i}), k.SynBudget.Put(1000+i, uint64(1))); err != nil {
+		if err := errors.Join(k.Pods.Put(1000+i, p), k.PodAddrs.Put(words(a), PodAddr{Ifindex: 1000 + i}), k.SynBudget.Put(1000+i, uint64(1)), k.DatagramBudget.Put(1000+i, uint64(1))); err != nil {
 			k.t.Fatal(err)
 		}
 	}

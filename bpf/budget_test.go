@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -12,20 +13,26 @@ import (
 // for their rate. The time it takes admits some more than the burst.
 func (k *kernel) syns(frame []byte, n uint32) uint64 {
 	k.t.Helper()
-	before := k.drops()[ReasonSYNRate]
-	in := skb{Ifindex: loopback}
+	return k.refused(frame, skb{}, n, ReasonSYNRate)
+}
+
+func (k *kernel) refused(frame []byte, in skb, n uint32, why Reason) uint64 {
+	k.t.Helper()
+	before := k.drops()[why]
+	in.Ifindex = loopback
 	k.do(func() error {
 		_, err := k.PodEgress.Run(&ebpf.RunOptions{Data: frame, Context: &in, Repeat: n})
 		return err
 	})
-	return k.drops()[ReasonSYNRate] - before
+	return k.drops()[why] - before
 }
 
-// clock sets when the budget of the pod's link is whole again, from now in ns;
-// time begins with the machine.
+// clock sets when the budgets of the pod's link are whole again, from now in
+// ns; time begins with the machine.
 func (k *kernel) clock(ahead int64) {
 	k.t.Helper()
-	if err := k.SynBudget.Put(uint32(loopback), uint64(max(0, int64(monotonic())+ahead))); err != nil {
+	at := uint64(max(0, int64(monotonic())+ahead))
+	if err := errors.Join(k.SynBudget.Put(uint32(loopback), at), k.DatagramBudget.Put(uint32(loopback), at)); err != nil {
 		k.t.Fatal(err)
 	}
 }
@@ -68,6 +75,88 @@ func TestSYNsHaveABudget(t *testing.T) {
 	k.clock(0)
 	if n := k.syns(ip(pod4, other4, 6, tcp()), 1); n != 0 {
 		t.Error("another link's flood refuses this one's SYN")
+	}
+}
+
+// Small datagrams, large ones, those that the kernel will cut into many and
+// those that come in fragments take what they may take of the queue.
+func TestFirstDatagramsHaveABudget(t *testing.T) {
+	const burst = 2 << 20 // the default; datagrams take 2 bytes for each byte of the packet, and 768
+	k := load(t)
+	k.pod(nil)
+	k.listen()
+	mtu := make([]byte, 1400)
+	for name, c := range map[string]struct {
+		frame []byte
+		in    skb
+		room  int
+	}{
+		"v4":               {ip(pod4, other4, 17, udp(53, nil)), skb{}, 2*42 + 768},
+		"v6":               {ip(pod6, other6, 17, udp(53, nil)), skb{}, 2*62 + 768},
+		"v4, full packets": {ip(pod4, other4, 17, udp(53, mtu)), skb{}, 2*1442 + 768},
+		"v4, segments":     {ip(pod4, other4, 17, udp(53, mtu)), skb{GSOSize: 100}, 2*1442 + 15*768},
+		"v4, fragments":    {fragment4(0, true, udp(53, mtu)), skb{}, 2*65535 + 768},
+		"v6, fragments":    {fragment6(17, 0, true, udp(53, mtu)), skb{}, 2*65535 + 768},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k.t = t
+			fits := burst / c.room
+			for _, ahead := range []int64{-3600e9, 0} {
+				k.clock(ahead)
+				if n := k.refused(c.frame, c.in, uint32(fits), ReasonDatagramRate); n != 0 {
+					t.Errorf("idle until %d ns: %d of %d refused", ahead, n, fits)
+				}
+			}
+			// A second's rate more than the burst, which takes far less than a second.
+			k.clock(0)
+			if n := k.refused(c.frame, c.in, uint32(fits+(32<<20)/c.room), ReasonDatagramRate); n == 0 {
+				t.Error("a second's datagrams at once were admitted")
+			}
+			k.clock(1000e9)
+			if n := k.refused(c.frame, c.in, 100, ReasonDatagramRate); n != 100 {
+				t.Errorf("%d of 100 refused with the budget used up", n)
+			}
+			if got := k.run(k.PodEgress, c.frame, skb{Ifindex: loopback, GSOSize: c.in.GSOSize}); got.verdict != verdictShot {
+				t.Errorf("verdict %d", got.verdict)
+			}
+		})
+	}
+}
+
+// What a flow has a socket for, later fragments, and SYNs are not asked for.
+func TestOnlyFirstDatagramsTakeFromTheBudget(t *testing.T) {
+	k := load(t)
+	k.pod(nil)
+	k.listen()
+	k.socket("udp4", "10.1.0.6:53", "10.1.0.5:40000", daemonMark)
+	k.socket("udp6", "[fd01::6]:53", "[fd01::5]:40000", daemonMark)
+	k.clock(1000e9)
+	for name, frame := range map[string][]byte{
+		"a flow's datagram":           ip(pod4, other4, 17, udp(53, nil)),
+		"an IPv6 flow's datagram":     ip(pod6, other6, 17, udp(53, nil)),
+		"a flow's first fragment":     fragment4(0, true, udp(53, make([]byte, 64))),
+		"an IPv6 flow's fragment":     fragment6(17, 0, true, udp(53, make([]byte, 64))),
+		"a later fragment":            fragment4(9, true, make([]byte, 64)),
+		"a segment of a connection":   ip(pod4, other4, 6, segment(40000, 80, ack)),
+		"a message about a neighbour": arp(pod4, 0),
+	} {
+		if got := k.run(k.PodEgress, frame, skb{Ifindex: loopback}); got.verdict != verdictOK {
+			t.Errorf("%s: %s", name, got.reason)
+		}
+	}
+	// Another link's flood is its own.
+	if err := k.DatagramBudget.Put(uint32(77), uint64(1)<<62); err != nil {
+		t.Fatal(err)
+	}
+	k.clock(0)
+	if got := k.run(k.PodEgress, ip(pod4, other4, 17, udp(54, nil)), skb{Ifindex: loopback}); got.verdict != verdictOK {
+		t.Errorf("with another link's budget used up: %s", got.reason)
+	}
+	// What no socket of ours would receive takes nothing.
+	k.socket("udp4", "10.1.0.6:55", "10.1.0.5:40000", 0)
+	k.clock(1000e9)
+	if got := k.run(k.PodEgress, ip(pod4, other4, 17, udp(55, nil)), skb{Ifindex: loopback}); got.reason != ReasonHostSocket {
+		t.Errorf("for a socket of the node: %s", got.reason)
 	}
 }
 

@@ -78,29 +78,32 @@ type C8sC8sPodAddr struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	C8sMapBroadcasts  = "broadcasts"
-	C8sMapDrops       = "drops"
-	C8sMapEventBudget = "event_budget"
-	C8sMapEvents      = "events"
-	C8sMapListeners   = "listeners"
-	C8sMapNetnsOwners = "netns_owners"
-	C8sMapNode        = "node"
-	C8sMapPodAddrs    = "pod_addrs"
-	C8sMapPods        = "pods"
-	C8sMapProbeFlows  = "probe_flows"
-	C8sMapSynBudget   = "syn_budget"
-	C8sProgNetnsGuard = "netns_guard"
-	C8sProgNodeEgress = "node_egress"
-	C8sProgPodEgress  = "pod_egress"
-	C8sProgPodGuard   = "pod_guard"
-	C8sProgPodIngress = "pod_ingress"
-	C8sProgSteer      = "steer"
-	C8sVarEventLayout = "event_layout"
-	C8sVarMarkCapture = "mark_capture"
-	C8sVarMarkDaemon  = "mark_daemon"
-	C8sVarMarkMask    = "mark_mask"
-	C8sVarSynBurst    = "syn_burst"
-	C8sVarSynInterval = "syn_interval"
+	C8sMapBroadcasts       = "broadcasts"
+	C8sMapDatagramBudget   = "datagram_budget"
+	C8sMapDrops            = "drops"
+	C8sMapEventBudget      = "event_budget"
+	C8sMapEvents           = "events"
+	C8sMapListeners        = "listeners"
+	C8sMapNetnsOwners      = "netns_owners"
+	C8sMapNode             = "node"
+	C8sMapPodAddrs         = "pod_addrs"
+	C8sMapPods             = "pods"
+	C8sMapProbeFlows       = "probe_flows"
+	C8sMapSynBudget        = "syn_budget"
+	C8sProgNetnsGuard      = "netns_guard"
+	C8sProgNodeEgress      = "node_egress"
+	C8sProgPodEgress       = "pod_egress"
+	C8sProgPodGuard        = "pod_guard"
+	C8sProgPodIngress      = "pod_ingress"
+	C8sProgSteer           = "steer"
+	C8sVarDatagramBurst    = "datagram_burst"
+	C8sVarDatagramInterval = "datagram_interval"
+	C8sVarEventLayout      = "event_layout"
+	C8sVarMarkCapture      = "mark_capture"
+	C8sVarMarkDaemon       = "mark_daemon"
+	C8sVarMarkMask         = "mark_mask"
+	C8sVarSynBurst         = "syn_burst"
+	C8sVarSynInterval      = "syn_interval"
 )
 
 // LoadC8s returns the embedded CollectionSpec for C8s.
@@ -157,29 +160,32 @@ type C8sProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type C8sMapSpecs struct {
-	Broadcasts  *ebpf.MapSpec `ebpf:"broadcasts"`
-	Drops       *ebpf.MapSpec `ebpf:"drops"`
-	EventBudget *ebpf.MapSpec `ebpf:"event_budget"`
-	Events      *ebpf.MapSpec `ebpf:"events"`
-	Listeners   *ebpf.MapSpec `ebpf:"listeners"`
-	NetnsOwners *ebpf.MapSpec `ebpf:"netns_owners"`
-	Node        *ebpf.MapSpec `ebpf:"node"`
-	PodAddrs    *ebpf.MapSpec `ebpf:"pod_addrs"`
-	Pods        *ebpf.MapSpec `ebpf:"pods"`
-	ProbeFlows  *ebpf.MapSpec `ebpf:"probe_flows"`
-	SynBudget   *ebpf.MapSpec `ebpf:"syn_budget"`
+	Broadcasts     *ebpf.MapSpec `ebpf:"broadcasts"`
+	DatagramBudget *ebpf.MapSpec `ebpf:"datagram_budget"`
+	Drops          *ebpf.MapSpec `ebpf:"drops"`
+	EventBudget    *ebpf.MapSpec `ebpf:"event_budget"`
+	Events         *ebpf.MapSpec `ebpf:"events"`
+	Listeners      *ebpf.MapSpec `ebpf:"listeners"`
+	NetnsOwners    *ebpf.MapSpec `ebpf:"netns_owners"`
+	Node           *ebpf.MapSpec `ebpf:"node"`
+	PodAddrs       *ebpf.MapSpec `ebpf:"pod_addrs"`
+	Pods           *ebpf.MapSpec `ebpf:"pods"`
+	ProbeFlows     *ebpf.MapSpec `ebpf:"probe_flows"`
+	SynBudget      *ebpf.MapSpec `ebpf:"syn_budget"`
 }
 
 // C8sVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type C8sVariableSpecs struct {
-	EventLayout *ebpf.VariableSpec `ebpf:"event_layout"`
-	MarkCapture *ebpf.VariableSpec `ebpf:"mark_capture"`
-	MarkDaemon  *ebpf.VariableSpec `ebpf:"mark_daemon"`
-	MarkMask    *ebpf.VariableSpec `ebpf:"mark_mask"`
-	SynBurst    *ebpf.VariableSpec `ebpf:"syn_burst"`
-	SynInterval *ebpf.VariableSpec `ebpf:"syn_interval"`
+	DatagramBurst    *ebpf.VariableSpec `ebpf:"datagram_burst"`
+	DatagramInterval *ebpf.VariableSpec `ebpf:"datagram_interval"`
+	EventLayout      *ebpf.VariableSpec `ebpf:"event_layout"`
+	MarkCapture      *ebpf.VariableSpec `ebpf:"mark_capture"`
+	MarkDaemon       *ebpf.VariableSpec `ebpf:"mark_daemon"`
+	MarkMask         *ebpf.VariableSpec `ebpf:"mark_mask"`
+	SynBurst         *ebpf.VariableSpec `ebpf:"syn_burst"`
+	SynInterval      *ebpf.VariableSpec `ebpf:"syn_interval"`
 }
 
 // C8sObjects contains all objects after they have been loaded into the kernel.
@@ -202,22 +208,24 @@ func (o *C8sObjects) Close() error {
 //
 // It can be passed to LoadC8sObjects or ebpf.CollectionSpec.LoadAndAssign.
 type C8sMaps struct {
-	Broadcasts  *ebpf.Map `ebpf:"broadcasts"`
-	Drops       *ebpf.Map `ebpf:"drops"`
-	EventBudget *ebpf.Map `ebpf:"event_budget"`
-	Events      *ebpf.Map `ebpf:"events"`
-	Listeners   *ebpf.Map `ebpf:"listeners"`
-	NetnsOwners *ebpf.Map `ebpf:"netns_owners"`
-	Node        *ebpf.Map `ebpf:"node"`
-	PodAddrs    *ebpf.Map `ebpf:"pod_addrs"`
-	Pods        *ebpf.Map `ebpf:"pods"`
-	ProbeFlows  *ebpf.Map `ebpf:"probe_flows"`
-	SynBudget   *ebpf.Map `ebpf:"syn_budget"`
+	Broadcasts     *ebpf.Map `ebpf:"broadcasts"`
+	DatagramBudget *ebpf.Map `ebpf:"datagram_budget"`
+	Drops          *ebpf.Map `ebpf:"drops"`
+	EventBudget    *ebpf.Map `ebpf:"event_budget"`
+	Events         *ebpf.Map `ebpf:"events"`
+	Listeners      *ebpf.Map `ebpf:"listeners"`
+	NetnsOwners    *ebpf.Map `ebpf:"netns_owners"`
+	Node           *ebpf.Map `ebpf:"node"`
+	PodAddrs       *ebpf.Map `ebpf:"pod_addrs"`
+	Pods           *ebpf.Map `ebpf:"pods"`
+	ProbeFlows     *ebpf.Map `ebpf:"probe_flows"`
+	SynBudget      *ebpf.Map `ebpf:"syn_budget"`
 }
 
 func (m *C8sMaps) Close() error {
 	return _C8sClose(
 		m.Broadcasts,
+		m.DatagramBudget,
 		m.Drops,
 		m.EventBudget,
 		m.Events,
@@ -235,12 +243,14 @@ func (m *C8sMaps) Close() error {
 //
 // It can be passed to LoadC8sObjects or ebpf.CollectionSpec.LoadAndAssign.
 type C8sVariables struct {
-	EventLayout *ebpf.Variable `ebpf:"event_layout"`
-	MarkCapture *ebpf.Variable `ebpf:"mark_capture"`
-	MarkDaemon  *ebpf.Variable `ebpf:"mark_daemon"`
-	MarkMask    *ebpf.Variable `ebpf:"mark_mask"`
-	SynBurst    *ebpf.Variable `ebpf:"syn_burst"`
-	SynInterval *ebpf.Variable `ebpf:"syn_interval"`
+	DatagramBurst    *ebpf.Variable `ebpf:"datagram_burst"`
+	DatagramInterval *ebpf.Variable `ebpf:"datagram_interval"`
+	EventLayout      *ebpf.Variable `ebpf:"event_layout"`
+	MarkCapture      *ebpf.Variable `ebpf:"mark_capture"`
+	MarkDaemon       *ebpf.Variable `ebpf:"mark_daemon"`
+	MarkMask         *ebpf.Variable `ebpf:"mark_mask"`
+	SynBurst         *ebpf.Variable `ebpf:"syn_burst"`
+	SynInterval      *ebpf.Variable `ebpf:"syn_interval"`
 }
 
 // C8sPrograms contains all programs after they have been loaded into the kernel.

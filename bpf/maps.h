@@ -124,4 +124,12 @@ struct {
 	__type(value, __u64);
 } syn_budget SEC(".maps");
 
+/* Likewise, of the link's first datagrams. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, __u64);
+} datagram_budget SEC(".maps");
+
 #endif

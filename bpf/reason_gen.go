@@ -68,6 +68,8 @@ const (
 	ReasonAstray Reason = 28
 	// ReasonICMPQuote: An ICMP error of the node that quotes a packet which was not sent to the node, but by it, as one of the daemon's to a pod that is gone.
 	ReasonICMPQuote Reason = 29
+	// ReasonDatagramRate: The pod sends datagrams that belong to no flow yet faster than its link's budget admits.
+	ReasonDatagramRate Reason = 30
 )
 
 var reasonNames = [...]string{
@@ -101,6 +103,7 @@ var reasonNames = [...]string{
 	ReasonPodBpf:          "pod-bpf",
 	ReasonAstray:          "astray",
 	ReasonICMPQuote:       "icmp-quote",
+	ReasonDatagramRate:    "datagram-rate",
 }
 
 var reasonDescriptions = [...]string{
@@ -134,4 +137,5 @@ var reasonDescriptions = [...]string{
 	ReasonPodBpf:          "A process of a pod called bpf(2), which the pod's entry does not list; no packet is involved.",
 	ReasonAstray:          "A packet of the node daemon to a pod was leaving through an uplink: the way to the pod is gone.",
 	ReasonICMPQuote:       "An ICMP error of the node that quotes a packet which was not sent to the node, but by it, as one of the daemon's to a pod that is gone.",
+	ReasonDatagramRate:    "The pod sends datagrams that belong to no flow yet faster than its link's budget admits.",
 }

@@ -68,6 +68,8 @@ enum c8s_reason {
 	C8S_ASTRAY,
 	/* An ICMP error of the node that quotes a packet which was not sent to the node, but by it, as one of the daemon's to a pod that is gone. */
 	C8S_ICMP_QUOTE,
+	/* The pod sends datagrams that belong to no flow yet faster than its link's budget admits. */
+	C8S_DATAGRAM_RATE,
 	C8S_REASON_COUNT,
 };
 #endif

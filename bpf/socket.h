@@ -2,7 +2,11 @@
 #ifndef C8S_SOCKET_H
 #define C8S_SOCKET_H
 
+#include "budget.h"
 #include "transport.h"
+
+/* sk_state of a UDP socket that is connected: TCP's number. */
+#define UDP_CONNECTED 1
 
 /* Firewall marks, set by the loader before the programs are loaded. */
 const volatile __u32 mark_mask = 0x3000;
@@ -66,7 +70,8 @@ static __always_inline bool of_daemon(const struct bpf_sock *sk)
 }
 
 /*
- * Asks the kernel who will get the packet. The lookup runs steer as delivery
+ * Asks the kernel who will get the packet, and takes a first datagram from its
+ * link's budget. The lookup runs steer as delivery
  * does, so it finds the daemon's listener even where a socket of the node is
  * bound to the port, and something else where steer has been taken away or a
  * connected UDP socket of the node comes before steer.
@@ -76,7 +81,7 @@ static __always_inline enum c8s_reason judge_receiver(struct __sk_buff *skb, con
 	struct bpf_sock_tuple tuple = {};
 	__u32 len = tuple_of(&tuple, p);
 	struct bpf_sock *sk;
-	bool ours;
+	bool ours, first;
 
 	if (p->proto == IPPROTO_UDP) {
 		if (p->later)
@@ -92,8 +97,12 @@ static __always_inline enum c8s_reason judge_receiver(struct __sk_buff *skb, con
 		 * used again. A datagram meets the listener, or nobody. */
 		return p->proto == IPPROTO_UDP ? C8S_NO_LISTENER : C8S_ALLOWED;
 	ours = of_daemon(sk);
+	/* The sockets of flows are connected to the pod; steer's is not. */
+	first = p->proto == IPPROTO_UDP && sk->state != UDP_CONNECTED;
 	bpf_sk_release(sk);
-	return ours ? C8S_ALLOWED : C8S_HOST_SOCKET;
+	if (!ours)
+		return C8S_HOST_SOCKET;
+	return first && !datagram_admitted(skb, p) ? C8S_DATAGRAM_RATE : C8S_ALLOWED;
 }
 
 #endif

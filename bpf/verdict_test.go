@@ -374,7 +374,7 @@ func TestReasonsAreNamedAndDescribed(t *testing.T) {
 	if got := Reason(9999); got.String() != "reason-9999" || got.Description() == "" {
 		t.Errorf("unknown reason: %q %q", got, got.Description())
 	}
-	if len(seen) != 29 || ReasonForwardedToPod.String() != "forwarded-to-pod" {
+	if len(seen) != 30 || ReasonForwardedToPod.String() != "forwarded-to-pod" {
 		t.Errorf("%d reasons: %v", len(seen), seen)
 	}
 }

@@ -21,7 +21,7 @@ import (
 
 // settleAfter is more datagrams than the queue of a firsts socket holds: a flow
 // whose socket was connected so many ago can have none left in it.
-const settleAfter = 16384
+const settleAfter = 65536
 
 // firsts is a socket that the first datagrams of flows are steered to. What
 // comes after that reaches a socket of the flow's own, but some may already lie

@@ -17,7 +17,7 @@ import (
 // Receive buffers, in bytes of payload and of what the kernel adds to it; the
 // kernel doubles them.
 const (
-	firstsBuffer = 4 << 20   // of the sockets that first datagrams come to, all pods together
+	firstsBuffer = 16 << 20  // of the sockets that first datagrams come to, all pods together
 	flowBuffer   = 256 << 10 // of one flow: some 200 datagrams of an Ethernet frame, 4 of the largest size
 )
 

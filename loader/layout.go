@@ -23,7 +23,7 @@ import (
 // addresses, could open a pod.
 func replaceable(name string) bool {
 	switch name {
-	case bpf.C8sMapDrops, bpf.C8sMapEvents, bpf.C8sMapEventBudget, bpf.C8sMapSynBudget, bpf.C8sMapBroadcasts:
+	case bpf.C8sMapDrops, bpf.C8sMapEvents, bpf.C8sMapEventBudget, bpf.C8sMapSynBudget, bpf.C8sMapDatagramBudget, bpf.C8sMapBroadcasts:
 		return true
 	}
 	return false

@@ -36,6 +36,12 @@ const (
 	DefaultPinDir      = "/sys/fs/bpf/c8s"
 	DefaultSYNRate     = 4000
 	DefaultSYNBurst    = 8000
+
+	// DefaultDatagramRate and DefaultDatagramBurst are of Config. The burst is
+	// a sixteenth of the queue that all pods share.
+	DefaultDatagramRate  = 32 << 20
+	DefaultDatagramBurst = 2 << 20
+	MaxDatagramRate      = 1 << 30
 )
 
 // Config says where the lock lives and which numbers it takes on the node.
@@ -57,6 +63,10 @@ type Config struct {
 	// SYNRate is how many TCP connections a pod may open each second, 1 to a
 	// million; SYNBurst is how many at once.
 	SYNRate, SYNBurst uint32
+	// DatagramRate is how many bytes of the queue for datagrams without a flow
+	// a pod may fill each second, 64 KiB to 1 GiB; DatagramBurst is how many at
+	// once, 1 GiB at most. A small datagram takes a KiB.
+	DatagramRate, DatagramBurst uint32
 	// LSM is LSMAuto (also if empty), LSMOff or LSMRequire: whether the kernel's
 	// security hooks keep pods' processes from sockets that go around their links.
 	LSM string
@@ -106,6 +116,8 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.RulePref, DefaultRulePref)
 	setDefault(&c.SYNRate, DefaultSYNRate)
 	setDefault(&c.SYNBurst, DefaultSYNBurst)
+	setDefault(&c.DatagramRate, DefaultDatagramRate)
+	setDefault(&c.DatagramBurst, DefaultDatagramBurst)
 	setDefault(&c.LSM, LSMAuto)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -121,6 +133,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.SYNRate > 1e6 {
 		return c, fmt.Errorf("checking the SYN budget: %d connections a second are more than a million", c.SYNRate)
+	}
+	if c.DatagramRate < 1<<16 || max(c.DatagramRate, c.DatagramBurst) > MaxDatagramRate {
+		return c, fmt.Errorf("checking the budget of datagrams: %d bytes a second, %d at once; want 64 KiB to 1 GiB, 1 GiB at most", c.DatagramRate, c.DatagramBurst)
 	}
 	if c.LSM != LSMAuto && c.LSM != LSMOff && c.LSM != LSMRequire {
 		return c, fmt.Errorf("checking the hardening: %q is none of %s, %s and %s", c.LSM, LSMAuto, LSMOff, LSMRequire)
@@ -205,9 +220,11 @@ func (l *Loader) load() error {
 	if err != nil {
 		return fmt.Errorf("reading the embedded programs: %w", err)
 	}
+	perKiB := 1024 * uint64(time.Second) / uint64(l.cfg.DatagramRate)
 	for name, value := range map[string]any{
 		"mark_mask": l.cfg.MarkMask, "mark_capture": l.cfg.CaptureMark, "mark_daemon": l.cfg.DaemonMark,
 		"syn_interval": uint64(time.Second) / uint64(l.cfg.SYNRate), "syn_burst": uint64(l.cfg.SYNBurst),
+		"datagram_interval": perKiB, "datagram_burst": perKiB * uint64(l.cfg.DatagramBurst) / 1024,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("setting %s in the programs: %w", name, err)

@@ -312,6 +312,9 @@ func (l *Loader) deletePodEntries(ifindex int) error {
 	if err := l.objs.SynBudget.Delete(uint32(ifindex)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("deleting the link's SYN budget: %w", err)
 	}
+	if err := l.objs.DatagramBudget.Delete(uint32(ifindex)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("deleting the link's budget of datagrams: %w", err)
+	}
 	return errors.Join(l.deleteAddrs(ifindex, nil), l.disownNetns(ifindex, 0), l.releaseCgroups(ifindex, 0))
 }
 

@@ -53,13 +53,15 @@ func TestBudgetGoesWithItsLink(t *testing.T) {
 	b := newBench(t, func(c *loader.Config) { c.SYNRate, c.SYNBurst = 1, 1 })
 	b.routing(t)
 	b.daemon(t)
+	b.firsts(t, 1<<20)
 	p := b.pod(t, "p", lab.Routed, true)
 	eventually(t, 5*time.Second, "the budget being used up", func() bool {
 		_, _ = helloWithin(t, p.NS, netip.AddrPortFrom(b.outside.Addr4, 8080), 50*time.Millisecond)
 		return b.count(t, bpf.ReasonSYNRate) > 0
 	})
-	if n := b.entries(t, "syn_budget"); n != 1 {
-		t.Errorf("%d budgets of one link", n)
+	say(t, p, b.outside.Addr4, "first")
+	for _, budgets := range []string{"syn_budget", "datagram_budget"} {
+		eventually(t, 5*time.Second, budgets, func() bool { return b.entries(t, budgets) == 1 })
 	}
 	ifindex := p.HostIfindex
 	if err := b.RemovePod(p); err != nil {
@@ -68,7 +70,9 @@ func TestBudgetGoesWithItsLink(t *testing.T) {
 	if err := b.l.DeletePod(ifindex); err != nil {
 		t.Fatal(err)
 	}
-	if n := b.entries(t, "syn_budget"); n != 0 {
-		t.Errorf("%d budgets are left", n)
+	for _, budgets := range []string{"syn_budget", "datagram_budget"} {
+		if n := b.entries(t, budgets); n != 0 {
+			t.Errorf("%s: %d are left", budgets, n)
+		}
 	}
 }

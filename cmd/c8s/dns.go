@@ -19,6 +19,7 @@ import (
 	"github.com/c8s-dev/c8s/agent"
 	"github.com/c8s-dev/c8s/cmd/c8s/internal/exit"
 	"github.com/c8s-dev/c8s/datapath/dns"
+	"github.com/c8s-dev/c8s/loader"
 )
 
 // dnsFlags say how the names that pods ask for are answered.
@@ -37,6 +38,14 @@ func (d *dnsFlags) register(c *cobra.Command) {
 	f.StringSliceVar(&d.upstreams, "dns-upstream", nil, "resolvers to ask for the names outside the cluster that the manifest lists (address or address:port, repeatable), or none; default: those of the node's /etc/resolv.conf")
 	f.StringSliceVar(&d.private, "dns-private", nil, "prefixes of private addresses that names outside the cluster may have (repeatable); answers with others are refused")
 	f.IntVar(&d.rate, "dns-rate", dns.DefaultRate, "names that a pod may ask for per second; bursts of twice as many")
+}
+
+// datagramRate is loader.Config's: the usual, and what a pod needs in addition to
+// ask as many names as it may.
+func (d *dnsFlags) datagramRate() uint32 {
+	const query = 1 << 10 // nearly: DNS over UDP has small questions
+	names := min(int64(d.rate), loader.MaxDatagramRate/query)
+	return uint32(min(loader.DefaultDatagramRate+names*query, loader.MaxDatagramRate))
 }
 
 const noUpstreams = "none"

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,6 +31,15 @@ func nodeRoot(t *testing.T, resolvConf string) (process string) {
 		t.Fatal(err)
 	}
 	return process
+}
+
+// A node that answers more names lets more questions through its kernel.
+func TestDatagramRateFollowsTheRateOfNames(t *testing.T) {
+	for rate, want := range map[int]uint32{1: 32<<20 + 1<<10, 1000: 32<<20 + 1000<<10, 10_000_000: 1 << 30, math.MaxInt64: 1 << 30} {
+		if got := (&dnsFlags{rate: rate}).datagramRate(); got != want {
+			t.Errorf("%d names a second: %d, want %d", rate, got, want)
+		}
+	}
 }
 
 func TestUpstreamsAreTheNodesUnlessOthersAreNamed(t *testing.T) {

@@ -133,7 +133,9 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 	if predecessor != nil {
 		defer predecessor.Close()
 	}
-	ld, err := loader.Open(f.kernel.config(log))
+	kernel := f.kernel.config(log)
+	kernel.DatagramRate = f.dns.datagramRate()
+	ld, err := loader.Open(kernel)
 	if err != nil {
 		return err
 	}
