@@ -159,18 +159,28 @@ static __always_inline bool own_address(const struct c8s_pod *pod, const struct 
 	return pod->addr4 && addr[3] == pod->addr4;
 }
 
+/* Whether an IPv6 address is one that the pod may say it has. Nobody tells the
+ * daemon the link-local ones, which carry nothing but these messages. */
+static __always_inline bool claims(const struct c8s_pod *pod, const struct packet *p, const __u32 *addr)
+{
+	return link_local(addr) || own_address(pod, p, addr);
+}
+
 /* Whether a neighbour message speaks for the pod itself and for nobody else.
- * Routers' messages are never a pod's to send. */
+ * A question without a sender asks whether an address is taken, and whoever
+ * else is about to have it gives it up (RFC 4862 5.4.3, RFC 5227 2.1.1): it
+ * speaks for what it asks about. Routers' messages are never a pod's to send. */
 static __always_inline bool neighbour_of(const struct c8s_pod *pod, const struct packet *p)
 {
 	if (!p->v6)
-		return p->src[3] == 0 || own_address(pod, p, p->src);
+		return own_address(pod, p, p->src[3] ? p->src : p->dst);
 	switch (p->nd_type) {
 	case 133: /* router solicitation */
+		return unspecified(p->src) || claims(pod, p, p->src);
 	case 135: /* neighbour solicitation */
-		return unspecified(p->src) || link_local(p->src) || own_address(pod, p, p->src);
+		return claims(pod, p, unspecified(p->src) ? p->target : p->src);
 	case 136: /* neighbour advertisement */
-		return (link_local(p->src) || own_address(pod, p, p->src)) && (link_local(p->target) || own_address(pod, p, p->target));
+		return claims(pod, p, p->src) && claims(pod, p, p->target);
 	}
 	return false;
 }

@@ -86,10 +86,12 @@ func with(b []byte, at int, v byte) []byte {
 	return b
 }
 
-func arp(sender netip.Addr, trailer int) []byte {
+func arp(sender netip.Addr, trailer int) []byte { return arpAbout(sender, other4, trailer) }
+
+func arpAbout(sender, target netip.Addr, trailer int) []byte {
 	b := []byte{0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 5}
 	b = append(append(b, sender.AsSlice()...), 0, 0, 0, 0, 0, 0)
-	return ether(0x0806, append(b, other4.AsSlice()...), make([]byte, trailer))
+	return ether(0x0806, append(b, target.AsSlice()...), make([]byte, trailer))
 }
 
 // nd is a neighbour discovery message about target with trailing bytes.

@@ -111,12 +111,14 @@ func read6(b []byte, segments bool) (reading, Reason) {
 // speaksForThePod tells whether a neighbour message is the pod's to send.
 func (r reading) speaksForThePod() bool {
 	if r.neighbour.arp {
-		return r.src == pod4 || r.src.IsUnspecified()
+		return r.src == pod4 || r.src.IsUnspecified() && r.dst == pod4
 	}
 	own := func(a netip.Addr) bool { return a == pod6 || a.IsLinkLocalUnicast() }
 	switch r.neighbour.kind {
-	case 133, 135:
+	case 133:
 		return own(r.src) || r.src.IsUnspecified()
+	case 135:
+		return own(r.src) || r.src.IsUnspecified() && own(r.neighbour.target)
 	case 136:
 		return own(r.src) && own(r.neighbour.target)
 	}
