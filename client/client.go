@@ -62,10 +62,11 @@ type Config struct {
 	OnlyHTTP1 bool // never HTTP/2
 
 	Dial   func(ctx context.Context, network, addr string) (net.Conn, error)
-	Within time.Duration    // limit for dialling and proving one connection; 30 seconds
-	Rand   io.Reader        // for nonces; crypto/rand
-	Now    func() time.Time // time.Now
-	Log    *slog.Logger     // discards
+	Within time.Duration                              // limit for dialling and proving one connection; 30 seconds
+	Rand   io.Reader                                  // for nonces; crypto/rand
+	Now    func() time.Time                           // time.Now
+	Sleep  func(context.Context, time.Duration) error // returns early with the context's error; a timer
+	Log    *slog.Logger                               // discards
 }
 
 // Client verifies and then uses attested services. It is safe for concurrent
@@ -107,6 +108,9 @@ func New(cfg Config) (*Client, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Sleep == nil {
+		cfg.Sleep = sleep
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -36,6 +36,9 @@ type origin struct {
 	keys   map[[32]byte]*standing
 	word   *word
 	tended bool // a goroutine looks after the connections
+
+	behind  followed  // what a peer was last found behind of
+	patient time.Time // until when it is waited for
 }
 
 type protocol int

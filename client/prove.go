@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -120,45 +119,36 @@ func (o *origin) prove(ctx context.Context, p *peer, anew bool) error {
 	return nil
 }
 
-// judge asks the peer for its proof and follows it to the anchor. The report is
-// there whenever something was found, whatever the error says.
-func (o *origin) judge(ctx context.Context, p *peer) (*Report, error) {
+// judgeOnce judges what the peer shows now.
+func (o *origin) judgeOnce(ctx context.Context, p *peer) *judgement {
 	nonce, err := o.c.nonce()
 	if err != nil {
-		return nil, err
+		return &judgement{err: err}
 	}
-	first := o.report(p)
-	// An ingress with several keys may not know which one the connection has.
-	path := proof.PathAttestation + "?key=" + hex.EncodeToString(p.key[:])
-	if nonce != nil {
-		path += "&nonce=" + base64.RawURLEncoding.EncodeToString(nonce)
-	}
-	var a *proof.Attestation
-	raw, err := p.fetch(ctx, path)
-	if err == nil {
-		a, err = proof.ParseAttestation(raw)
-	}
-	if err != nil {
-		return o.unproven(ctx, p, first, err)
+	j := &judgement{r: o.report(p)}
+	if j.a, err = o.attestation(ctx, p, nonce); err != nil {
+		j.r, j.err = o.unproven(ctx, p, j.r, err)
+		return j
 	}
 	shown := p.taken()
 	for old := o.lately(); ; old = nil {
-		r, w := o.report(p), old
-		if w == nil {
-			w, err = o.c.readWord(ctx, p.getter(), r)
+		r := o.report(p)
+		j.r, j.w = r, old
+		if old == nil {
+			j.w, err = o.c.readWord(ctx, p.getter(), r)
 			r.Documents = append(shown, p.taken()...)
 			if err != nil {
 				r.conclude()
-				return r, err
+				j.err = err
+				return j
 			}
-			w.steps, w.documents = r.Steps[1:], r.Documents[len(shown):]
-			o.take(w)
+			j.w.steps, j.w.documents = r.Steps[1:], r.Documents[len(shown):]
+			o.take(j.w)
 		} else {
-			r.Steps, r.Documents = append(r.Steps, w.steps...), append(shown, w.documents...)
+			r.Steps, r.Documents = append(r.Steps, old.steps...), append(shown, old.documents...)
 		}
-		err = o.weigh(a, p, w, r, nonce)
-		if err == nil || old == nil {
-			return r, err
+		if j.err = o.weigh(j.a, p, j.w, r, nonce); j.err == nil || old == nil {
+			return j
 		}
 	}
 }
