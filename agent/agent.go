@@ -42,14 +42,14 @@ var errNodeNotEnrolled = errors.New("the node itself is not enrolled yet")
 // Config is everything the agent is given. All fields without a comment
 // saying otherwise are required.
 type Config struct {
-	NodeName   string     // as in Kubernetes
-	NodeAddr   netip.Addr // where other nodes reach this one; the tunnel port listens here
-	Version    string     // of this binary, for status
-	RunDir     string     // folder of the admin socket
-	RoutesFile string     // pod prefix to node address; re-read when it changes; empty for none
-	Cluster    Cluster    // what else says where pods are; nil for nothing
-	Metrics    string     // listen address of metrics and health; empty for none
-	DaemonMark uint32     // firewall mark of the daemon's sockets towards pods
+	NodeName   string         // as in Kubernetes
+	NodeAddr   netip.Addr     // where other nodes reach this one; the tunnel port listens here
+	Version    string         // of this binary, for status
+	RunDir     string         // folder of the admin socket
+	RoutesFile string         // pod prefix to node address; re-read when it changes; empty for none
+	Cluster    Cluster        // what else says where pods are; nil for nothing
+	Metrics    string         // listen address of metrics and health; empty for none
+	Marks      datapath.Marks // as the loader has them
 
 	Manifest  *policy.Signed // accepted at start; newer ones come from the CDS
 	Attester  attest.Attester

@@ -36,7 +36,7 @@ func quiet(t *testing.T) *Agent {
 	a.mesh = emptyMesh(t, a)
 	a.manifest.Store(policytest.New(t).Signed)
 	var err error
-	a.proxy, err = datapath.New(datapath.Config{Mesh: a.mesh, NodeAddr: a.cfg.NodeAddr, Flows: a.flows, Now: time.Now, Log: a.cfg.Log})
+	a.proxy, err = datapath.New(datapath.Config{Mesh: a.mesh, Marks: datapath.Marks{Mask: 1}, NodeAddr: a.cfg.NodeAddr, Flows: a.flows, Now: time.Now, Log: a.cfg.Log})
 	if err != nil {
 		t.Fatal(err)
 	}

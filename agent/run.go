@@ -66,7 +66,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer r.yielded()
 	var err error
 	a.proxy, err = datapath.New(datapath.Config{
-		Mesh: a.mesh, NodeAddr: a.cfg.NodeAddr, NodeName: a.cfg.NodeName, DaemonMark: a.cfg.DaemonMark, Bindings: a.bindings,
+		Mesh: a.mesh, NodeAddr: a.cfg.NodeAddr, NodeName: a.cfg.NodeName, Marks: a.cfg.Marks, Bindings: a.bindings,
 		DNS: a.resolver(), DNSService: a.dnsService(), Limits: a.cfg.Limits, Flows: a.flows, Now: a.cfg.Now, Log: a.cfg.Log,
 	})
 	if err != nil {
@@ -180,7 +180,7 @@ func (r *run) listeners(handed map[string]*os.File) (l datapath.Listeners, err e
 		}
 	}
 	if len(l.Pods) == 0 {
-		if l.Pods, err = datapath.ListenTransparent(r.life, r.cfg.DaemonMark); err != nil {
+		if l.Pods, err = datapath.ListenTransparent(r.life, r.cfg.Marks); err != nil {
 			return l, err
 		}
 	}
@@ -221,7 +221,7 @@ func (r *run) packets(handed map[string]*os.File) (all []*net.UDPConn, err error
 		}
 	}
 	if len(all) == 0 {
-		if all, err = datapath.ListenTransparentUDP(r.life, r.cfg.DaemonMark); err != nil {
+		if all, err = datapath.ListenTransparentUDP(r.life, r.cfg.Marks); err != nil {
 			return nil, err
 		}
 	}

@@ -95,7 +95,7 @@ type Config struct {
 	NodeAddr   netip.Addr         // tunnels are accepted here
 	NodeName   string             // for flow records; may be empty
 	TunnelPort uint16             // of all nodes; default TunnelPort
-	DaemonMark uint32             // SO_MARK of connections to local pods; 0 sets none
+	Marks      Marks              // of packets from and to local pods
 	DNS        Resolver           // nil: port 53 is a port like any other
 	Bindings   *external.Bindings // what pods were answered for names outside of the cluster; nil: external rules by name allow nothing
 	DNSService string             // namespace/name of the Service that the cluster's pods ask, which the node answers for; may be empty
@@ -195,6 +195,9 @@ func New(cfg Config) (*Proxy, error) {
 	if cfg.Mesh == nil || cfg.Flows == nil || cfg.Now == nil || cfg.Log == nil || !cfg.NodeAddr.IsValid() {
 		return nil, errors.New("preparing the datapath: the configuration lacks a part")
 	}
+	if err := cfg.Marks.check(); err != nil {
+		return nil, fmt.Errorf("preparing the datapath: %w", err)
+	}
 	cfg.Limits.fill()
 	if cfg.TunnelPort == 0 {
 		cfg.TunnelPort = TunnelPort
@@ -264,6 +267,9 @@ func (l *Limits) fill() {
 
 // Listen gives the proxy its sockets, once and before Run, which closes them.
 func (p *Proxy) Listen(l Listeners) error {
+	if err := l.takeCaptured(p.cfg.Marks); err != nil {
+		return fmt.Errorf("taking the sockets of the datapath into use: %w", err)
+	}
 	for _, c := range l.Packets {
 		f, err := newFirsts(c)
 		if err != nil {

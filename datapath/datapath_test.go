@@ -74,14 +74,14 @@ func TestAllowedPodsTalkAndSeeEachOthersAddress(t *testing.T) {
 func TestSourcePortIsPreservedWhereItIsFree(t *testing.T) {
 	peers := echo(t, dbApp)
 	src := netip.MustParseAddrPort(webAddr + ":31234")
-	c, err := DialPod(t.Context(), src, netip.MustParseAddrPort(dbApp), 0, 5*time.Second)
+	c, err := DialPod(t.Context(), src, netip.MustParseAddrPort(dbApp), unmarked, 5*time.Second)
 	must(t, err)
 	defer c.Close()
 	if got := <-peers; got != src {
 		t.Errorf("the application sees %s, want %s", got, src)
 	}
 	// Taken: the same address, another port.
-	again, err := DialPod(t.Context(), src, netip.MustParseAddrPort(dbApp), 0, 5*time.Second)
+	again, err := DialPod(t.Context(), src, netip.MustParseAddrPort(dbApp), unmarked, 5*time.Second)
 	must(t, err)
 	defer again.Close()
 	if got := <-peers; got.Addr() != src.Addr() || got.Port() == src.Port() {

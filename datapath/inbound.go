@@ -104,7 +104,7 @@ func (p *Proxy) accept(ctx context.Context, t *tunnel.Tunnel, h tunnel.Header) (
 		p.refused(rec, refuse(reasonTooMany, "connection limit", "fewer connections", "the limit of the pod or the node is reached"))
 		return nil, nil, tunnel.ReasonTooMany
 	}
-	app, err := DialPod(ctx, h.Src, h.Dst, p.cfg.DaemonMark, p.cfg.Limits.DialTimeout)
+	app, err := DialPod(ctx, h.Src, h.Dst, p.cfg.Marks, p.cfg.Limits.DialTimeout)
 	if err != nil {
 		p.in.give(s.pod.UID)
 		code := dialReason(err)

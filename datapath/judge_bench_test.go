@@ -22,7 +22,7 @@ func accepted(tb testing.TB) (*node, *inboundSession, tunnel.Header) {
 	w := newWorld(tb)
 	n := &node{w: w, pods: map[netip.Addr]*LocalPod{}, flows: flow.NewRing(1)}
 	var err error
-	n.proxy, err = New(Config{Mesh: n, NodeAddr: netip.MustParseAddr("127.0.0.1"), Flows: n.flows, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	n.proxy, err = New(Config{Mesh: n, Marks: unmarked, NodeAddr: netip.MustParseAddr("127.0.0.1"), Flows: n.flows, Now: time.Now, Log: slog.New(slog.DiscardHandler)})
 	must(tb, err)
 	web, db := netip.MustParseAddr(webAddr), netip.MustParseAddr(dbAddr)
 	cert := w.ca.issue(policytest.Peer(w.fixture.Signed, policytest.Web), time.Hour, web)

@@ -202,7 +202,7 @@ func (p *Proxy) dialLocal(ctx context.Context, l *limiter, src, dst netip.AddrPo
 	if !l.take(pod.UID) {
 		return nil, refuse(reasonTooMany, "connection limit", "fewer connections", "the limit of the pod or the node is reached")
 	}
-	made, err := DialPod(ctx, src, dst, p.cfg.DaemonMark, p.cfg.Limits.DialTimeout)
+	made, err := DialPod(ctx, src, dst, p.cfg.Marks, p.cfg.Limits.DialTimeout)
 	if err != nil {
 		l.give(pod.UID)
 		return nil, refuseErr(dialReason(err).String(), err)

@@ -104,6 +104,10 @@ type world struct {
 	verdicts map[netip.Addr]resolve.Verdict
 }
 
+// unmarked takes packets for captured that carry no mark: on the loopback
+// nothing is steered.
+var unmarked = Marks{Mask: 0x3000} // constant in all but name
+
 // node is a Proxy with its Mesh. Connections dialled to entry go to target,
 // as if the kernel had steered them.
 type node struct {
@@ -210,9 +214,9 @@ func (n *node) deny(entries ...policy.Denial) {
 func (w *world) node(addr string, limits Limits) *node {
 	t := w.t
 	t.Helper()
-	ln, err := Listen(t.Context(), "tcp4", 0)
+	ln, err := Listen(t.Context(), "tcp4", unmarked)
 	must(t, err)
-	packets, err := ListenTransparentUDP(t.Context(), 0)
+	packets, err := ListenTransparentUDP(t.Context(), unmarked)
 	must(t, err)
 	tunnels, err := ListenTunnels(t.Context(), netip.AddrPortFrom(netip.MustParseAddr(addr), w.port))
 	must(t, err)
@@ -227,7 +231,7 @@ func (w *world) nodeOn(addr string, limits Limits, l Listeners, prepare func(n *
 	n.entry = l.Pods[0].Addr().String()
 	var err error
 	n.proxy, err = New(Config{
-		Mesh: n, NodeAddr: n.addr, NodeName: addr, TunnelPort: w.port,
+		Mesh: n, NodeAddr: n.addr, NodeName: addr, TunnelPort: w.port, Marks: unmarked,
 		Limits: limits, Flows: n.flows, Now: w.now, Log: slog.New(slog.DiscardHandler),
 	})
 	must(t, err)

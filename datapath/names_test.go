@@ -157,6 +157,21 @@ func TestNameConnectionEndsWithItsPod(t *testing.T) {
 	}
 }
 
+// The answer to a question of before is not sent either.
+func TestAnswerToAPodThatWasReplacedIsNotWritten(t *testing.T) {
+	n, o := asking(t, Limits{})
+	c := n.dial(webAddr, anyServer)
+	ask(t, c, "slow")
+	for o.asked.Load() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	n.pod(policytest.Web, webAddr).UID = "another"
+	close(o.release)
+	if answer, err := readQuery(c); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%q, %v; want the end of the connection", answer, err)
+	}
+}
+
 func TestNameConnectionsAreLimited(t *testing.T) {
 	n, o := asking(t, Limits{NameConnsPerPod: 1, NamesIdle: 100 * time.Millisecond})
 	c := n.dial(webAddr, anyServer)

@@ -58,13 +58,15 @@ func (s *nameStream) serve(ctx context.Context) {
 	defer s.work.Wait()
 	for s.conn.SetReadDeadline(time.Now().Add(s.p.cfg.Limits.NamesIdle)) == nil {
 		query, err := readQuery(s.conn)
-		if err != nil || !s.entitled() {
+		if err != nil || !s.p.entitled(s.asker) {
 			return
 		}
 		s.slots <- struct{}{} // a pod that asks faster than it is answered waits in its socket
 		s.work.Go(func() {
 			defer func() { <-s.slots }()
 			switch answer := s.p.cfg.DNS.Answer(ctx, s.asker, query, true); {
+			case answer != nil && !s.p.entitled(s.asker):
+				_ = s.conn.Close() // its address may be another pod's by now
 			case answer != nil:
 				s.write(answer)
 			case s.p.paused.Load():
@@ -74,14 +76,14 @@ func (s *nameStream) serve(ctx context.Context) {
 	}
 }
 
-// entitled reports whether the pod is still the one that connected, with a
-// certificate that nobody denies.
-func (s *nameStream) entitled() bool {
-	pod, ok := s.p.cfg.Mesh.Pod(s.asker.Addr)
-	if !ok || pod.UID != s.asker.UID || pod.Workload != s.asker.Workload {
+// entitled reports whether the pod at the address is still the one that asked,
+// with a certificate that nobody denies.
+func (p *Proxy) entitled(asker Asker) bool {
+	pod, ok := p.cfg.Mesh.Pod(asker.Addr)
+	if !ok || pod.UID != asker.UID || pod.Workload != asker.Workload {
 		return false
 	}
-	_, why := s.p.usable(pod)
+	_, why := p.usable(pod)
 	return why == nil
 }
 

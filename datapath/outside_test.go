@@ -50,9 +50,9 @@ func externals(m *policy.Manifest) {
 
 func newOutsider(t testing.TB, limits Limits, opts ...policytest.Option) *outsider {
 	w := newWorld(t, append([]policytest.Option{policytest.With(externals)}, opts...)...)
-	ln, err := Listen(t.Context(), "tcp4", 0)
+	ln, err := Listen(t.Context(), "tcp4", unmarked)
 	must(t, err)
-	packets, err := ListenTransparentUDP(t.Context(), 0)
+	packets, err := ListenTransparentUDP(t.Context(), unmarked)
 	must(t, err)
 	tunnels, err := ListenTunnels(t.Context(), netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), w.port))
 	must(t, err)

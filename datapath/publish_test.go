@@ -261,7 +261,7 @@ func TestPausedPublishedPortsLeaveConnectionsInTheQueue(t *testing.T) {
 // spare is sockets for another proxy on the same node.
 func (f *front) spare(t *testing.T) Listeners {
 	t.Helper()
-	pods, err := Listen(t.Context(), "tcp4", 0)
+	pods, err := Listen(t.Context(), "tcp4", unmarked)
 	must(t, err)
 	tunnels, err := ListenTunnels(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
 	must(t, err)

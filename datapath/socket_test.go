@@ -11,7 +11,7 @@ import (
 
 func TestTransparentListenersHaveTheirSocketOptions(t *testing.T) {
 	const mark = 0x2000
-	listeners, err := ListenTransparent(t.Context(), mark)
+	listeners, err := ListenTransparent(t.Context(), Marks{Capture: 0x1000, Daemon: mark, Mask: 0x3000})
 	must(t, err)
 	for _, ln := range listeners {
 		defer ln.Close()
@@ -45,7 +45,7 @@ func TestTransparentListenersHaveTheirSocketOptions(t *testing.T) {
 }
 
 func TestListenRefusesOtherFamilies(t *testing.T) {
-	if ln, err := Listen(t.Context(), "tcp", 0); err == nil {
+	if ln, err := Listen(t.Context(), "tcp", unmarked); err == nil {
 		ln.Close()
 		t.Error("accepted")
 	}

@@ -96,7 +96,7 @@ func (l *firsts) born(packets *tunnel.Packets) {
 // prepareUDP is the part of New that concerns UDP.
 func (p *Proxy) prepareUDP() {
 	l := &p.cfg.Limits
-	p.flows, p.notes.seen, p.raw.mark, p.origDstUDP = newFlowTable(), map[noteKey]*note{}, p.cfg.DaemonMark, origDstUDP
+	p.flows, p.notes.seen, p.raw.marks, p.origDstUDP = newFlowTable(), map[noteKey]*note{}, p.cfg.Marks, origDstUDP
 	p.udpOut = limiter{total: l.Flows, perPod: l.FlowsPerPod, pods: map[string]int{}}
 	p.udpIn = limiter{total: l.Flows, perPod: l.FlowsPerPod, pods: map[string]int{}}
 	p.births = births{perSecond: float64(l.FlowRate), burst: float64(l.FlowBurst), pods: map[string]*bucket{}}
@@ -197,8 +197,10 @@ func (p *Proxy) answerDatagram(ctx context.Context, pod *LocalPod, key flowKey, 
 	query = append([]byte(nil), query...)
 	p.conns.Go(func() {
 		defer p.queries.give(pod.UID)
-		answer := p.cfg.DNS.Answer(ctx, askerOf(pod, key.src, key.dst), query, false)
-		if answer == nil {
+		asker := askerOf(pod, key.src, key.dst)
+		answer := p.cfg.DNS.Answer(ctx, asker, query, false)
+		// An answer takes seconds, and the address may be another pod's by then.
+		if answer == nil || !p.entitled(asker) {
 			return
 		}
 		if err := p.raw.send(key.dst, key.src, answer); err != nil {

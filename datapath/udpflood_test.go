@@ -139,7 +139,7 @@ func BenchmarkRefusedNewFlow(b *testing.B) {
 }
 
 func TestBatchesTellWhereEachDatagramIsFromAndTo(t *testing.T) {
-	socks, err := ListenTransparentUDP(t.Context(), 0)
+	socks, err := ListenTransparentUDP(t.Context(), unmarked)
 	must(t, err)
 	for _, conn := range socks {
 		defer conn.Close()

@@ -74,7 +74,7 @@ func (p *Proxy) admitFlow(f *packetFlow) *Refusal {
 
 // openFlow makes the flow's end towards its pod.
 func (p *Proxy) openFlow(ctx context.Context, l *firsts, f *packetFlow) error {
-	conn, err := connectUDP(ctx, f.key.dst, f.key.src, p.cfg.DaemonMark)
+	conn, err := connectUDP(ctx, f.key.dst, f.key.src, p.cfg.Marks)
 	if errors.Is(err, unix.EADDRINUSE) {
 		// A program of the node has the port on every address: the flow lives
 		// without a socket, from what is taken here.

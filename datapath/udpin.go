@@ -23,7 +23,7 @@ func (p *Proxy) acceptPackets(ctx context.Context, t *tunnel.Tunnel, h tunnel.He
 		p.refused(rec, refuse(reasonTooMany, "flow limit", "fewer flows", "the limit of the pod or the node is reached"))
 		return nil, nil, tunnel.ReasonTooMany
 	}
-	conn, err := dialPodUDP(ctx, h.Src, h.Dst, p.cfg.DaemonMark)
+	conn, err := dialPodUDP(ctx, h.Src, h.Dst, p.cfg.Marks)
 	var packets *tunnel.Packets
 	if err == nil {
 		packets, err = tunnel.NewPackets(conn)

@@ -23,7 +23,7 @@ const udpHeaderLen = 8
 // that port: for single answers, and for ports that a program of the node has.
 // Safe for concurrent use.
 type rawSender struct {
-	mark uint32
+	marks Marks
 
 	mu    sync.Mutex
 	conns [2]*net.IPConn // IPv4, IPv6; opened when they are needed
@@ -62,10 +62,12 @@ func (s *rawSender) conn(v6 bool) (*net.IPConn, error) {
 	// Bound to loopback, where nothing of the mesh arrives, and deaf besides:
 	// a raw socket gets a copy of what comes to its address.
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		if err := udpSocket(raw, v6, s.mark, false); err != nil {
+		if err := udpSocket(raw, v6, s.marks, false); err != nil {
 			return err
 		}
-		return deafen(raw)
+		var opErr error
+		err := raw.Control(func(fd uintptr) { opErr = deafen(int(fd)) })
+		return errors.Join(err, opErr)
 	}}
 	c, err := lc.ListenPacket(context.Background(), network, addr)
 	if err != nil {
@@ -73,16 +75,6 @@ func (s *rawSender) conn(v6 bool) (*net.IPConn, error) {
 	}
 	s.conns[i] = c.(*net.IPConn)
 	return s.conns[i], nil
-}
-
-// deafen has a socket take nothing in.
-func deafen(raw syscall.RawConn) error {
-	var opErr error
-	err := raw.Control(func(fd uintptr) {
-		nothing := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
-		opErr = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing})
-	})
-	return errors.Join(err, opErr)
 }
 
 func (s *rawSender) close() {

@@ -23,12 +23,13 @@ const (
 
 // ListenTransparentUDP opens the sockets that pods' first datagrams are steered
 // to: one for IPv4 and, where the host has IPv6, one for IPv6. They are bound
-// to loopback, carry mark (SO_MARK) and tell where each datagram was sent to.
-func ListenTransparentUDP(ctx context.Context, mark uint32) ([]*net.UDPConn, error) {
+// to loopback, carry the daemon's mark (SO_MARK) and tell where each datagram
+// was sent to.
+func ListenTransparentUDP(ctx context.Context, marks Marks) ([]*net.UDPConn, error) {
 	var out []*net.UDPConn
 	for _, family := range []struct{ network, addr string }{{"udp4", "127.0.0.1:0"}, {"udp6", "[::1]:0"}} {
 		lc := net.ListenConfig{Control: func(network, _ string, raw syscall.RawConn) error {
-			return udpSocket(raw, network == "udp6", mark, true)
+			return udpSocket(raw, network == "udp6", marks, true)
 		}}
 		c, err := lc.ListenPacket(ctx, family.network, family.addr)
 		if err == nil {
@@ -46,10 +47,12 @@ func ListenTransparentUDP(ctx context.Context, mark uint32) ([]*net.UDPConn, err
 	return out, nil
 }
 
-// udpSocket prepares a UDP socket towards pods. firsts: it is not of one flow.
-func udpSocket(raw syscall.RawConn, ipv6 bool, mark uint32, firsts bool) error {
+// udpSocket prepares a UDP socket towards pods, for captured packets only.
+// firsts: it is not of one flow.
+func udpSocket(raw syscall.RawConn, ipv6 bool, marks Marks, firsts bool) error {
 	var opErr error
 	err := raw.Control(func(fd uintptr) {
+		opErr = takeCaptured(int(fd), marks)
 		set := func(level, opt, value int) {
 			if opErr == nil {
 				opErr = unix.SetsockoptInt(int(fd), level, opt, value)
@@ -63,8 +66,8 @@ func udpSocket(raw syscall.RawConn, ipv6 bool, mark uint32, firsts bool) error {
 		// What the link cannot carry in one packet is fragmented, whatever
 		// ICMP may have said about the path.
 		set(level, discover, unix.IP_PMTUDISC_DONT) // the same number as IPV6_PMTUDISC_DONT
-		if mark != 0 {
-			set(unix.SOL_SOCKET, unix.SO_MARK, int(mark))
+		if marks.Daemon != 0 {
+			set(unix.SOL_SOCKET, unix.SO_MARK, int(marks.Daemon))
 		}
 		buffer := flowBuffer
 		if firsts {
@@ -84,13 +87,13 @@ func udpSocket(raw syscall.RawConn, ipv6 bool, mark uint32, firsts bool) error {
 // connectUDP makes the socket of one flow: bound to what the pod takes for the
 // other end, connected to the pod. From then on the kernel gives it all that
 // the pod sends there. An invalid local is the node's own address.
-func connectUDP(ctx context.Context, local, pod netip.AddrPort, mark uint32) (*net.UDPConn, error) {
+func connectUDP(ctx context.Context, local, pod netip.AddrPort, marks Marks) (*net.UDPConn, error) {
 	network := "udp4"
 	if pod.Addr().Is6() {
 		network = "udp6"
 	}
 	d := net.Dialer{ControlContext: func(_ context.Context, _, _ string, raw syscall.RawConn) error {
-		return udpSocket(raw, network == "udp6", mark, false)
+		return udpSocket(raw, network == "udp6", marks, false)
 	}}
 	if local.IsValid() {
 		d.LocalAddr = net.UDPAddrFromAddrPort(local)
@@ -104,13 +107,13 @@ func connectUDP(ctx context.Context, local, pod netip.AddrPort, mark uint32) (*n
 
 // dialPodUDP is connectUDP as DialPod does it: the application sees the pod
 // that sends, with another port where its own is taken on this node.
-func dialPodUDP(ctx context.Context, src, dst netip.AddrPort, mark uint32) (*net.UDPConn, error) {
+func dialPodUDP(ctx context.Context, src, dst netip.AddrPort, marks Marks) (*net.UDPConn, error) {
 	if src.Addr() == dst.Addr() {
-		return connectUDP(ctx, netip.AddrPort{}, dst, mark)
+		return connectUDP(ctx, netip.AddrPort{}, dst, marks)
 	}
-	c, err := connectUDP(ctx, src, dst, mark)
+	c, err := connectUDP(ctx, src, dst, marks)
 	if errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL) {
-		return connectUDP(ctx, netip.AddrPortFrom(src.Addr(), 0), dst, mark)
+		return connectUDP(ctx, netip.AddrPortFrom(src.Addr(), 0), dst, marks)
 	}
 	return c, err
 }

@@ -146,7 +146,7 @@ func (f *nodeFlags) run(c *cobra.Command) error {
 	}
 	config := agent.Config{
 		NodeName: f.name, NodeAddr: addr, Version: version.String(), RunDir: f.runDir,
-		RoutesFile: f.places.file, Cluster: cluster, DNS: names, Metrics: f.metrics, DaemonMark: f.kernel.daemonMark,
+		RoutesFile: f.places.file, Cluster: cluster, DNS: names, Metrics: f.metrics, Marks: f.kernel.marks(),
 		Manifest: cds.Manifest(), Attester: attester, Simulated: simulated, PodEvidence: f.podEvidence, CDS: cds, Loader: ld,
 		Predecessor: predecessor, Terms: terms, Drain: f.drain, Linger: f.linger, Instance: f.instance,
 		Limits: memoryLimits(), Now: time.Now, Log: log,
@@ -230,6 +230,10 @@ func (k *kernelFlags) config(log *slog.Logger) loader.Config {
 		PinDir: filepath.Join(k.bpffs, "c8s"), CaptureMark: k.captureMark, DaemonMark: k.daemonMark, MarkMask: k.markMask,
 		Table: k.table, RulePref: k.rulePref, Uplinks: k.uplinks, ExcludeLinks: k.exclude, KubeletCgroup: k.kubelet, LSM: k.lsm, Log: log,
 	}
+}
+
+func (k *kernelFlags) marks() datapath.Marks {
+	return datapath.Marks{Capture: k.captureMark, Daemon: k.daemonMark, Mask: k.markMask}
 }
 
 // memoryLimits leaves three quarters of the memory that the daemon may have to

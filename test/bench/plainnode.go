@@ -41,6 +41,10 @@ type plainPod struct {
 
 const dialTimeout = 5 * time.Second
 
+func plainMarks() datapath.Marks {
+	return datapath.Marks{Capture: loader.DefaultCaptureMark, Daemon: loader.DefaultDaemonMark, Mask: loader.DefaultMarkMask}
+}
+
 func runPlainNode(ctx context.Context, config io.Reader) error {
 	var n plainNode
 	if err := json.NewDecoder(config).Decode(&n); err != nil {
@@ -56,7 +60,7 @@ func runPlainNode(ctx context.Context, config io.Reader) error {
 		return err
 	}
 	defer ld.Close()
-	listeners, err := datapath.ListenTransparent(ctx, loader.DefaultDaemonMark)
+	listeners, err := datapath.ListenTransparent(ctx, plainMarks())
 	if err != nil {
 		return err
 	}
@@ -120,7 +124,7 @@ func (n *plainNode) dialer(bufs *tunnel.Buffers) func(context.Context, tunnel.Ke
 }
 
 func acceptPlain(ctx context.Context, _ *tunnel.Tunnel, h tunnel.Header) (tunnel.App, func(tunnel.Result), tunnel.Reason) {
-	app, err := datapath.DialPod(ctx, h.Src, h.Dst, loader.DefaultDaemonMark, dialTimeout)
+	app, err := datapath.DialPod(ctx, h.Src, h.Dst, plainMarks(), dialTimeout)
 	if err != nil {
 		return nil, nil, tunnel.ReasonNotAllowed
 	}
