@@ -55,7 +55,7 @@ func needTCX(t *testing.T) {
 	t.Helper()
 	privileged.Require(t)
 	if err := loader.HaveTCX(); err != nil {
-		t.Skip("this kernel attaches by clsact: ", err)
+		t.Skipf("this kernel lacks tcx (since 6.6): %v", err) // test/kernels knows the words
 	}
 }
 
