@@ -3,11 +3,14 @@
 package kubernetes
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/c8s-dev/c8s/datapath/flow"
+	"github.com/c8s-dev/c8s/test/stack"
 )
 
 // shop is an ordinary Deployment behind a Service, a client on the other node,
@@ -75,9 +78,17 @@ func testTraffic(t *testing.T, s *Site) {
 		}
 	}
 	for _, service := range []string{"10.96.7.7:8080", "[fd98::7]:8080"} {
-		out, err := s.Exec(ctx, "client", "/app", "get", "http://"+service+"/")
-		if err != nil || !strings.Contains(out, "200") {
-			t.Errorf("the client gets %s: %v, %s", service, err, out)
+		// A ready pod is an endpoint when its controller says so: a moment later,
+		// or a second where it has to try again.
+		err := stack.Poll(ctx, "the client to get "+service, func(ctx context.Context) error {
+			out, err := s.Exec(ctx, "client", "/app", "get", "http://"+service+"/")
+			if err == nil && !strings.Contains(out, "200") {
+				err = errors.New(out)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
 		}
 		if out, err := s.Exec(ctx, "stranger", "/app", "get", "http://"+service+"/"); err == nil {
 			t.Errorf("the stranger gets %s: %s", service, out)
