@@ -50,7 +50,7 @@ func (k *kernel) checkEgress(t testing.TB, frame []byte, gsoSize uint16, mark ui
 	k.clock(0)
 	in := skb{Ifindex: loopback, Mark: mark, GSOSize: uint32(gsoSize)}
 	got := k.run(k.PodEgress, frame, in)
-	why, captured := referenceEgress(frame, gsoSize != 0)
+	why, captured := referenceEgress(frame, gsoSize)
 	wantVerdict, wantMark := uint32(verdictShot), mark
 	if why == ReasonAllowed {
 		wantVerdict = verdictOK
