@@ -32,7 +32,16 @@ func addImport(data []byte, file, pattern string) ([]byte, error) {
 		return nil, err
 	}
 	out := slices.Concat(data[:at], []byte(insert), data[at:])
-	if err := onlyImports(data, out, append(c.Imports, pattern)); err != nil {
+	want := append(c.Imports, pattern)
+	err = onlyImports(data, out, want)
+	if err == nil {
+		// As containerd reads it: in its names capitals do not count, and of
+		// two the last holds.
+		if c, err = parseConfig(out); err == nil && !slices.Equal(c.Imports, want) {
+			err = fmt.Errorf("its %s are also written with capitals", keyImports)
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w; add %s to its imports by hand", err, quote(pattern))
 	}
 	return out, nil
