@@ -31,6 +31,7 @@ func (k *kernel) refused(frame []byte, in skb, n uint32, why Reason) uint64 {
 		before = k.drops()[why]
 	}
 	k.do(func() error {
+		//lint:ignore SA1019 deprecated for benchmarks; nothing else tells of a signal
 		_, err := k.PodEgress.Run(&ebpf.RunOptions{Data: frame, Context: &in, Repeat: n, Reset: again})
 		return err
 	})
