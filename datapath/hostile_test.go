@@ -29,6 +29,16 @@ func besieged(t *testing.T) (w *world, a, b *node) {
 	return w, a, b
 }
 
+// keep holds as many connections as there is room for.
+func keep(hold chan net.Conn, c net.Conn) {
+	select {
+	case hold <- c:
+	default:
+		(<-hold).Close()
+		c.Close()
+	}
+}
+
 // attack runs fn again and again until the test calls stop.
 func attack(t *testing.T, workers int, fn func()) (stop func()) {
 	t.Helper()
@@ -79,12 +89,7 @@ func TestOthersAreServedWhateverOneDoes(t *testing.T) {
 				if err != nil {
 					return
 				}
-				select {
-				case hold <- c:
-				default:
-					(<-hold).Close()
-					c.Close()
-				}
+				keep(hold, c)
 			})
 		}},
 		"a pod reads nothing": {begin: func(t *testing.T, _ *world, a, _ *node) func() {
@@ -113,12 +118,7 @@ func TestOthersAreServedWhateverOneDoes(t *testing.T) {
 					}
 					return
 				}
-				select {
-				case hold <- c:
-				default:
-					(<-hold).Close()
-					c.Close()
-				}
+				keep(hold, c)
 			})
 		}},
 		"many strangers leave handshakes half done": {limit: "handshakes", far: true, begin: func(t *testing.T, _ *world, _, b *node) func() {
@@ -132,12 +132,7 @@ func TestOthersAreServedWhateverOneDoes(t *testing.T) {
 				if err != nil {
 					return
 				}
-				select {
-				case hold <- c:
-				default:
-					(<-hold).Close()
-					c.Close()
-				}
+				keep(hold, c)
 			})
 		}},
 	} {

@@ -5,7 +5,6 @@ package datapath
 import (
 	"crypto/tls"
 	"io"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -55,23 +54,12 @@ func TestAClientHelloIsHeardAndPassedOn(t *testing.T) {
 }
 
 func TestAClientHelloThatIsNotAllowedReachesNobody(t *testing.T) {
-	hello := func(name string) string {
-		client, server := net.Pipe()
-		defer server.Close()
-		go func() {
-			defer client.Close()
-			_ = tls.Client(client, &tls.Config{ServerName: name, InsecureSkipVerify: true}).Handshake() //nolint:gosec // only its first bytes count
-		}()
-		buf := make([]byte, 16<<10)
-		n, _ := server.Read(buf)
-		return string(buf[:n])
-	}
 	for name, tt := range map[string]struct{ port, sent, reason, actual string }{
 		"no TLS":           {":443", "GET / HTTP/1.1\r\n", "external-not-tls", "0x47"},
 		"no TLS under SNI": {":444", "SSH-2.0-x\r\n", "external-not-tls", "0x53"},
-		"another name":     {":444", hello("evil.example.com"), "external-sni-not-allowed", "evil.example.com"},
-		"no name":          {":444", hello(""), "external-sni-not-allowed", "names no server"},
-		"cut off":          {":444", hello("api.example.com")[:50], "external-not-tls", "the connection ended"},
+		"another name":     {":444", clientHello(t, "evil.example.com"), "external-sni-not-allowed", "evil.example.com"},
+		"no name":          {":444", clientHello(t, ""), "external-sni-not-allowed", "names no server"},
+		"cut off":          {":444", clientHello(t, "api.example.com")[:50], "external-not-tls", "the connection ended"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := newOutsider(t, Limits{})

@@ -79,11 +79,14 @@ func TestParseRefusesWhatIsImpossibleOutside(t *testing.T) {
 	}
 }
 
-// What is judged at every connection is not part of an entry's digest: no
-// certificate ends because of it.
-func TestRulesForOutsideVoidNoCertificate(t *testing.T) {
+func TestRulesForOutsideVoidNoCertificate(t *testing.T) { voidsNoCertificate(t, outside) }
+
+// voidsNoCertificate makes a change of what is judged at every connection: it is
+// not part of an entry's digest, so no certificate ends because of it.
+func voidsNoCertificate(t *testing.T, change func(*policy.Manifest)) {
+	t.Helper()
 	f := policytest.New(t)
-	next := f.Next(t, outside)
+	next := f.Next(t, change)
 	was, _ := f.Manifest.Workload(policytest.Web)
 	is, _ := next.Manifest.Workload(policytest.Web)
 	if was.Digest() != is.Digest() {
